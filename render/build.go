@@ -1,0 +1,184 @@
+package render
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/pinion-cd/pinion/desired"
+)
+
+// The names of the files that say which renderer a folder wants. Kustomize
+// knows its file under three names.
+const jsonnetFile = "main.jsonnet"
+
+var kustomizeFiles = []string{"kustomization.yaml", "kustomization.yml", "Kustomization"}
+
+// source is one object as a renderer left it.
+type source struct {
+	value any
+	place place
+}
+
+// Build renders a service in this very process. The context is looked at
+// before and after the manifests are evaluated, for neither Jsonnet nor
+// Kustomize can be stopped; nor is there any defence against manifests that
+// use up the memory or the stack. Whoever does not trust them uses package
+// worker.
+//
+// The error is an *Error if the author of the manifests can mend it.
+func Build(ctx context.Context, tree desired.Tree, req Request) (*Result, error) {
+	return new(Renderer).Build(ctx, tree, req)
+}
+
+// Renderer builds one service after another, and keeps what is costly to make
+// again: the parsed libraries that Jsonnet imports. What it keeps never shows
+// in a result. It serves one goroutine.
+type Renderer struct {
+	vm *machine
+}
+
+// Build is like the function Build.
+func (b *Renderer) Build(ctx context.Context, tree desired.Tree, req Request) (*Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !fs.ValidPath(req.Folder) {
+		return nil, &Error{File: req.Folder, Message: "the folder of the manifests must lie within the repository"}
+	}
+	rec := Record(tree)
+	sources, warnings, err := b.sources(rec, req)
+	if rec.Err() != nil {
+		return nil, rec.Err() // even if the renderer could do without
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	result, err := finish(sources, req)
+	if err != nil {
+		return nil, err
+	}
+	result.Warnings = append(warnings, result.Warnings...)
+	result.Reads, err = rec.Reads()
+	if err != nil {
+		return nil, err
+	}
+	return result, ctx.Err()
+}
+
+// sources finds the renderer and runs it.
+func (b *Renderer) sources(rec *Recorder, req Request) ([]source, []string, error) {
+	main := path.Join(req.Folder, jsonnetFile)
+	data, err := rec.ReadFile(main)
+	if err == nil {
+		return b.jsonnet(rec, req, main, data)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	for _, name := range kustomizeFiles {
+		file := path.Join(req.Folder, name)
+		_, err := rec.ReadFile(file)
+		if err == nil {
+			sources, err := kustomize(rec, req, file)
+			return sources, nil, err
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, err
+		}
+	}
+	sources, err := plain(rec, req)
+	return sources, nil, err
+}
+
+// plain reads the YAML and JSON files of a folder, but not of those below it.
+func plain(rec *Recorder, req Request) ([]source, error) {
+	at := place{file: req.Folder}
+	entries, err := rec.ReadDir(req.Folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		if link := linkIn(rec.tree, req.Folder); link != "" {
+			return nil, linkError(link)
+		}
+		return nil, at.errorf("create it, or name another one under manifests: in the service's file", "there is no such folder")
+	}
+	if err != nil {
+		return nil, err
+	}
+	var sources []source
+	for _, e := range entries {
+		file := path.Join(req.Folder, e.Name())
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || file == path.Join("services", string(req.Service), "service.yaml") {
+			continue
+		}
+		switch path.Ext(e.Name()) {
+		case ".yaml", ".yml", ".json":
+		default:
+			continue
+		}
+		data, err := rec.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		docs, err := parseFile(file, data)
+		if err != nil {
+			return nil, err
+		}
+		for _, doc := range docs {
+			sources = append(sources, source(doc))
+		}
+	}
+	if len(sources) == 0 {
+		return nil, at.errorf(fmt.Sprintf("add %s, %s or YAML files", jsonnetFile, kustomizeFiles[0]), "the folder holds no manifests")
+	}
+	sources, err = items(sources)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sources {
+		overrideImages(s.value, req.Pins)
+	}
+	return sources, nil
+}
+
+// items takes lists of objects apart: kind List, and any kind of list that
+// the API server answers with.
+func items(sources []source) ([]source, error) {
+	var out []source
+	for _, s := range sources {
+		m, ok := s.value.(map[string]any)
+		if !ok || !isList(m) {
+			out = append(out, s)
+			continue
+		}
+		inner := make([]source, 0, len(m["items"].([]any)))
+		for i, item := range m["items"].([]any) {
+			at := s.place
+			at.path += fmt.Sprintf(".items[%d]", i)
+			inner = append(inner, source{value: item, place: at})
+		}
+		inner, err := items(inner)
+		if err != nil {
+			return nil, err
+		}
+		if out = append(out, inner...); len(out) > MaxObjects {
+			return nil, tooMany(s.place)
+		}
+	}
+	return out, nil
+}
+
+func isList(m map[string]any) bool {
+	kind, _ := m["kind"].(string)
+	_, ok := m["items"].([]any)
+	return ok && strings.HasSuffix(kind, "List")
+}
+
+func tooMany(at place) *Error {
+	return at.errorf("split the service", "there are more than %d objects", MaxObjects)
+}
