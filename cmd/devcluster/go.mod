@@ -4,7 +4,17 @@ go 1.26.0
 
 godebug default=go1.26
 
+// kubectl of the same version is built from here (build.sh).
 tool k8s.io/kubernetes/cmd/kubectl
+
+// k8s.io/kubernetes asks for these at v0.0.0, which does not exist. No package
+// of theirs is built; without these lines, "go list -m all" and the tools that
+// use it fail.
+replace (
+	k8s.io/code-generator => k8s.io/code-generator v0.36.3
+	k8s.io/cri-streaming => k8s.io/cri-streaming v0.36.3
+	k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.36.3
+)
 
 require (
 	github.com/spf13/pflag v1.0.10
