@@ -18,7 +18,9 @@ import (
 // How a pod behaves is the value of an annotation on it. With "-<tag>" behind
 // its name, the annotation holds only for a pod of which a container's image
 // has that tag, and wins over the plain one: so a template can carry the
-// misbehavior of a version that is pinned later.
+// misbehavior of a version that is pinned later. A change of the annotation on a
+// running pod is obeyed, too, except that it can't go back to waiting for its
+// image.
 const behaviorAnnotation = "devcluster.pinion.dev/behavior"
 
 const (
@@ -46,7 +48,8 @@ def tag: sub("@.*$"; "") | split("/")[-1] | split(":")[1] // empty;
 | [.spec.containers[].image | tag | $annotations["` + behaviorAnnotation + `-" + .] // empty]
 | .[0] // $annotations["` + behaviorAnnotation + `"] // "run"`
 
-// readyDelay is the parameter of ready-after.
+// readyDelay is the parameter of ready-after; of any other behavior it is no
+// duration, and KWOK does not wait.
 const readyDelay = behaviorValue + ` | ltrimstr("ready-after=")`
 
 // backOffDelay is how long a container that has crashed n times waits for its
@@ -99,7 +102,8 @@ func podStages() []*kwok.Stage {
 	return []*kwok.Stage{
 		podStage("run", "", status(runningStatus(true)), pending, is(run, fail)),
 		podStage("run-unready", "", status(runningStatus(false)), pending, is(neverReady, readyAfter)),
-		podStage("become-ready", readyDelay, status(runningStatus(true)), running, unready, is(readyAfter)),
+		podStage("become-ready", readyDelay, status(runningStatus(true)), running, unready, is(run, readyAfter)),
+		podStage("become-unready", "", status(runningStatus(false)), running, ready, is(neverReady)),
 		podStage("succeed", "", status(endedStatus("Succeeded", "Completed", "PodCompleted", 0)), running, ready, ofJob, is(run, readyAfter)),
 		podStage("fail", "", status(endedStatus("Failed", "Error", "PodFailed", 1)), running, is(fail)),
 		podStage("crash", backOffDelay,
@@ -150,8 +154,8 @@ func warning(reason, message string) []kwok.StageStep {
 	return []kwok.StageStep{{Event: &kwok.StageEvent{Type: corev1.EventTypeWarning, Reason: reason, Message: message}}}
 }
 
-// The templates below are merged into a pod's status; lists are merged by their
-// elements' type or name.
+// The templates below are merged into a pod's status: its conditions by their
+// types, while the lists of containers are replaced.
 
 // runningStatus has all containers running.
 func runningStatus(ready bool) string {
@@ -166,7 +170,7 @@ containerStatuses:
   image: {{ .image | Quote }}
   ready: %[1]t
   started: %[1]t
-  restartCount: 0
+  restartCount: {{ $restarts }}
   state: {running: {startedAt: {{ $now | Quote }}}}
 {{ end }}
 phase: Running
@@ -175,22 +179,22 @@ phase: Running
 
 // endedStatus has all containers exited for good.
 func endedStatus(phase, containerReason, podReason string, exitCode int) string {
-	return fmt.Sprintf(`
-{{ $now := Now }}
+	return common + fmt.Sprintf(`
 conditions:
 - {type: ContainersReady, status: "False", reason: %[3]s, lastTransitionTime: {{ $now | Quote }}}
 - {type: Ready, status: "False", reason: %[3]s, lastTransitionTime: {{ $now | Quote }}}
 containerStatuses:
 {{ range .status.containerStatuses }}
 - name: {{ .name | Quote }}
+  image: {{ .image | Quote }}
   ready: false
   started: false
+  restartCount: {{ $restarts }}
   state:
-    running: null
     terminated:
       exitCode: %[4]d
       reason: %[2]s
-      startedAt: {{ .state.running.startedAt | Quote }}
+      {{ with .state.running }}startedAt: {{ .startedAt | Quote }}{{ end }}
       finishedAt: {{ $now | Quote }}
 {{ end }}
 phase: %[1]s
@@ -199,8 +203,7 @@ phase: %[1]s
 
 // crashStatus has all containers crashed once more, and waiting for a restart.
 const crashStatus = placed + unreadyConditions + `
-{{ $crashes := 1 }}
-{{ range .status.containerStatuses }}{{ $crashes = add 1 .restartCount }}{{ end }}
+{{ $crashes := add 1 $restarts }}
 {{ $seconds := 1 }}
 {{ range until (int (sub $crashes 1)) }}{{ $seconds = min 60 (mul 2 $seconds) }}{{ end }}
 {{ $pod := printf "%s_%s(%s)" .metadata.name .metadata.namespace .metadata.uid }}
@@ -260,8 +263,7 @@ conditions:
 `
 
 // placed gives a pod, once, its addresses, and ends its init containers.
-const placed = `
-{{ $now := Now }}
+const placed = common + `
 {{ if not .status.startTime }}
 startTime: {{ $now | Quote }}
 {{ with NodeIPWith .spec.nodeName }}
@@ -287,4 +289,12 @@ initContainerStatuses:
   {{ end }}
 {{ end }}
 {{ end }}
+`
+
+// common names the present moment, and how often the containers were restarted:
+// they share all that happens to them.
+const common = `
+{{ $now := Now }}
+{{ $restarts := 0 }}
+{{ range .status.containerStatuses }}{{ $restarts = .restartCount }}{{ end }}
 `
