@@ -107,8 +107,9 @@ func unexpectedEnd(err error) error {
 	return err
 }
 
-// parseJSON reads one JSON value.
-func parseJSON(data []byte) (any, error) {
+// ParseValue reads one JSON value into nil, bool, int64, uint64, float64,
+// string, []any and map[string]any. Duplicate keys are an error.
+func ParseValue(data []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	v, err := decodeJSON(d, 0)
