@@ -51,10 +51,7 @@ func (b *Renderer) Build(ctx context.Context, tree desired.Tree, req Request) (*
 	}
 	rec := Record(tree)
 	sources, warnings, err := b.sources(rec, req)
-	if rec.Err() != nil {
-		return nil, rec.Err() // even if the renderer could do without
-	}
-	if err != nil {
+	if err := firstError(rec.Err(), err); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -70,6 +67,19 @@ func (b *Renderer) Build(ctx context.Context, tree desired.Tree, req Request) (*
 		return nil, err
 	}
 	return result, ctx.Err()
+}
+
+// firstError chooses between what went wrong with reading and what a renderer
+// made of it. A failure of reading counts even if the renderer could do
+// without; but if the author can mend it, the renderer knows the line.
+func firstError(reading, rendering error) error {
+	if reading == nil {
+		return rendering
+	}
+	if _, ok := errors.AsType[*Error](reading); ok && rendering != nil {
+		return rendering
+	}
+	return reading
 }
 
 // sources finds the renderer and runs it.

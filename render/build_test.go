@@ -6,10 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -37,6 +39,18 @@ func request() render.Request {
 	}
 }
 
+// files is a tree of files; one whose text begins with "link:" is a link.
+func files(m map[string]string) desired.Tree {
+	fsys := fstest.MapFS{}
+	for name, text := range m {
+		fsys[name] = &fstest.MapFile{Data: []byte(text), Mode: 0o644}
+		if target, ok := strings.CutPrefix(text, "link:"); ok {
+			fsys[name] = &fstest.MapFile{Data: []byte(strings.TrimSpace(target)), Mode: 0o777 | fs.ModeSymlink}
+		}
+	}
+	return desired.Hashed(fsys)
+}
+
 // A case is a tree. The files below want/ are what comes out of it: objects
 // with what was read and the warnings, or an error.
 func TestCases(t *testing.T) {
@@ -51,7 +65,7 @@ func TestCases(t *testing.T) {
 				t.Fatal(err)
 			}
 			req := request()
-			tree := files(nil)
+			tree := map[string]string{}
 			want := map[string]string{}
 			var kept []txtar.File
 			for _, f := range archive.Files {
@@ -66,9 +80,9 @@ func TestCases(t *testing.T) {
 					}
 					continue
 				}
-				tree.MapFS[f.Name] = files(map[string]string{"f": unquote(f.Data)}).MapFS["f"]
+				tree[f.Name] = unquote(f.Data)
 			}
-			got := outcome(t, tree, req)
+			got := outcome(t, files(tree), req)
 			if !*update {
 				if d := cmp.Diff(want, got); d != "" {
 					t.Errorf("-want +got\n%s", d)

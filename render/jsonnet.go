@@ -71,9 +71,6 @@ func (b *Renderer) jsonnet(rec *Recorder, req Request, main string, data []byte)
 			break
 		}
 	}
-	if rec.Err() != nil {
-		return nil, nil, rec.Err()
-	}
 	if err != nil {
 		return nil, nil, jsonnetError(main, err)
 	}
@@ -260,12 +257,12 @@ func jsonnetError(main string, err error) error {
 	switch {
 	case strings.Contains(text, "has no parameter pinion"), strings.HasPrefix(text, "function has no parameter"):
 		hint = "a function in main.jsonnet takes one argument, pinion"
-	case strings.HasPrefix(text, "undefined external variable"):
+	case strings.HasPrefix(text, "Undefined external variable"):
 		hint = "the only external variable is pinion; values of your own go under parameters: in the environment's file"
 	case strings.HasPrefix(text, "max stack frames exceeded"):
 		hint = "look for a recursion that never ends"
 	}
-	return at.errorf(hint, "%s", clip(text, 2000))
+	return at.errorf(hint, "%s", strings.TrimSuffix(clip(text, 2000), "."))
 }
 
 // clip shortens a text that an author wrote, for an error to hold.

@@ -3,8 +3,10 @@ package render
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -48,8 +50,9 @@ func kustomize(rec *Recorder, req Request, file string) (sources []source, err e
 }
 
 var (
-	targetPath = regexp.MustCompile(`(?:for|of|from) path '/?([^']*)'`)
-	rooted     = regexp.MustCompile(`(^|[\s'"(=])/([\w.-])`)
+	targetPath   = regexp.MustCompile(`(?:for|of|from) path '/?([^']*)'`)
+	unknownField = regexp.MustCompile(`json: unknown field "([^"]*)"`)
+	rooted       = regexp.MustCompile(`(^|[\s'"(=])/([\w.-])`)
 )
 
 // kustomizeError cuts the chain of "accumulating resources: accumulation err"
@@ -59,7 +62,8 @@ func kustomizeError(rec *Recorder, file string, err error) error {
 		return rec.Err()
 	}
 	// A file that can't be parsed is told better by our own parser.
-	for name, data := range rec.files {
+	for _, name := range slices.Sorted(maps.Keys(rec.files)) {
+		data := rec.files[name]
 		switch path.Ext(name) {
 		case ".yaml", ".yml", ".json":
 			if _, parseErr := parseFile(name, data); parseErr != nil && strings.Contains(err.Error(), path.Base(name)) {
@@ -68,6 +72,9 @@ func kustomizeError(rec *Recorder, file string, err error) error {
 		}
 	}
 	at := place{file: file}
+	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
+		return fieldError(rec, m[1])
+	}
 	if all := targetPath.FindAllStringSubmatch(err.Error(), -1); len(all) > 0 {
 		dir := all[len(all)-1][1]
 		for _, name := range kustomizeFiles {
@@ -82,4 +89,27 @@ func kustomizeError(rec *Recorder, file string, err error) error {
 	}
 	text := rooted.ReplaceAllString(cause.Error(), "$1$2")
 	return at.errorf("", "%s", clip(text, 1000))
+}
+
+// fieldError finds the kustomization file with a field that there is not.
+func fieldError(rec *Recorder, name string) *Error {
+	at := place{}
+	for _, file := range slices.Sorted(maps.Keys(rec.files)) {
+		if !slices.Contains(kustomizeFiles, path.Base(file)) {
+			continue
+		}
+		root, err := parseNode(file, rec.files[file])
+		if err != nil {
+			continue
+		}
+		for key := range fields(root) {
+			if key.Value == name {
+				at = place{file: file, line: key.Line, column: key.Column}
+			}
+		}
+		if at.file == "" {
+			at.file = file
+		}
+	}
+	return at.errorf("", "%s: Kustomize knows no such field", name)
 }

@@ -149,7 +149,7 @@ func (p *Pool) render(ctx context.Context, w *process, tree desired.Tree, req re
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case rec.Err() != nil:
+	case rec.Err() != nil && !mendable(rec.Err(), err):
 		return nil, rec.Err()
 	case p.over():
 		return nil, ErrClosed
@@ -160,6 +160,13 @@ func (p *Pool) render(ctx context.Context, w *process, tree desired.Tree, req re
 		return nil, e.explain(w, p.options, entrance(rec, req.Folder))
 	}
 	return nil, err
+}
+
+// mendable says whether the author can mend what went wrong with reading, so
+// that what the worker made of it, with the line, is the better error.
+func mendable(reading, rendering error) bool {
+	_, ok := errors.AsType[*render.Error](reading)
+	return ok && rendering != nil
 }
 
 // Confined says whether the operating system keeps the workers from files and

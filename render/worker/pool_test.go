@@ -3,6 +3,7 @@ package worker_test
 import (
 	"os"
 	"testing"
+	"testing/fstest"
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/render"
@@ -12,6 +13,14 @@ import (
 func TestMain(m *testing.M) {
 	worker.Hook()
 	os.Exit(m.Run())
+}
+
+func files(m map[string]string) desired.Tree {
+	fsys := fstest.MapFS{}
+	for name, text := range m {
+		fsys[name] = &fstest.MapFile{Data: []byte(text), Mode: 0o644}
+	}
+	return desired.Hashed(fsys)
 }
 
 func request() render.Request {
