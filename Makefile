@@ -1,0 +1,128 @@
+# Pinion's build. `make` lists the targets.
+#
+# All that is made goes to bin/ and .cache/. Go keeps its own build cache, and
+# with it a second build takes seconds.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+alive := .ci/alive
+# Folders that are Go modules. tools/ holds no code of its own.
+modules := . cmd/devcluster
+# One package's tests may take this long, building not counted.
+test_timeout := 15m
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null)
+ldflags := -X main.version=$(version)
+
+# The demo takes a cluster of one's own only from make's command line: an
+# exported KUBECONFIG may be of a cluster that is none of the demo's business.
+given = $(if $(filter command line,$(origin $(1))),$($(1)))
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '%s\n' '' \
+	  'The first build of devcluster compiles Kubernetes: 10-15 minutes on 2 cores, 4 GB of disk.' '' \
+	  'make demo KEEP=1                  leave the demo running until Ctrl-C' \
+	  'make demo KUBECONFIG=FILE         play it on a cluster of your own (CONTEXT=, NAMESPACE=)' \
+	  'make test ARGS="-run Plan -v"     more arguments for go test' \
+	  'make bench BENCH=Render           only these benchmarks'
+
+.PHONY: build
+build: pinion bin/devcluster ## build bin/pinion and bin/devcluster
+
+.PHONY: pinion
+pinion: | tools
+	go build -ldflags '$(ldflags)' -o bin/pinion ./cmd/pinion
+
+devcluster_sources := $(filter-out %_test.go,$(wildcard cmd/devcluster/*.go)) $(addprefix cmd/devcluster/,go.mod go.sum build.sh)
+
+bin/devcluster: $(devcluster_sources) | tools
+	@echo 'building bin/devcluster; the first time it compiles Kubernetes, 10-15 minutes on 2 cores' >&2
+	@$(alive) 'building bin/devcluster' cmd/devcluster/build.sh devcluster $@
+
+.PHONY: kubectl
+kubectl: bin/kubectl ## build bin/kubectl, of devcluster's version of Kubernetes
+
+bin/kubectl: $(addprefix cmd/devcluster/,go.mod go.sum build.sh) | tools
+	@echo 'building bin/kubectl; 2-4 minutes the first time' >&2
+	@$(alive) 'building bin/kubectl' cmd/devcluster/build.sh kubectl $@
+
+.PHONY: demo
+demo: pinion $(if $(call given,KUBECONFIG),,bin/devcluster) ## watch a version roll out and a broken one be named, on a throw-away control plane
+	@go build -o bin/demo ./examples/demo
+ifeq ($(origin KUBECONFIG),environment)
+	@echo 'The KUBECONFIG of the environment is not used. For that cluster: make demo KUBECONFIG="$$KUBECONFIG"' >&2
+endif
+	@exec bin/demo $(strip $(if $(call given,KUBECONFIG),-kubeconfig '$(KUBECONFIG)') \
+	  $(if $(call given,CONTEXT),-context '$(CONTEXT)') $(if $(call given,NAMESPACE),-namespace '$(NAMESPACE)') \
+	  $(if $(filter-out 0,$(KEEP)),-keep))
+
+.PHONY: test
+test: starting bin/devcluster ## run all tests
+	@$(alive) 'go test of the product' go test -timeout $(test_timeout) $(ARGS) ./...
+	@cd cmd/devcluster && ../../$(alive) 'go test of devcluster' go test -timeout $(test_timeout) $(ARGS) ./...
+
+.PHONY: starting
+starting: | tools
+	@echo 'make test: a cold build takes some 10-15 minutes, a warm one seconds; the tests take a few minutes'
+
+.PHONY: check
+check: fmt vet lint tidy schema rules ## all that can be checked without running the tests
+
+.PHONY: fmt
+fmt: | tools
+	@files=$$(git ls-files --cached --others --exclude-standard -- '*.go' | while read -r f; do [ ! -f "$$f" ] || echo "$$f"; done | xargs -r gofmt -l); \
+	if [ -n "$$files" ]; then echo "not formatted; run gofmt -w on:" >&2; echo "$$files" >&2; exit 1; fi
+
+.PHONY: vet
+vet: | tools
+	@for m in $(modules); do echo "go vet $$m"; (cd $$m && $(CURDIR)/$(alive) "go vet $$m" go vet ./...); done
+
+staticcheck := $(CURDIR)/.cache/staticcheck
+.cache/staticcheck: tools/go.mod tools/go.sum | tools
+	@mkdir -p .cache
+	cd tools && go build -o $(staticcheck) honnef.co/go/tools/cmd/staticcheck
+
+.PHONY: lint
+lint: .cache/staticcheck
+	@for m in $(modules); do echo "staticcheck $$m"; \
+	(cd $$m && STATICCHECK_CACHE=$(CURDIR)/.cache/staticcheck.d $(CURDIR)/$(alive) "staticcheck $$m" $(staticcheck) ./...); done
+
+.PHONY: tidy
+tidy: | tools
+	@for m in $(modules) tools; do echo "go mod tidy $$m"; (cd $$m && go mod tidy -diff); done
+
+.PHONY: schema
+schema: pinion
+	@for f in desired/schema/*.json; do k=$${f##*/}; k=$${k%.json}; \
+	bin/pinion schema "$$k" | diff -u "$$f" - || { echo "$$f is not what the types say: bin/pinion schema $$k > $$f" >&2; exit 1; }; done
+
+.PHONY: rules
+rules: | tools
+	@go test -count=1 .
+
+BENCH ?= .
+.PHONY: bench
+bench: bin/devcluster ## run the benchmarks
+	@$(alive) 'go test -bench' go test -timeout 60m -run '^$$' -bench '$(BENCH)' -benchmem $(ARGS) ./...
+
+.PHONY: clean
+clean: ## remove bin/ and .cache/
+	rm -rf bin .cache
+
+go_needed := $(shell awk '$$1 == "go" {print $$2}' go.mod)
+
+# tools says what is missing, before something less clear does.
+.PHONY: tools
+tools:
+	@command -v go >/dev/null || { echo 'go is missing: install Go $(go_needed) or later, https://go.dev/dl' >&2; exit 1; }
+	@command -v git >/dev/null || { echo 'git is missing: install it, https://git-scm.com/downloads' >&2; exit 1; }
+	@have=$$(go env GOVERSION) && have=$${have#go} && have=$${have%% *} && \
+	case $$have in devel*) exit;; esac && \
+	{ printf '%s\n%s\n' '$(go_needed)' "$$have" | sort -V -C || \
+	  { echo "Go $$have is too old: install Go $(go_needed) or later, https://go.dev/dl" >&2; exit 1; }; }
