@@ -139,6 +139,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	seen := make(map[string]*yaml.Node, len(fields))
+	meant := make(map[string]bool) // by a misspelt key: one complaint is enough
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, value := n.Content[i], n.Content[i+1]
 		j := slices.IndexFunc(fields, func(f field) bool { return f.key == k.Value })
@@ -147,7 +148,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 			d.fail(k, under(path)+"a key is "+describe(k)+", not text", "")
 			continue
 		case j < 0:
-			d.unknownKey(k, fields, path)
+			meant[d.unknownKey(k, fields, path)] = true
 			continue
 		}
 		f := fields[j]
@@ -166,12 +167,17 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 		d.decode(value, field.Addr().Interface(), f, join(path, f.key))
 	}
 	var choices, chosen []string
+	anyMeant := false
 	for _, f := range fields {
-		if f.required && seen[f.key] == nil {
+		if f.required && seen[f.key] == nil && !meant[f.key] {
 			if f.isolate {
 				d.isolated++
 			}
-			d.fail(n, fmt.Sprintf("%sthe key %q is missing", under(path), f.key), "add "+example(f))
+			hint := "add " + example(f)
+			if f.key == "kind" {
+				hint = "add kind: " + string(d.kind)
+			}
+			d.fail(n, fmt.Sprintf("%sthe key %q is missing", under(path), f.key), hint)
 			if f.isolate {
 				d.isolated--
 			}
@@ -181,10 +187,11 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 			if seen[f.key] != nil {
 				chosen = append(chosen, f.key)
 			}
+			anyMeant = anyMeant || meant[f.key]
 		}
 	}
 	switch {
-	case len(choices) == 0 || len(chosen) == 1:
+	case len(choices) == 0 || len(chosen) == 1 || len(chosen) == 0 && anyMeant:
 	case len(chosen) == 0:
 		d.fail(n, under(path)+"it says no check", "add exactly one of "+strings.Join(choices, ", "))
 	default:
@@ -193,13 +200,15 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-func (d *decoder) unknownKey(k *yaml.Node, fields []field, path string) {
+// unknownKey returns the key that is probably meant.
+func (d *decoder) unknownKey(k *yaml.Node, fields []field, path string) (guess string) {
 	known := keysOf(fields)
 	hint := "known are " + strings.Join(known, ", ")
-	if guess := nearest(k.Value, known); guess != "" {
+	if guess = nearest(k.Value, known); guess != "" {
 		hint = fmt.Sprintf("did you mean %q?", guess)
 	}
 	d.fail(k, fmt.Sprintf("%sthe key %q is not known", under(path), abridge(k.Value)), hint)
+	return guess
 }
 
 func (d *decoder) table(n *yaml.Node, t tabular, f field, path string) {

@@ -20,7 +20,7 @@ type form struct {
 
 const (
 	labelPattern = `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`
-	labelHint    = "a name is lower-case letters, digits and hyphens, begins and ends with a letter or digit, and has at most 63 characters"
+	labelHint    = "a name is at most 63 lower-case letters, digits and hyphens, with a letter or digit at both ends"
 )
 
 var (
@@ -162,7 +162,7 @@ func checkURL(s string) (message, hint string) {
 
 func checkWindow(s string) (message, hint string) {
 	if _, err := parseSpans(s); err != nil {
-		return "window: " + err.Error(), `write days and hours: "Mon-Thu 09:00-16:00, Fri 09:00-12:00"`
+		return err.Error(), `write days and hours: "Mon-Thu 09:00-16:00, Fri 09:00-12:00"`
 	}
 	return "", ""
 }

@@ -131,14 +131,7 @@ func sortedNames[K ~string, V any](m map[K]V) []string {
 // known says whether a name refers to something: to something sound, to
 // something that is there and can't be used, or to nothing.
 func (l *linker) known(kind Kind, name string) (sound, there bool) {
-	switch kind {
-	case KindEnvironment:
-		_, sound = l.Environments[EnvironmentName(name)]
-	case KindService:
-		_, sound = l.Services[ServiceName(name)]
-	case KindPolicy:
-		_, sound = l.Policies[PolicyName(name)]
-	}
+	sound = l.sound(kind, name)
 	return sound, sound || len(l.broken[kind][strings.ToLower(name)]) > 0
 }
 
@@ -243,7 +236,7 @@ func (l *linker) environments() {
 		for _, x := range raw.Pins.Entries {
 			a := ArtifactName(x.Key.Text)
 			if len(x.Problems) > 0 {
-				in.pins[a] = x.Problems
+				in.pins[a] = append(in.pins[a], x.Problems...)
 			}
 			if _, ok := l.owner[a]; ok {
 				continue
@@ -258,7 +251,7 @@ func (l *linker) environments() {
 		for _, x := range raw.Manifests.Entries {
 			svc := ServiceName(x.Key.Text)
 			if len(x.Problems) > 0 {
-				in.manifests[svc] = x.Problems
+				in.manifests[svc] = append(in.manifests[svc], x.Problems...)
 			}
 			if _, there := l.known(KindService, x.Key.Text); !there && labelRegexp.MatchString(x.Key.Text) {
 				l.tell(l.dangling(x.Key, KindService, KindEnvironment, name), false)

@@ -95,7 +95,7 @@ func (rd reader) folder(kind Kind, dir string, root []fs.DirEntry, before *folde
 		case e.Name() == dir:
 			fail(dir, "", "this is "+describeMode(e.Type())+", not a folder", "put the files themselves here")
 		case strings.EqualFold(e.Name(), dir) && e.IsDir():
-			fail(e.Name(), "", fmt.Sprintf("folders differ from names of Pinion in case only: %s is not read", e.Name()), "rename it to "+dir)
+			fail(e.Name(), "", fmt.Sprintf("the folder differs from %s in case only, and is not read", dir), "rename it to "+dir)
 		}
 	}
 	if !found {

@@ -75,17 +75,53 @@ func (r *Repository) Deployment(env EnvironmentName, svc ServiceName) (Deploymen
 }
 
 // Broken returns the errors that take down the whole of the named thing, so
-// that its absence from the maps says nothing: the file is there, or something
-// that may be meant to be it.
+// that its absence from the maps does not mean that nobody asks for it: its
+// file is there, or one whose name differs in case or extension. It returns
+// nothing for what is in the maps.
 func (r *Repository) Broken(kind Kind, name string) []Problem {
-	of := r.broken[kind]
-	return slices.Concat(of[strings.ToLower(name)], of[""])
+	if r.sound(kind, name) {
+		return nil
+	}
+	return slices.Clone(r.broken[kind][strings.ToLower(name)])
 }
 
-// BrokenNames returns the names of what is broken, sorted.
+// sound reports whether the thing is in the maps.
+func (r *Repository) sound(kind Kind, name string) bool {
+	ok := false
+	switch kind {
+	case KindEnvironment:
+		_, ok = r.Environments[EnvironmentName(name)]
+	case KindService:
+		_, ok = r.Services[ServiceName(name)]
+	case KindPipeline:
+		_, ok = r.Pipelines[PipelineName(name)]
+	case KindPolicy:
+		_, ok = r.Policies[PolicyName(name)]
+	case KindHold:
+		_, ok = r.Holds[HoldName(name)]
+	}
+	return ok
+}
+
+// obscured returns an error for which it is not certain that the thing, which
+// is not in the maps, is not asked for: it is broken, or there is something in
+// the folder that can't be told to be one thing or another.
+func (r *Repository) obscured(kind Kind, name string) *Problem {
+	if r.sound(kind, name) {
+		return nil
+	}
+	for _, name := range []string{strings.ToLower(name), ""} {
+		if problems := r.broken[kind][name]; len(problems) > 0 {
+			return &problems[0]
+		}
+	}
+	return nil
+}
+
+// BrokenNames returns the names, in lower case, of what is broken, sorted.
 func (r *Repository) BrokenNames(kind Kind) []string {
 	names := slices.Sorted(maps.Keys(r.broken[kind]))
-	return slices.DeleteFunc(names, func(n string) bool { return n == "" })
+	return slices.DeleteFunc(names, func(n string) bool { return n == "" || r.sound(kind, n) })
 }
 
 // ProblemsOf returns the errors and warnings in the file of the named thing.
@@ -134,11 +170,11 @@ func (r *Repository) Gone(env EnvironmentName, svc ServiceName) (bool, string) {
 	if r.folders[KindEnvironment].id == "" && r.folders[KindService].id == "" {
 		return false, "the commit has neither environments/ nor services/: it may not be a deployment repository at all"
 	}
-	if p := r.Broken(KindEnvironment, string(env)); len(p) > 0 {
-		return false, "the environment's file can't be used: " + p[0].Error()
+	if p := r.obscured(KindEnvironment, string(env)); p != nil {
+		return false, "it can't be told what the environment asks for: " + p.Error()
 	}
-	if p := r.Broken(KindService, string(svc)); len(p) > 0 {
-		return false, "the service's file can't be used: " + p[0].Error()
+	if p := r.obscured(KindService, string(svc)); p != nil {
+		return false, "it can't be told what the service is: " + p.Error()
 	}
 	if _, ok := r.Deployment(env, svc); ok {
 		return false, fmt.Sprintf("the commit asks for %s in %s", svc, env)

@@ -133,6 +133,7 @@ func screenNode(n *yaml.Node, depth int) *fault {
 
 var (
 	errorLine     = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	parserError   = regexp.MustCompile(`^(did not find expected ([',]|<document start>|'-'|key$|node content)|found (duplicate|incompatible|undefined) )`)
 	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
 )
 
@@ -150,18 +151,22 @@ func syntaxFault(data []byte, err error) *fault {
 	lines := splitLines(data)
 	line, _ := strconv.Atoi(m[1])
 	if m[1] == "" {
-		// Only the content tells where it is.
-		if i := bytes.IndexFunc(data, isControl); i >= 0 {
-			f.line, f.column = place(data, i)
-		}
+		// It is in the first line, or only the content tells where.
+		line = 1
 		if a := unknownAnchor.FindStringSubmatch(message); a != nil {
 			f.message = "an alias (*" + a[1] + ") is not accepted"
 			f.hint = "write the value out"
 			if i := bytes.Index(data, []byte("*"+a[1])); i >= 0 {
 				f.line, f.column = place(data, i)
 			}
+			return f
 		}
-		return f
+		if i := bytes.IndexFunc(data, isControl); i >= 0 && strings.Contains(message, "control characters") {
+			f.line, f.column = place(data, i)
+			return f
+		}
+	} else if parserError.MatchString(message) {
+		line++ // these count from 0, see the parser's fail
 	}
 	f.line = max(1, min(line, len(lines)))
 	content := string(data[lines[f.line-1].start:lines[f.line-1].end])
