@@ -136,8 +136,12 @@ func (b *builder) build(n *yaml.Node, depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, b.at(n).errorf("", "%s", errDepth)
 	}
-	if b.left -= 1 + len(n.Value); b.left < 0 {
-		return nil, b.at(n).errorf("aliases are copied out: use fewer", "is larger than %d MiB when its aliases are copied out", MaxOutput>>20)
+	b.left -= 1 + len(n.Value)
+	if len(b.open) > 0 {
+		b.left -= 32 // what a value takes in memory; it has no text of its own in the file
+	}
+	if b.left < 0 {
+		return nil, b.at(n).errorf("use fewer aliases", "is larger than %d MiB when its aliases are copied out", MaxOutput>>20)
 	}
 	switch n.Kind {
 	case yaml.AliasNode:

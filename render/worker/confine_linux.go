@@ -150,4 +150,6 @@ var refusedCalls = []uintptr{
 	// who one is
 	unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETREUID, unix.SYS_SETREGID, unix.SYS_SETRESUID,
 	unix.SYS_SETRESGID, unix.SYS_SETGROUPS, unix.SYS_CAPSET,
+	// its own limits
+	unix.SYS_SETRLIMIT, unix.SYS_PRLIMIT64,
 }

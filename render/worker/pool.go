@@ -126,7 +126,7 @@ func (p *Pool) Render(ctx context.Context, tree desired.Tree, req render.Request
 		}
 		result, err = p.render(ctx, w, tree, req)
 		if errors.Is(err, errGone) {
-			err = (&ended{}).explain(w, p.options, req.Folder)
+			err = fmt.Errorf("the render worker %s ended before it began (%v): %s", p.options.Executable, w.exit, lastWords(w.stderr.String()))
 		}
 	}
 	return result, err
@@ -145,7 +145,11 @@ func (p *Pool) render(ctx context.Context, w *process, tree desired.Tree, req re
 			return result, nil
 		}
 	}
-	p.retire(w)
+	if errors.Is(err, errGone) {
+		p.end(w)
+	} else {
+		p.retire(w)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
