@@ -214,6 +214,9 @@ func (f *finisher) mark(at place, ref Ref, meta map[string]any) error {
 				f.warnf("%s: %s: %s means nothing to Pinion", at, ref, key)
 			}
 		}
+		if len(m) == 0 {
+			delete(meta, field)
+		}
 	}
 	labels, _ := meta["labels"].(map[string]any)
 	if labels == nil {
