@@ -150,7 +150,7 @@ func TestShopSchemas(t *testing.T) {
 	}
 	modeline := regexp.MustCompile(`^# yaml-language-server: \$schema=(\S+)\n`)
 	eachFile(t, "shop", func(file string, data []byte) {
-		if !strings.Contains(string(data), "\napiVersion: "+desired.APIVersion+"\n") {
+		if !strings.Contains("\n"+string(data), "\napiVersion: "+desired.APIVersion+"\n") {
 			return
 		}
 		m := modeline.FindStringSubmatch(string(data))
