@@ -1,0 +1,282 @@
+package gitstate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+)
+
+// LedgerPrefix is what the names of the ledgers' branches begin with.
+const LedgerPrefix = "ledger/"
+
+// remote is the repository that is mirrored.
+type remote struct {
+	ep      *transport.Endpoint
+	auth    Auth
+	branch  string
+	timeout time.Duration
+}
+
+func newRemote(o Options) (*remote, error) {
+	ep, err := transport.NewEndpoint(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("the URL %q: %s", Redact(o.URL), redact(err.Error(), nil))
+	}
+	switch ep.Protocol {
+	case "http", "https", "ssh", "file":
+	default:
+		return nil, fmt.Errorf("the URL %q: the protocol %q is not supported; use https, ssh or a path", Redact(o.URL), ep.Protocol)
+	}
+	return &remote{ep: ep, auth: o.Auth, branch: o.Branch, timeout: o.Timeout}, nil
+}
+
+// name is the remote for messages.
+func (r *remote) name() string {
+	plain := *r.ep
+	plain.User, plain.Password = "", ""
+	if plain.Protocol == "file" {
+		return plain.Path
+	}
+	return plain.String()
+}
+
+// failed forms the error of an operation: no user info and no secret is in
+// it, and what the remote said is.
+func (r *remote) failed(ctx context.Context, op string, s session, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = r.auth.explained(ctx, err)
+	text := fmt.Sprintf("%s %s: %v", op, r.name(), err)
+	if s != nil {
+		if said := s.said(); said != "" {
+			text += ": the remote says: " + said
+		}
+	}
+	return &quiet{redact(text, r.auth.secrets(r.ep)), err}
+}
+
+// local tells whether the repository has to be read without the git program.
+func (r *remote) local() bool { return r.ep.Protocol == "file" && !haveGit() }
+
+// follows tells whether a reference is one of those that are mirrored, and
+// its short name.
+func (r *remote) follows(ref string) (string, bool) {
+	name, ok := strings.CutPrefix(ref, "refs/heads/")
+	if !ok || name != r.branch && !strings.HasPrefix(name, LedgerPrefix) {
+		return "", false
+	}
+	return name, validBranch(name)
+}
+
+// download brings what the remote's branches have into g, and returns where
+// they are. It moves no branch of g.
+func (r *remote) download(ctx context.Context, g *generation, s *store) (refs map[string]plumbing.Hash, err error) {
+	ctx, progress, cancel := withIdle(ctx, r.timeout)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			g.clean()
+			err = spelled(g.dir, err)
+		}
+	}()
+	if r.local() {
+		refs, err = r.copyLocal(ctx, g, s)
+		return refs, r.failed(ctx, "fetch", nil, err)
+	}
+	c, err := dial(ctx, r.ep, r.auth, transport.UploadPackServiceName)
+	if err != nil {
+		return nil, r.failed(ctx, "fetch", nil, err)
+	}
+	defer c.close()
+	all, err := c.advertise(ctx)
+	if err != nil {
+		return nil, r.failed(ctx, "fetch", c, err)
+	}
+	progress.touch()
+	refs = map[string]plumbing.Hash{}
+	for ref, id := range all.References {
+		if name, ok := r.follows(ref); ok {
+			refs[name] = id
+		}
+	}
+	// Only what a branch of ours points to is known to be complete.
+	have := map[plumbing.Hash]bool{}
+	for _, id := range g.refs {
+		have[id] = true
+	}
+	req := packp.NewUploadPackRequestFromCapabilities(all.Capabilities)
+	if all.Capabilities.Supports(capability.NoProgress) {
+		req.Capabilities.Set(capability.NoProgress)
+	}
+	for _, id := range refs {
+		if !have[id] && !slices.Contains(req.Wants, id) {
+			req.Wants = append(req.Wants, id)
+		}
+	}
+	if len(req.Wants) == 0 {
+		return refs, nil
+	}
+	plumbing.HashesSort(req.Wants)
+	req.Haves = haves(g, s)
+	body, err := c.fetch(ctx, req)
+	if err != nil {
+		return nil, r.failed(ctx, "fetch", c, err)
+	}
+	defer body.Close()
+	messages := &tail{}
+	packed, err := g.addPack(ctx, unband(req.Capabilities, progress.reader(body), messages))
+	if err != nil {
+		return nil, r.failed(ctx, "fetch", c, err)
+	}
+	if packed {
+		s.reindex()
+	}
+	return refs, nil
+}
+
+// copyLocal is download for a machine without the git program.
+func (r *remote) copyLocal(ctx context.Context, g *generation, s *store) (map[string]plumbing.Hash, error) {
+	f, err := openFolder(r.ep.Path)
+	if err != nil {
+		return nil, err
+	}
+	all, err := f.branches()
+	if err != nil {
+		return nil, err
+	}
+	refs := map[string]plumbing.Hash{}
+	same := true
+	for ref, id := range all {
+		if name, ok := r.follows(ref); ok {
+			refs[name] = id
+			same = same && g.refs[name] == id
+		}
+	}
+	if same {
+		return refs, nil
+	}
+	if err := f.copyObjects(ctx, g); err != nil {
+		return nil, err
+	}
+	s.reindex()
+	return refs, nil
+}
+
+// haves are the commits that the remote is told we have: each branch, and of
+// the first parents before it fewer and fewer, so that a rewritten branch does
+// not cost everything.
+func haves(g *generation, s *store) []plumbing.Hash {
+	seen := map[plumbing.Hash]bool{}
+	for _, id := range g.refs {
+		next := 1
+		for n := 0; n <= 512; n++ {
+			c, err := s.commit(id)
+			if err != nil {
+				break
+			}
+			if n == 0 || n == next {
+				seen[id] = true
+				if n == next {
+					next *= 2
+				}
+			}
+			parents, _ := s.parents(c)
+			if len(parents) == 0 {
+				break
+			}
+			id = parents[0]
+		}
+	}
+	ids := make([]plumbing.Hash, 0, len(seen))
+	for id := range seen {
+		ids = append(ids, id)
+	}
+	plumbing.HashesSort(ids)
+	return ids
+}
+
+// advance moves g's branches to where the remote has them, if the objects are
+// all there. A branch that was rewritten or deleted stays, which is an
+// ErrRewritten, unless rewrite allows it; the others are moved all the same.
+func (r *remote) advance(ctx context.Context, g *generation, s *store, refs map[string]plumbing.Hash, rewrite bool) error {
+	names := make([]string, 0, len(refs))
+	for name := range refs {
+		names = append(names, name)
+	}
+	for name := range g.refs {
+		if _, ok := refs[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	var errs []error
+	for _, name := range names {
+		id, there := refs[name]
+		old, known := g.refs[name]
+		if there && known && id == old {
+			continue
+		}
+		if !there {
+			if !rewrite {
+				errs = append(errs, &RewrittenError{Branch: name, Old: old.String()})
+			} else if err := g.removeRef(name); err != nil {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		if err := s.arrived(ctx, id, old); err != nil {
+			return fmt.Errorf("fetch %s: branch %s: %w", r.name(), name, err)
+		}
+		if known && !rewrite {
+			descends, err := s.isAncestor(ctx, old, id)
+			if err != nil {
+				return fmt.Errorf("fetch %s: branch %s: %w", r.name(), name, err)
+			}
+			if !descends {
+				errs = append(errs, &RewrittenError{Branch: name, Old: old.String(), New: id.String()})
+				continue
+			}
+		}
+		if err := g.setRef(name, id); err != nil {
+			g.clean()
+			return spelled(g.dir, fmt.Errorf("fetch %s: branch %s: %w", r.name(), name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// arrived looks whether a commit came with all its files.
+func (s *store) arrived(ctx context.Context, id, old plumbing.Hash) error {
+	c, err := s.commit(id)
+	if err != nil {
+		return s.harmed(err)
+	}
+	known := plumbing.ZeroHash
+	if !old.IsZero() {
+		o, err := s.commit(old)
+		if err != nil {
+			return s.harmed(err)
+		}
+		known = o.tree
+	}
+	return s.harmed(s.completeTree(ctx, c.tree, known, "."))
+}
+
+func (g *generation) removeRef(branch string) error {
+	if err := os.Remove(g.refFile(branch)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	delete(g.refs, branch)
+	return nil
+}

@@ -1,0 +1,16 @@
+//go:build !unix
+
+package gitstate
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// lockFolder does not lock here: see to it that one process at a time uses a
+// mirror.
+func lockFolder(dir string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+}
+
+func unlockFolder(f *os.File) error { return f.Close() }
