@@ -218,8 +218,12 @@ func (d *decoder) policy(raw *policyFile) *Policy {
 	case raw.CEL.Set:
 		p.Check, p.CEL, p.Expression = CheckCEL, raw.CEL.Text, raw.CEL.Position
 	}
-	if p.Check == CheckSoak && raw.Timeout.Set && !raw.Timeout.Bad && !raw.Soak.Bad && p.Timeout < p.Soak {
-		d.failAt(raw.Timeout.Position, fmt.Sprintf("the timeout of %s ends before the soak of %s can", raw.Timeout.Text, raw.Soak.Text), "make it longer, or leave it out")
+	needs, key := raw.Soak, "soak" // the time that it takes at least
+	if raw.Prometheus != nil {
+		needs, key = raw.Prometheus.For, "for"
+	}
+	if raw.Timeout.or("") != "" && p.Timeout < needs.duration(0) {
+		d.failAt(raw.Timeout.Position, fmt.Sprintf("the timeout of %s ends before %s: %s can", raw.Timeout.Text, key, needs.Text), "make it longer, or leave it out")
 	}
 	return p
 }

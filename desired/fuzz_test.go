@@ -122,7 +122,7 @@ func FuzzSetPin(f *testing.F) {
 		for suffix < len(data)-prefix && suffix < len(got)-prefix && data[len(data)-1-suffix] == got[len(got)-1-suffix] {
 			suffix++
 		}
-		if changed := data[prefix : len(data)-suffix]; bytes.ContainsAny(changed, "\n\r#") {
+		if changed := data[prefix : len(data)-suffix]; bytes.ContainsAny(changed, "\n\r") || bytes.Contains(changed, []byte(" #")) {
 			t.Errorf("%q was replaced in %q", changed, data)
 		}
 		if put := string(got[prefix : len(got)-suffix]); !strings.Contains(reference, put) {

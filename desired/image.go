@@ -3,6 +3,7 @@ package desired
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -33,7 +34,9 @@ func splitHint(err error) (message, hint string) {
 // is written: no default registry, folder or tag is added. A reference without
 // a tag and without a digest is an error, for it pins nothing.
 //
-// The grammar is that of github.com/google/go-containerregistry/pkg/name.
+// The grammar is that of github.com/google/go-containerregistry/pkg/name, and
+// for the elements of a repository, where that is laxer, that of the OCI
+// Distribution Specification.
 func ParseImage(s string) (Image, error) {
 	img := Image{Reference: s, Repository: s}
 	if s == "" {
@@ -54,10 +57,10 @@ func ParseImage(s string) (Image, error) {
 			return Image{}, &hinted{fmt.Sprintf("%q has a colon and no version after it", abridge(s)), "pin an exact version: REPOSITORY:VERSION"}
 		}
 	}
-	if _, err := name.NewRepository(img.Repository); err != nil {
+	if !validRepository(img.Repository) {
 		hint := "a repository is lower-case letters, digits, and . _ - /"
 		if low := strings.ToLower(img.Repository); low != img.Repository {
-			if _, err := name.NewRepository(low); err == nil {
+			if validRepository(low) {
 				hint = fmt.Sprintf("did you mean %q? %s", strings.ToLower(img.Repository)+s[len(img.Repository):], hint)
 			}
 		}
@@ -81,4 +84,22 @@ func ParseImage(s string) (Image, error) {
 		}
 	}
 	return img, nil
+}
+
+var elementRegexp = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
+
+func validRepository(s string) bool {
+	if _, err := name.NewRepository(s); err != nil {
+		return false
+	}
+	elements := strings.Split(s, "/")
+	if len(elements) > 1 && (strings.ContainsAny(elements[0], ".:") || elements[0] == "localhost") {
+		elements = elements[1:] // the host
+	}
+	for _, e := range elements {
+		if !elementRegexp.MatchString(e) {
+			return false
+		}
+	}
+	return true
 }

@@ -34,7 +34,7 @@ func (r *Repository) link(tree Tree) error {
 	for _, kind := range folders {
 		r.broken[kind.kind] = make(map[string][]Problem)
 		f := r.folders[kind.kind]
-		for _, p := range f.problems {
+		for _, p := range slices.Concat(f.around, f.problems) {
 			if !jobs[p.File] {
 				l.tell(p, p.Severity == SeverityError)
 			}

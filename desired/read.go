@@ -2,7 +2,6 @@ package desired
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,6 +15,7 @@ type folder struct {
 	id       string // "" if the folder is not there
 	files    map[string]*file
 	problems []Problem // of what lies in it and is no file to read
+	around   []Problem // of what lies beside it; its id says nothing of that
 }
 
 // file is what was read of one file, by itself. It does not change any more.
@@ -26,9 +26,8 @@ type file struct {
 	within   string // of the service's folder
 	problems []Problem
 	broken   bool
-	foreign  bool // it is not of our format at all
-	raw      any  // *environmentFile, …; nil if broken
-	value    any  // *Environment, …; nil if broken
+	raw      any // *environmentFile, …; nil if broken
+	value    any // *Environment, …; nil if broken
 }
 
 // Read reads the files of a commit. What is wrong in them is in the
@@ -67,11 +66,23 @@ func ReadService(tree Tree, name ServiceName) (*Service, []Problem, error) {
 		return nil, []Problem{{SeverityError, Position{File: "services"}, message, hint, KindService, string(name)}}, nil
 	}
 	rd := reader{tree: tree}
-	f, err := rd.service(string(name), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		p := Problem{SeverityError, Position{File: "services/" + string(name)}, fmt.Sprintf("there is no service %s", name), "", KindService, string(name)}
-		return nil, []Problem{p}, nil
+	none := func(message, hint string) (*Service, []Problem, error) {
+		return nil, []Problem{{SeverityError, Position{File: "services/" + string(name)}, message, hint, KindService, string(name)}}, nil
 	}
+	for _, at := range []struct{ dir, name string }{{".", "services"}, {"services", string(name)}} {
+		entries, err := fs.ReadDir(tree, at.dir)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read service %s: %w", name, err)
+		}
+		i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return e.Name() == at.name })
+		if i < 0 {
+			return none(fmt.Sprintf("there is no service %s", name), "")
+		}
+		if mode := entries[i].Type(); !mode.IsDir() || mode&fs.ModeIrregular != 0 {
+			return none(fmt.Sprintf("%s is %s, not a folder", path.Join(at.dir, at.name), describeMode(mode)), "")
+		}
+	}
+	f, err := rd.service(string(name), nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -87,21 +98,24 @@ func (rd reader) folder(kind Kind, dir string, root []fs.DirEntry, before *folde
 	fail := func(file, name, message, hint string) {
 		f.problems = append(f.problems, Problem{SeverityError, Position{File: file}, message, hint, kind, name})
 	}
+	beside := func(severity Severity, file, message, hint string) {
+		f.around = append(f.around, Problem{severity, Position{File: file}, message, hint, kind, ""})
+	}
 	found := false
 	for _, e := range root {
 		switch {
 		case e.Name() == dir && e.IsDir():
 			found = true
 		case e.Name() == dir:
-			fail(dir, "", "this is "+describeMode(e.Type())+", not a folder", "put the files themselves here")
+			beside(SeverityError, dir, "this is "+describeMode(e.Type())+", not a folder", "put the files themselves here")
 		case strings.EqualFold(e.Name(), dir) && e.IsDir():
-			fail(e.Name(), "", fmt.Sprintf("the folder differs from %s in case only, and is not read", dir), "rename it to "+dir)
+			beside(SeverityError, e.Name(), fmt.Sprintf("the folder differs from %s in case only, and is not read", dir), "rename it to "+dir)
 		}
 	}
 	if !found {
 		for _, e := range root {
 			if e.IsDir() && nearest(e.Name(), []string{dir}) != "" && !strings.EqualFold(e.Name(), dir) {
-				f.problems = append(f.problems, Problem{SeverityWarning, Position{File: e.Name()}, "this folder is not read", "did you mean " + dir + "?", kind, ""})
+				beside(SeverityWarning, e.Name(), "this folder is not read", "did you mean "+dir+"?")
 			}
 		}
 		return f, nil
@@ -111,7 +125,9 @@ func (rd reader) folder(kind Kind, dir string, root []fs.DirEntry, before *folde
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
 	if before != nil && before.id == id {
-		return before, nil
+		same := *before
+		same.around = f.around
+		return &same, nil
 	}
 	f.id = id
 	entries, err := fs.ReadDir(rd.tree, dir)
@@ -304,9 +320,7 @@ func (f *file) parse(kind Kind, data []byte) {
 	root, bad := parse(data)
 	if bad != nil {
 		d.failAt(Position{f.path, bad.line, bad.column}, bad.message, bad.hint)
-	} else if !d.header(root) {
-		f.foreign = true
-	} else {
+	} else if d.header(root) {
 		f.raw = newFile(kind)
 		d.decode(root, f.raw, field{}, "")
 		f.value = d.build(f.raw)

@@ -111,6 +111,9 @@ func TestReadTakesOver(t *testing.T) {
 	if first.Environments["staging"] != broken.Environments["staging"] {
 		t.Error("an unchanged environment was built again")
 	}
+	files["Environments/x.yaml"] = &fstest.MapFile{Data: []byte("x\n")}
+	step(broken, []string{}, []string{"."})
+	delete(files, "Environments/x.yaml")
 	delete(files, "services/db/service.yaml")
 	step(broken, []string{}, nil)
 	delete(files, "environments/dev.yaml")
@@ -376,6 +379,12 @@ func TestReadService(t *testing.T) {
 		s, problems, err := desired.ReadService(desired.Hashed(files), name)
 		if err != nil || s != nil || len(problems) != 1 {
 			t.Errorf("%s: got %+v, %v, %v", name, s, problems, err)
+		}
+	}
+	files["services/file"] = &fstest.MapFile{Data: []byte("x\n")}
+	for _, odd := range []fstest.MapFS{files, {"services": {Data: []byte("x")}}, {}} {
+		if s, problems, err := desired.ReadService(desired.Hashed(odd), "file"); err != nil || s != nil || len(problems) != 1 {
+			t.Errorf("a file in place of a folder: got %+v, %v, %v", s, problems, err)
 		}
 	}
 	files["services/web/service.yaml"] = &fstest.MapFile{Data: []byte(serviceHead + "x: y\n")}
