@@ -107,21 +107,6 @@ func unexpectedEnd(err error) error {
 	return err
 }
 
-// ParseValue reads one JSON value into nil, bool, int64, uint64, float64,
-// string, []any and map[string]any. Duplicate keys are an error.
-func ParseValue(data []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	v, err := decodeJSON(d, 0)
-	if err != nil {
-		return nil, unexpectedEnd(err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is more after the end of the value")
-	}
-	return v, nil
-}
-
 // kindOf names a value's type as its author would.
 func kindOf(v any) string {
 	switch v.(type) {

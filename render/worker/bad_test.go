@@ -53,7 +53,7 @@ func TestBadManifests(t *testing.T) {
 		{"repeats a text", "services/web/main.jsonnet: rendering goes over the memory limit of 256 MiB", jsonnet("std.length(std.repeat('x', 2000000000))")},
 		{"doubles a text", "services/web/main.jsonnet: rendering goes over the memory limit of 256 MiB", jsonnet("local d(s, n) = if n == 0 then s else d(s + s, n - 1); { a: d('xxxxxxxx', 40) }")},
 		{"makes an array", "services/web/main.jsonnet: rendering goes over the memory limit of 256 MiB", jsonnet("std.makeArray(100000000, function(i) { a: i })")},
-		{"writes much", "services/web/main.jsonnet: the objects are larger than 1 MiB together", jsonnet("std.map(function(i) { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a' + i }, data: { a: std.repeat('x', 10000) } }, std.range(1, 200))")},
+		{"writes much", "services/web/main.jsonnet: the objects are larger than 1 MiB together", jsonnet("local big = std.repeat('x', 10000); std.map(function(i) { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a' + i }, data: { a: big } }, std.range(1, 200))")},
 		{"writes many", "there are more than 5000 objects", jsonnet("std.map(function(i) { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a' + i } }, std.range(1, 6000))")},
 		{"imports a file of the machine", "imports come from the repository's own files", jsonnet("importstr '/etc/passwd'")},
 		{"imports from above", "leads out of the repository", jsonnet("importstr '../../../../etc/passwd'")},

@@ -139,7 +139,7 @@ func TestNoWayOut(t *testing.T) {
 
 // A worker does not outlive its pool, even in the middle of a loop.
 func TestWorkersGoWithTheirPool(t *testing.T) {
-	p := worker.New(worker.Options{Size: 1})
+	p := worker.New(worker.Options{Size: 1, Timeout: time.Hour})
 	asked := make(chan struct{})
 	done := make(chan struct{})
 	go func() {

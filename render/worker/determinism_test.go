@@ -86,8 +86,7 @@ func everything(r *render.Result) string {
 	return b.String()
 }
 
-// What only one kind of number can hold arrives in a worker, and what Go's
-// JSON would write otherwise comes back.
+// The parameters arrive in a worker as they are, and come back.
 func TestParametersArrive(t *testing.T) {
 	p := worker.New(worker.Options{Size: 1})
 	defer p.Close()

@@ -114,7 +114,7 @@ func (w *server) send(k kind, content ...[]byte) {
 // serve does one rendering.
 func (w *server) serve(content []byte) {
 	var req render.Request
-	if err := decodeRequest(content, &req); err != nil {
+	if err := json.Unmarshal(content, &req); err != nil {
 		w.send(kindError, encode(failure{Text: err.Error()}))
 		return
 	}

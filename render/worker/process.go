@@ -90,7 +90,7 @@ var errGone = errors.New("the render worker is gone")
 // error is an *ended if the process died or has to.
 func (p *process) render(ctx context.Context, rec *render.Recorder, req render.Request, output int) (*render.Result, error) {
 	defer context.AfterFunc(ctx, func() { p.cmd.Process.Kill() })()
-	content, err := encodeRequest(req)
+	content, err := json.Marshal(req)
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
