@@ -1,0 +1,294 @@
+package examples_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+const (
+	account  = "system:serviceaccount:pinion:pinion"
+	patience = 2 * time.Minute
+)
+
+// TestInstall applies the manifests that install the daemon, as an
+// administrator would, and then looks what the daemon's account may do.
+func TestInstall(t *testing.T) {
+	kubeconfig := controlPlane(t)
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS = -1
+	kube := kubernetes.NewForConfigOrDie(config)
+	applyKustomization(t, config, "install")
+
+	t.Run("the daemon's pod is admitted", func(t *testing.T) {
+		// Its namespace enforces the restricted profile of pod security.
+		seen := ""
+		err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+			d, err := kube.AppsV1().Deployments("pinion").Get(ctx, "pinion", metav1.GetOptions{})
+			if err != nil {
+				return false, err
+			}
+			seen = fmt.Sprint(d.Status.Conditions)
+			return d.Status.AvailableReplicas == 1, nil
+		})
+		if err != nil {
+			t.Fatalf("%v: %s", err, seen)
+		}
+	})
+	t.Run("it may do its work", func(t *testing.T) { mayDoItsWork(t, config) })
+	t.Run("it may do nothing else", func(t *testing.T) { mayDoNothingElse(t, kube) })
+	t.Run("it applies the shop", func(t *testing.T) { appliesTheShop(t, kubeconfig, kube) })
+}
+
+// mayDoItsWork asks for each kind that the shop renders in each environment.
+func mayDoItsWork(t *testing.T, config *rest.Config) {
+	kube := kubernetes.NewForConfigOrDie(config)
+	mapping := newMapping(config)
+	asked := map[string]bool{}
+	ask := func(verb, resource, namespace, name string) {
+		t.Helper()
+		question := strings.Join([]string{verb, resource, namespace, name}, " ")
+		if !asked[question] && !may(t, kube, verb, resource, namespace, name) {
+			t.Errorf("the daemon may not %s", question)
+		}
+		asked[question] = true
+	}
+	for _, d := range renderAll(t, os.DirFS("shop")) {
+		namespace := d.Environment.Namespace
+		for _, o := range d.Objects {
+			if o.Ref.Kind == "CustomResourceDefinition" {
+				for _, verb := range []string{"get", "create", "patch"} {
+					ask(verb, "customresourcedefinitions.apiextensions.k8s.io", "", o.Ref.Name)
+				}
+				continue
+			}
+			resource := "queues.shop.example" // whose definition is not there yet
+			if o.Ref.Kind != "Queue" {
+				m, err := mapping.RESTMapping(schema.GroupKind{Group: o.Ref.Group, Kind: o.Ref.Kind}, o.Version)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resource = m.Resource.GroupResource().String()
+			}
+			for _, verb := range []string{"get", "list", "watch", "create", "patch", "delete"} {
+				ask(verb, resource, namespace, "")
+			}
+		}
+		ask("get", "namespaces", "", namespace)
+		for _, verb := range []string{"get", "list", "watch"} {
+			ask(verb, "pods", namespace, "")
+			ask(verb, "replicasets.apps", namespace, "")
+		}
+		for _, verb := range []string{"get", "list", "create", "patch"} {
+			ask(verb, "configmaps", namespace, "pinion-"+string(d.Environment.Name)) // the inventory
+		}
+	}
+	ask("list", "customresourcedefinitions.apiextensions.k8s.io", "", "")
+	ask("watch", "customresourcedefinitions.apiextensions.k8s.io", "", "")
+	if len(asked) < 100 {
+		t.Errorf("only %d questions were asked", len(asked))
+	}
+}
+
+func mayDoNothingElse(t *testing.T, kube kubernetes.Interface) {
+	for _, question := range []string{
+		// VERB RESOURCE NAMESPACE NAME; - stands for none.
+		"* * shop-dev -",
+		"* *.* - -",
+		"get secrets shop-dev -",
+		"list secrets kube-system -",
+		"get secrets pinion pinion-git",
+		"get configmaps default -",
+		"list configmaps kube-system -",
+		"patch deployments.apps default -",
+		"patch deployments.apps pinion pinion",
+		"list deployments.apps - -", // of all namespaces
+		"create pods shop-dev -",
+		"delete pods shop-dev -",
+		"patch pods shop-dev -",
+		"create pods/exec shop-dev -",
+		"create pods/portforward shop-dev -",
+		"get pods/log shop-dev -",
+		"create pods/eviction shop-dev -",
+		"patch replicasets.apps shop-dev -",
+		"deletecollection configmaps shop-dev -",
+		"create serviceaccounts/token pinion pinion",
+		"create roles.rbac.authorization.k8s.io shop-dev -",
+		"escalate roles.rbac.authorization.k8s.io shop-dev -",
+		"bind clusterroles.rbac.authorization.k8s.io - cluster-admin",
+		"create rolebindings.rbac.authorization.k8s.io shop-dev -",
+		"create clusterrolebindings.rbac.authorization.k8s.io - -",
+		"patch clusterroles.rbac.authorization.k8s.io - pinion-environment",
+		"impersonate users - -",
+		"impersonate serviceaccounts kube-system -",
+		"list namespaces - -",
+		"get namespaces - kube-system",
+		"create namespaces - -",
+		"delete namespaces - shop-dev",
+		"patch namespaces - shop-dev",
+		"list nodes - -",
+		"patch nodes - -",
+		"get nodes/proxy - -",
+		"list persistentvolumes - -",
+		"delete customresourcedefinitions.apiextensions.k8s.io - queues.shop.example",
+		"patch customresourcedefinitions.apiextensions.k8s.io - others.shop.example",
+		"create customresourcedefinitions.apiextensions.k8s.io - -",
+		"create mutatingwebhookconfigurations.admissionregistration.k8s.io - -",
+		"list leases.coordination.k8s.io kube-system -",
+	} {
+		words := strings.Fields(strings.ReplaceAll(question, " -", " \"\""))
+		for i, w := range words {
+			words[i] = strings.Trim(w, `"`)
+		}
+		if may(t, kube, words[0], words[1], words[2], words[3]) {
+			t.Errorf("the daemon may %s, and needs not", question)
+		}
+	}
+}
+
+// may asks the API server's authorizer, as `kubectl auth can-i` does. A
+// resource is written as in "deployments.apps" or "pods/log".
+func may(t *testing.T, kube kubernetes.Interface, verb, resource, namespace, name string) bool {
+	t.Helper()
+	resource, subresource, _ := strings.Cut(resource, "/")
+	resource, group, _ := strings.Cut(resource, ".")
+	review, err := kube.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{
+		Spec: authorizationv1.SubjectAccessReviewSpec{
+			User:   account,
+			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:pinion", "system:authenticated"},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Verb: verb, Group: group, Resource: resource, Subresource: subresource, Namespace: namespace, Name: name,
+			},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return review.Status.Allowed
+}
+
+// appliesTheShop runs the program as the daemon's account.
+func appliesTheShop(t *testing.T, kubeconfig string, kube kubernetes.Interface) {
+	program := filepath.Join(t.TempDir(), "pinion")
+	command(t, "..", "go", "build", "-o", program, "./cmd/pinion")
+	repo := t.TempDir()
+	if err := os.CopyFS(repo, os.DirFS("shop")); err != nil {
+		t.Fatal(err)
+	}
+	command(t, repo, "git", "init", "--quiet", "--initial-branch=main")
+	command(t, repo, "git", "add", ".")
+	command(t, repo, "git", "commit", "--quiet", "--message=The shop")
+
+	as := impersonating(t, kubeconfig)
+	for _, env := range []string{"dev", "staging", "production"} {
+		command(t, repo, program, "apply", env, "--kubeconfig", as)
+		list, err := kube.AppsV1().Deployments("shop-"+env).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=pinion"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, d := range list.Items {
+			names = append(names, d.Name)
+			if d.Status.AvailableReplicas != *d.Spec.Replicas {
+				t.Errorf("shop-%s/%s: %d of %d pods are available", env, d.Name, d.Status.AvailableReplicas, *d.Spec.Replicas)
+			}
+		}
+		if want := []string{"api", "db", "queue-operator", "web"}; !slices.Equal(names, want) {
+			t.Errorf("shop-%s has the Deployments %v, want %v", env, names, want)
+		}
+	}
+}
+
+// impersonating returns a kubeconfig for the daemon's account.
+func impersonating(t *testing.T, kubeconfig string) string {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range config.AuthInfos {
+		user.Impersonate = account
+		user.ImpersonateGroups = []string{"system:serviceaccounts", "system:serviceaccounts:pinion", "system:authenticated"}
+	}
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// applyKustomization applies a folder as `kubectl apply -k --server-side` does.
+func applyKustomization(t *testing.T, config *rest.Config, dir string) {
+	t.Helper()
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapping := newMapping(config)
+	client := dynamic.NewForConfigOrDie(config)
+	for _, r := range built.Resources() {
+		data, err := r.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o unstructured.Unstructured
+		if err := o.UnmarshalJSON(data); err != nil {
+			t.Fatal(err)
+		}
+		gvk := o.GroupVersionKind()
+		m, err := mapping.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options := metav1.PatchOptions{FieldManager: "admin", FieldValidation: metav1.FieldValidationStrict}
+		if _, err := client.Resource(m.Resource).Namespace(o.GetNamespace()).Patch(t.Context(), o.GetName(), types.ApplyPatchType, data, options); err != nil {
+			t.Fatalf("apply %s %s: %v", gvk.Kind, o.GetName(), err)
+		}
+	}
+}
+
+func newMapping(config *rest.Config) *restmapper.DeferredDiscoveryRESTMapper {
+	return restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kubernetes.NewForConfigOrDie(config).Discovery()))
+}
+
+// command runs a program in a folder; its output is shown if it fails.
+func command(t *testing.T, dir, name string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(),
+		"GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull,
+		"GIT_AUTHOR_NAME=Dana", "GIT_AUTHOR_EMAIL=dana@shop.example",
+		"GIT_COMMITTER_NAME=Dana", "GIT_COMMITTER_EMAIL=dana@shop.example")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, &out)
+	}
+}
+
