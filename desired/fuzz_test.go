@@ -169,16 +169,17 @@ func FuzzSetManifests(f *testing.F) {
 			t.Errorf("%q became %q", data, got)
 		}
 		// What was there is there still, in its order.
-		rest := got
-		for line := range bytes.Lines(data) {
-			if bytes.Contains(line, []byte("web")) {
+		rest := string(got)
+		isBreak := func(r rune) bool { return strings.ContainsRune("\n\r\u0085\u2028\u2029", r) }
+		for _, line := range strings.FieldsFunc(string(data), isBreak) {
+			if strings.Contains(line, "web") {
 				continue // it may be the line that changed
 			}
-			i := bytes.Index(rest, bytes.TrimRight(line, "\r\n"))
-			if i < 0 {
+			_, after, found := strings.Cut(rest, line)
+			if !found {
 				t.Fatalf("%q lost %q: %q", data, line, got)
 			}
-			rest = rest[i+len(bytes.TrimRight(line, "\r\n")):]
+			rest = after
 		}
 		again, err := desired.SetManifests("environments/x.yaml", got, "web", commit)
 		if err != nil || !bytes.Equal(again, got) {

@@ -402,7 +402,7 @@ func (l *linker) deploy() {
 		unsure := make(map[ServiceName][]Problem)
 		for _, svc := range bare {
 			p, problems := l.claimant(svc)
-			if len(problems) > 0 || p == nil || p.Stage(e.Name) != nil {
+			if p == nil || p.Stage(e.Name) != nil {
 				services[svc] = true
 				unsure[svc] = problems
 			}

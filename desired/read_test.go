@@ -215,6 +215,40 @@ func TestReadBytes(t *testing.T) {
 	}
 }
 
+// unread is a file that says it is large and can't be read.
+type unread struct{ fs.File }
+
+func (u unread) Read([]byte) (int, error) { return 0, errDisk }
+
+type unreadTree struct{ desired.Tree }
+
+func (u unreadTree) Open(name string) (fs.File, error) {
+	f, err := u.Tree.Open(name)
+	return unread{f}, err
+}
+
+func (u unreadTree) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(u.Tree, name) }
+
+func TestLargeIsNotRead(t *testing.T) {
+	files := fstest.MapFS{"environments/dev.yaml": {Data: make([]byte, 1<<20+1)}}
+	r, err := desired.Read(unreadTree{desired.Hashed(files)}, nil)
+	if err != nil || len(r.Problems) != 1 || len(r.Broken(desired.KindEnvironment, "dev")) != 1 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// Of a pin that is there twice, neither counts.
+func TestPinnedTwice(t *testing.T) {
+	r := read(t, fstest.MapFS{
+		"environments/dev.yaml":     {Data: []byte(environmentHead + "namespace: a\npins:\n  web: {image: \"web:1\"}\n  web: {image: \"web:2\"}\n")},
+		"services/web/service.yaml": {Data: []byte(serviceHead)},
+	})
+	d, ok := r.Deployment("dev", "web")
+	if !ok || len(d.Pins) != 0 || len(d.Problems) != 1 || len(d.Environment.Pins) != 0 {
+		t.Errorf("got %+v", d)
+	}
+}
+
 // An alias bomb is refused before anything is expanded, and so is a file of
 // nothing but faults.
 func TestReadHostile(t *testing.T) {
