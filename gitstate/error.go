@@ -57,6 +57,9 @@ type MovedError struct {
 }
 
 func (e *MovedError) Error() string {
+	if e.Actual == e.Expected {
+		return fmt.Sprintf("push %s: another push is at work on the branch, which is at %s", e.Branch, named(e.Expected))
+	}
 	return fmt.Sprintf("push %s: the branch has moved from %s to %s", e.Branch, named(e.Expected), named(e.Actual))
 }
 

@@ -48,48 +48,33 @@ func (m *Mirror) Poke() {
 }
 
 func (m *Mirror) watch(ctx context.Context) {
-	var events chan fsnotify.Event
-	var errs chan error
-	if w := m.watchFolder(); w != nil {
+	var events chan fsnotify.Event // nil, and so silent, if there is no folder to watch
+	var lost chan error
+	w := m.watchFolder()
+	if w != nil {
 		defer w.Close()
-		events, errs = w.Events, w.Errors
-		defer func() { events = nil }()
-		for {
-			timer := time.NewTimer(jitter(m.options.Poll))
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return
-			case <-m.done.Done():
-				timer.Stop()
-				return
-			case <-timer.C:
-			case e := <-events:
-				timer.Stop()
-				if e.Has(fsnotify.Create) {
-					watchTree(w, e.Name) // a folder for branches like ledger/x
-				}
-				if strings.HasSuffix(e.Name, ".lock") {
-					continue
-				}
-			case <-errs: // events were lost
-				timer.Stop()
-			}
-			m.Poke()
-		}
+		events, lost = w.Events, w.Errors
 	}
+	timer := time.NewTimer(jitter(m.options.Poll))
+	defer timer.Stop()
 	for {
-		timer := time.NewTimer(jitter(m.options.Poll))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		case <-m.done.Done():
-			timer.Stop()
 			return
 		case <-timer.C:
-			m.Poke()
+			timer.Reset(jitter(m.options.Poll))
+		case e := <-events:
+			if e.Has(fsnotify.Create) {
+				watchTree(w, e.Name) // a folder for branches like ledger/x
+			}
+			if strings.HasSuffix(e.Name, ".lock") {
+				continue
+			}
+		case <-lost: // events, perhaps
 		}
+		m.Poke()
 	}
 }
 
