@@ -291,4 +291,3 @@ func command(t *testing.T, dir, name string, args ...string) {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, &out)
 	}
 }
-
