@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pinion-cd/pinion/reconcile"
+)
+
+func newApplyCommand(g *globals) *cobra.Command {
+	var o applyOptions
+	cmd := &cobra.Command{
+		Use:   "apply ENV [SERVICE]",
+		Short: "Bring one commit to the cluster, without the daemon",
+		Long: `Bring an environment, or one service of it, to what a commit says, and wait for
+the rollouts: one pass of the engine that the daemon runs.
+
+The commit is the one that is checked out, or --rev; changes that are not
+committed are not applied, for each deployment comes from exactly one commit.
+
+Exit code 1 if a service is not ready at the end, 3 if a deletion was refused
+until it is confirmed, 124 if --timeout has passed.`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return g.apply(cmd.Context(), args, o) },
+	}
+	f := cmd.Flags()
+	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "time for the whole pass")
+	f.StringVar(&o.confirm, "confirm-prune", "", "confirm the deletions that this digest stands for")
+	return cmd
+}
+
+type applyOptions struct {
+	timeout time.Duration
+	confirm string
+}
+
+// applyAttempts is how often one pass tries to apply a service.
+const applyAttempts = 5
+
+func (g *globals) apply(ctx context.Context, args []string, o applyOptions) error {
+	format, err := g.format("table", "json", "yaml")
+	if err != nil {
+		return err
+	}
+	config, err := g.readConfig()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	r, err := g.open(ctx, head)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	selection, err := r.selection(args)
+	if err != nil {
+		return err
+	}
+	renderer, closePool := config.renderer()
+	defer closePool()
+	clusters, err := g.clusters(ctx, config, r.name, nil)
+	if err != nil {
+		return err
+	}
+	defer closeClusters(clusters)
+	p := newProgress(g.err)
+	stop := p.start()
+	e := reconcile.NewEngine(reconcile.Options{
+		Commits:    r.commits,
+		Renderer:   renderer,
+		Clusters:   clusters,
+		Selection:  selection,
+		Repository: r.name,
+		Report:     p.report,
+		Attempts:   applyAttempts,
+		Jobs:       config.Apply.services(),
+		Renderings: config.Render.processes(),
+		Confirmed:  o.confirm,
+	})
+	status, err := e.Settle(ctx, r.commit.ID)
+	stop()
+	if err := g.writeStatus(format, status.Services); err != nil {
+		return err
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return &exitError{exitTimeout, fmt.Errorf("not all services were ready after %s", o.timeout)}
+	case err != nil:
+		return err
+	case len(status.Halts) > 0:
+		return &exitError{code: exitRefused}
+	case status.Failed():
+		return &exitError{code: exitDifferent}
+	}
+	return nil
+}

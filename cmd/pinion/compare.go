@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// compareLive compares renderings with what the clusters have.
+func compareLive(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster, c *reconcile.Commit, s reconcile.Selection, all []reconcile.Rendered) ([]change, error) {
+	var changes []change
+	var errs []error
+	for _, r := range all {
+		if r.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.Key, r.Err))
+			continue
+		}
+		cl := clusters[r.Target.Cluster]
+		if cl == nil {
+			errs = append(errs, fmt.Errorf("%s: cluster %q is not in the configuration", r.Key, r.Target.Cluster))
+			continue
+		}
+		for _, o := range r.Target.Result.Objects {
+			d, err := cl.Diff(ctx, o)
+			switch {
+			case err != nil:
+				errs = append(errs, fmt.Errorf("%s: %w", r.Key, err))
+			case !d.Exists:
+				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
+			case d.Adopts:
+				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "adopt", Reason: "is there already, and not ours", Fields: d.Changes})
+			case len(d.Changes) > 0:
+				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "update", Fields: d.Changes})
+			}
+		}
+	}
+	for _, env := range c.Repository.Environments {
+		if !s.HasEnvironment(env.Name) || clusters[env.Cluster] == nil {
+			continue
+		}
+		p, err := reconcile.Leftovers(ctx, clusters[env.Cluster], c.Repository, env, s, all)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, d := range p.Delete {
+			changes = append(changes, change{Key: reconcile.Key{Environment: env.Name, Service: d.Object.Service}, Object: d.Ref, Verb: "delete", Reason: d.Reason})
+		}
+		if p.Halt != "" {
+			errs = append(errs, errors.New(p.Halt))
+		}
+	}
+	slices.SortStableFunc(changes, func(a, b change) int { return a.Key.Compare(b.Key) })
+	return changes, errors.Join(errs...)
+}
+
+// compareRenderings compares what two commits render.
+func compareRenderings(before, after []reconcile.Rendered) ([]change, error) {
+	type object struct {
+		key reconcile.Key
+		ref render.Ref
+	}
+	var errs []error
+	old := map[object]render.Object{}
+	for _, r := range before {
+		if r.Err != nil {
+			errs = append(errs, fmt.Errorf("%s, before: %w", r.Key, r.Err))
+			continue
+		}
+		for _, o := range r.Target.Result.Objects {
+			old[object{r.Key, o.Ref}] = o
+		}
+	}
+	var changes []change
+	for _, r := range after {
+		if r.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.Key, r.Err))
+			continue
+		}
+		for _, o := range r.Target.Result.Objects {
+			id := object{r.Key, o.Ref}
+			was, ok := old[id]
+			delete(old, id)
+			if !ok {
+				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
+				continue
+			}
+			if was.Digest == o.Digest {
+				continue
+			}
+			fields, err := cluster.Compare(was, o)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "update", Fields: fields})
+		}
+	}
+	for id := range old {
+		changes = append(changes, change{Key: id.key, Object: id.ref, Verb: "delete"})
+	}
+	slices.SortStableFunc(changes, func(a, b change) int {
+		if c := a.Key.Compare(b.Key); c != 0 {
+			return c
+		}
+		return a.Object.Compare(b.Object)
+	})
+	return changes, errors.Join(errs...)
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+	"github.com/pinion-cd/pinion/render/worker"
+)
+
+// config is the daemon's configuration file. All of it is optional.
+// docs/configuration.md tells what each key means.
+type config struct {
+	APIVersion string                                `yaml:"apiVersion"`
+	Kind       string                                `yaml:"kind"`
+	Repository repositoryConfig                      `yaml:"repository,omitempty"`
+	Clusters   map[desired.ClusterName]clusterConfig `yaml:"clusters,omitempty"`
+	DataDir    string                                `yaml:"dataDir,omitempty"`
+	Listen     string                                `yaml:"listen,omitempty"`
+	Render     renderConfig                          `yaml:"render,omitempty"`
+	Apply      applyConfig                           `yaml:"apply,omitempty"`
+	Log        logConfig                             `yaml:"log,omitempty"`
+}
+
+type repositoryConfig struct {
+	URL               string        `yaml:"url,omitempty"`
+	Branch            string        `yaml:"branch,omitempty"`
+	Poll              time.Duration `yaml:"poll,omitempty"`
+	AllowRewrite      bool          `yaml:"allowRewrite,omitempty"`
+	Username          string        `yaml:"username,omitempty"`
+	PasswordFile      string        `yaml:"passwordFile,omitempty"`
+	TokenFile         string        `yaml:"tokenFile,omitempty"`
+	KeyFile           string        `yaml:"keyFile,omitempty"`
+	KeyPassphraseFile string        `yaml:"keyPassphraseFile,omitempty"`
+	KnownHostsFile    string        `yaml:"knownHostsFile,omitempty"`
+	CAFile            string        `yaml:"caFile,omitempty"`
+}
+
+type clusterConfig struct {
+	Kubeconfig string `yaml:"kubeconfig,omitempty"`
+	Context    string `yaml:"context,omitempty"`
+	Requests   int    `yaml:"requests,omitempty"`
+}
+
+type renderConfig struct {
+	Processes int           `yaml:"processes,omitempty"`
+	Timeout   time.Duration `yaml:"timeout,omitempty"`
+	MemoryMiB int           `yaml:"memoryMiB,omitempty"`
+	OutputMiB int           `yaml:"outputMiB,omitempty"`
+}
+
+type applyConfig struct {
+	Services int `yaml:"services,omitempty"`
+}
+
+type logConfig struct {
+	Format string `yaml:"format,omitempty"`
+	Level  string `yaml:"level,omitempty"`
+}
+
+// processes returns how many services are rendered at the same time.
+func (r renderConfig) processes() int {
+	if r.Processes > 0 {
+		return r.Processes
+	}
+	return runtime.NumCPU()
+}
+
+// services returns how many services of a cluster are applied at the same time.
+func (a applyConfig) services() int {
+	if a.Services > 0 {
+		return a.Services
+	}
+	return 16
+}
+
+// readConfig reads the file that --config names; without one, all is default.
+func (g *globals) readConfig() (*config, error) {
+	c := &config{}
+	if g.config == "" {
+		return c, nil
+	}
+	data, err := os.ReadFile(g.config)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	if err := decodeConfig(g.config, data, c); err != nil {
+		return nil, err
+	}
+	if c.Kind != "Config" || c.APIVersion != "pinion.dev/v1" {
+		return nil, fmt.Errorf("%s: want apiVersion: pinion.dev/v1 and kind: Config", g.config)
+	}
+	return c, nil
+}
+
+// yamlFault is one of the errors that the YAML decoder joins.
+var yamlFault = regexp.MustCompile(`line (\d+): (.*)`)
+
+// decodeConfig reads a configuration strictly, and says where it is wrong.
+func decodeConfig(file string, data []byte, into *config) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	err := dec.Decode(into)
+	if err == nil {
+		if err = dec.Decode(new(config)); errors.Is(err, io.EOF) {
+			return nil
+		}
+		return fmt.Errorf("%s: more than one YAML document; a configuration is one", file)
+	}
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: the file is empty", file)
+	}
+	faults := yamlFault.FindAllStringSubmatch(err.Error(), -1)
+	if len(faults) == 0 {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	lines := make([]string, len(faults))
+	for i, f := range faults {
+		what := f[2]
+		if key, rest, ok := strings.Cut(strings.TrimPrefix(what, "field "), " not found in type "); ok {
+			what = fmt.Sprintf("unknown key %q; the keys here are %s", key, strings.Join(keysOf(rest), ", "))
+		}
+		lines[i] = fmt.Sprintf("%s:%s: %s", file, f[1], what)
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// keysOf returns the keys of the configuration's type with a name.
+func keysOf(name string) []string {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}} {
+		t := reflect.TypeOf(part)
+		if t.String() != name {
+			continue
+		}
+		var keys []string
+		for i := range t.NumField() {
+			key, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+			keys = append(keys, key)
+		}
+		return keys
+	}
+	return nil
+}
+
+// secret reads a file that holds one secret; a newline at its end is no part.
+func secret(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	return strings.TrimRight(string(data), "\r\n"), nil
+}
+
+// options returns how to mirror the repository.
+func (r repositoryConfig) options() (gitstate.Options, error) {
+	password, err := secret(r.PasswordFile)
+	if err != nil {
+		return gitstate.Options{}, err
+	}
+	passphrase, err := secret(r.KeyPassphraseFile)
+	if err != nil {
+		return gitstate.Options{}, err
+	}
+	return gitstate.Options{
+		URL:          r.URL,
+		Branch:       r.Branch,
+		Poll:         r.Poll,
+		AllowRewrite: r.AllowRewrite,
+		Auth: gitstate.Auth{
+			Username:       r.Username,
+			Password:       password,
+			TokenFile:      r.TokenFile,
+			KeyFile:        r.KeyFile,
+			KeyPassphrase:  passphrase,
+			KnownHostsFile: r.KnownHostsFile,
+			CAFile:         r.CAFile,
+		},
+	}, nil
+}
+
+// clusters connects to the clusters of the configuration; --kubeconfig and
+// --context are for the cluster "default".
+func (g *globals) clusters(ctx context.Context, c *config, repository string, logger *slog.Logger) (map[desired.ClusterName]*cluster.Cluster, error) {
+	configured := maps.Clone(c.Clusters)
+	if len(configured) == 0 {
+		configured = map[desired.ClusterName]clusterConfig{"default": {}}
+	}
+	if g.kubeconfig != "" || g.context != "" {
+		d := configured["default"]
+		if g.kubeconfig != "" {
+			d.Kubeconfig = g.kubeconfig
+		}
+		if g.context != "" {
+			d.Context = g.context
+		}
+		configured["default"] = d
+	}
+	clusters := map[desired.ClusterName]*cluster.Cluster{}
+	for _, name := range slices.Sorted(maps.Keys(configured)) {
+		cc := configured[name]
+		rest, _, err := cluster.FromKubeconfig(cc.Kubeconfig, cc.Context)
+		if err != nil {
+			return nil, fmt.Errorf("cluster %s: %w", name, err)
+		}
+		if clusters[name], err = cluster.Connect(ctx, cluster.Config{
+			Name: string(name), REST: rest, Concurrency: cc.Requests, Repository: repository, Logger: logger,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return clusters, nil
+}
+
+// renderer returns what renders; close ends its workers.
+func (c *config) renderer() (r reconcile.Renderer, close func()) {
+	pool := worker.New(worker.Options{
+		Size:        c.Render.processes(),
+		Timeout:     c.Render.Timeout,
+		MemoryLimit: int64(c.Render.MemoryMiB) << 20,
+		OutputLimit: c.Render.OutputMiB << 20,
+	})
+	return reconcile.Renderer{Pool: pool, Cache: render.NewCache(cacheBytes), Renderings: new(atomic.Uint64)}, pool.Close
+}
+
+// cacheBytes bounds the renderings that are kept.
+const cacheBytes = 32 << 20
+
+// logger returns the daemon's log.
+func (c *config) logger(g *globals) (*slog.Logger, error) {
+	level := slog.LevelInfo
+	if c.Log.Level != "" {
+		if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+			return nil, fmt.Errorf("configuration: log.level: %q is none of debug, info, warn, error", c.Log.Level)
+		}
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch c.Log.Format {
+	case "", "text":
+		return slog.New(slog.NewTextHandler(g.err, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(g.err, options)), nil
+	}
+	return nil, fmt.Errorf("configuration: log.format: %q is neither text nor json", c.Log.Format)
+}
+
+// dataDir returns the folder for what can be thrown away.
+func (c *config) dataDir() (string, error) {
+	if c.DataDir != "" {
+		return c.DataDir, nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find a folder for the mirror: %w; set dataDir in the configuration, or --data-dir", err)
+	}
+	return filepath.Join(cache, "pinion"), nil
+}

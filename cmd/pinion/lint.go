@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/render"
+)
+
+func newLintCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "lint",
+		Short: "Check everything offline: schema, references, and that every environment renders",
+		Long: `Check everything offline: each file against its schema, the references between
+files, and that every service renders in every environment.
+
+Without --rev the files are read as they lie in the working tree, committed or
+not. Exit code 1 if there is an error; warnings alone are 0.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return g.lint(cmd.Context()) },
+	}
+}
+
+func (g *globals) lint(ctx context.Context) error {
+	format, err := g.format("text", "json")
+	if err != nil {
+		return err
+	}
+	config, err := g.readConfig()
+	if err != nil {
+		return err
+	}
+	r, err := g.open(ctx, workingTree)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	renderer, closePool := config.renderer()
+	defer closePool()
+	repo := r.commit.Repository
+	problems := slices.Clone(repo.Problems)
+	problems = append(problems, repo.CheckHolds(time.Now())...)
+	if len(config.Clusters) > 0 {
+		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(config.Clusters)))...)
+	}
+	all, err := reconcile.Render(ctx, r.commits, renderer, r.commit, reconcile.Selection{}, config.Render.processes())
+	if err != nil {
+		return err
+	}
+	problems = append(problems, renderProblems(problems, all)...)
+	problems = append(problems, clashes(all)...)
+	errs := 0
+	for _, p := range problems {
+		if p.Severity == desired.SeverityError {
+			errs++
+		}
+	}
+	if format == "json" {
+		if problems == nil {
+			problems = []desired.Problem{}
+		}
+		if err := g.writeJSON(problems); err != nil {
+			return err
+		}
+	} else {
+		for _, p := range problems {
+			at := p.Position.String()
+			p.Position = desired.Position{}
+			fmt.Fprintf(g.out, "%s: %s: %s\n", at, p.Severity, p.Error())
+		}
+	}
+	fmt.Fprintf(g.err, "%s, %s, %s: %s, %s\n", count(len(repo.Environments), "environment"), count(len(repo.Services), "service"),
+		count(len(all), "rendering"), count(errs, "error"), count(len(problems)-errs, "warning"))
+	if errs > 0 {
+		return &exitError{code: exitDifferent}
+	}
+	return nil
+}
+
+// renderProblems makes problems of renderings that failed, and of warnings;
+// what is among the known problems already is not said twice.
+func renderProblems(known []desired.Problem, all []reconcile.Rendered) []desired.Problem {
+	said := map[string]bool{}
+	for _, p := range known {
+		said[p.Error()] = true
+	}
+	var problems []desired.Problem
+	for _, r := range all {
+		base := desired.Problem{
+			Severity: desired.SeverityError,
+			Position: desired.Position{File: "services/" + string(r.Service)},
+			Kind:     desired.KindService,
+			Name:     string(r.Service),
+		}
+		var re *render.Error
+		switch {
+		case errors.As(r.Err, &re):
+			p := base
+			p.Position = desired.Position{File: re.File, Line: re.Line, Column: re.Column}
+			p.Message, p.Hint = fmt.Sprintf("in environment %s: %s", r.Environment, re.Message), re.Hint
+			problems = append(problems, p)
+		case r.Err != nil:
+			for line := range strings.SplitSeq(r.Err.Error(), "\n") {
+				if !said[line] {
+					p := base
+					p.Message = fmt.Sprintf("in environment %s: %s", r.Environment, line)
+					problems = append(problems, p)
+				}
+			}
+		default:
+			for _, w := range r.Target.Result.Warnings {
+				p := base
+				p.Severity = desired.SeverityWarning
+				p.Message = fmt.Sprintf("in environment %s: %s", r.Environment, w)
+				problems = append(problems, p)
+			}
+		}
+	}
+	return problems
+}
+
+// clashes finds objects that two services of one cluster render.
+func clashes(all []reconcile.Rendered) []desired.Problem {
+	type object struct {
+		cluster desired.ClusterName
+		ref     render.Ref
+	}
+	owner := map[object]reconcile.Key{}
+	var problems []desired.Problem
+	for _, r := range all {
+		if r.Err != nil {
+			continue
+		}
+		for _, o := range r.Target.Result.Objects {
+			id := object{r.Target.Cluster, o.Ref}
+			first, taken := owner[id]
+			if !taken {
+				owner[id] = r.Key
+				continue
+			}
+			problems = append(problems, desired.Problem{
+				Severity: desired.SeverityError,
+				Position: desired.Position{File: "services/" + string(r.Service)},
+				Message:  fmt.Sprintf("%s is rendered by two services, %s and %s", o.Ref, first, r.Key),
+				Hint:     "rename it in one of them",
+				Kind:     desired.KindService,
+				Name:     string(r.Service),
+			})
+		}
+	}
+	return problems
+}
+
+// count writes a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// writeJSON writes a value to standard output, indented.
+func (g *globals) writeJSON(v any) error {
+	enc := json.NewEncoder(g.out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// unknown is the error about a name that the repository does not have.
+func unknown[N ~string, V any](kind string, name N, have map[N]V) error {
+	names := make([]string, 0, len(have))
+	for _, n := range slices.Sorted(maps.Keys(have)) {
+		names = append(names, string(n))
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s %s: %w; the repository has none", kind, name, errNotFound)
+	}
+	return fmt.Errorf("%s %s: %w; the repository has %s", kind, name, errNotFound, strings.Join(names, ", "))
+}

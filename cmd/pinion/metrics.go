@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+)
+
+// metrics are the daemon's figures for Prometheus. docs/metrics.md lists them.
+type metrics struct {
+	registry *prometheus.Registry
+	fetches  *prometheus.CounterVec
+	fetch    prometheus.Histogram
+	events   *prometheus.CounterVec
+	commits  prometheus.Counter
+
+	live atomic.Pointer[live] // nil until the daemon has them
+}
+
+// live is what is asked at each scrape.
+type live struct {
+	engine   *reconcile.Engine
+	renderer reconcile.Renderer
+	clusters map[desired.ClusterName]*cluster.Cluster
+}
+
+var (
+	servicesDesc = prometheus.NewDesc("pinion_services", "Services by environment and state.", []string{"environment", "state"}, nil)
+	rendersDesc  = prometheus.NewDesc("pinion_renders_total", "Renderings of a service that no earlier result could stand for.", nil, nil)
+	requestsDesc = prometheus.NewDesc("pinion_kubernetes_requests_total", "Requests sent to the API server, by cluster and verb.", []string{"cluster", "verb"}, nil)
+)
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pinion_git_fetches_total", Help: "Fetches from the deployment repository, by result.",
+		}, []string{"result"}),
+		fetch: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "pinion_git_fetch_duration_seconds", Help: "Time that a fetch from the deployment repository took, in seconds.",
+			Buckets: []float64{.01, .03, .1, .3, 1, 3, 10, 30, 60},
+		}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pinion_events_total", Help: "What the reconciler has reported, by type.",
+		}, []string{"type"}),
+		commits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pinion_commits_total", Help: "Commits of the deployment repository that were read.",
+		}),
+	}
+	m.registry.MustRegister(m.fetches, m.fetch, m.events, m.commits, liveMetrics{m},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) fetched(took time.Duration, err error) {
+	result := "success"
+	if err != nil {
+		result = "failure"
+	}
+	m.fetches.WithLabelValues(result).Inc()
+	m.fetch.Observe(took.Seconds())
+}
+
+func (m *metrics) count(ev reconcile.Event) {
+	m.events.WithLabelValues(string(ev.Type)).Inc()
+	if ev.Type == reconcile.EventCommit && ev.Service == "" {
+		m.commits.Inc()
+	}
+}
+
+// liveMetrics asks the engine and the clusters at each scrape.
+type liveMetrics struct{ m *metrics }
+
+func (l liveMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- servicesDesc
+	ch <- requestsDesc
+	ch <- rendersDesc
+}
+
+func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	now := l.m.live.Load()
+	if now == nil {
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(rendersDesc, prometheus.CounterValue, float64(now.renderer.Renderings.Load()))
+	for name, c := range now.clusters {
+		for verb, n := range c.Requests() {
+			ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(n), string(name), verb)
+		}
+	}
+	status, err := now.engine.Status(ctx)
+	if err != nil {
+		return // shutting down
+	}
+	type group struct{ environment, state string }
+	counts := map[group]int{}
+	for _, s := range status.Services {
+		counts[group{string(s.Environment), string(s.Phase)}]++
+	}
+	for g, n := range counts {
+		ch <- prometheus.MustNewConstMetric(servicesDesc, prometheus.GaugeValue, float64(n), g.environment, g.state)
+	}
+}

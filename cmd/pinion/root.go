@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"k8s.io/klog/v2"
+)
+
+// globals are the flags of every command, and where it reads and writes.
+type globals struct {
+	repo, rev, output, config, kubeconfig, context string
+
+	in       io.Reader
+	out, err io.Writer
+}
+
+func newRootCommand(g *globals) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pinion",
+		Short: "From a commit to a running rollout",
+		Long: `Pinion reconciles Kubernetes with a deployment repository: environment files
+pin artifact versions, services are rendered with Jsonnet, Kustomize or from
+plain YAML, applied with server-side apply, and watched until rolled out.
+
+Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
+4 not authorised; 124 timed out.`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		DisableAutoGenTag: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; `pinion help` lists the commands", args[0])
+			}
+			return cmd.Help()
+		},
+		Args: cobra.ArbitraryArgs,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			// The Kubernetes client writes what it finds noteworthy to standard
+			// error; what matters of it comes back as an error.
+			klog.SetSlogLogger(slog.New(slog.DiscardHandler))
+		},
+	}
+	root.SetIn(g.in)
+	root.SetOut(g.out)
+	root.SetErr(g.err)
+	f := root.PersistentFlags()
+	f.StringVar(&g.repo, "repo", "", "deployment repository: a folder or a URL (default: the clone that one stands in)")
+	f.StringVar(&g.rev, "rev", "", "commit, branch or tag to read (default: see each command)")
+	f.StringVarP(&g.output, "output", "o", "", "output format; which ones there are depends on the command")
+	f.StringVar(&g.config, "config", "", "configuration file (kind: Config)")
+	f.StringVar(&g.kubeconfig, "kubeconfig", "", "kubeconfig file (default: as kubectl finds it)")
+	f.StringVar(&g.context, "context", "", "context of the kubeconfig")
+	root.AddCommand(
+		newInitCommand(g),
+		newLintCommand(g),
+		newRenderCommand(g),
+		newDiffCommand(g),
+		newApplyCommand(g),
+		newRunCommand(g),
+		newStatusCommand(g),
+		newDoctorCommand(g),
+		newSchemaCommand(g),
+		newVersionCommand(g),
+	)
+	return root
+}
+
+// format checks the value of -o against what a command can write; the first
+// one is the default.
+func (g *globals) format(known ...string) (string, error) {
+	if g.output == "" {
+		return known[0], nil
+	}
+	if slices.Contains(known, g.output) {
+		return g.output, nil
+	}
+	return "", fmt.Errorf("-o %s: this command writes %s", g.output, strings.Join(known, ", "))
+}
+
+// terminal tells whether w is a terminal on which lines may be redrawn.
+func terminal(w io.Writer) (width int, ok bool) {
+	f, isFile := w.(*os.File)
+	if !isFile || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
+		return 0, false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width < 20 {
+		return 80, true
+	}
+	return width, true
+}
+
+// errNotFound is wrapped by errors about an environment or service that the
+// repository does not have.
+var errNotFound = errors.New("not found")

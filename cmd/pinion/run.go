@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/reconcile"
+)
+
+func newRunCommand(g *globals) *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `Watch a deployment repository and keep the clusters as its newest commit says.
+
+It needs no configuration file: --repo, --branch and --kubeconfig are enough.
+GET /healthz, /readyz and /metrics are served on --listen.
+
+All that it keeps on disk is a mirror of the repository, which can be thrown
+away. It runs until SIGTERM or SIGINT.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return g.daemon(cmd.Context(), cmd, o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.branch, "branch", "main", "branch to follow")
+	f.DurationVar(&o.poll, "poll", time.Minute, "time between two looks at the remote; a repository on this machine is watched as well")
+	f.StringVar(&o.dataDir, "data-dir", "", "folder for the mirror (default: in the user's cache folder)")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "address of the HTTP server; port 0 takes a free one")
+	f.BoolVar(&o.allowRewrite, "allow-rewrite", false, "follow the branch when it was force-pushed")
+	return cmd
+}
+
+type runOptions struct {
+	branch, dataDir, listen string
+	poll                    time.Duration
+	allowRewrite            bool
+}
+
+// merge takes the flags that were given over into the configuration, and the
+// defaults where neither says anything.
+func (c *config) merge(g *globals, cmd *cobra.Command, o runOptions) {
+	set := cmd.Flags().Changed
+	if g.repo != "" {
+		c.Repository.URL = g.repo
+	}
+	if set("branch") || c.Repository.Branch == "" {
+		c.Repository.Branch = o.branch
+	}
+	if set("poll") || c.Repository.Poll == 0 {
+		c.Repository.Poll = o.poll
+	}
+	if set("allow-rewrite") {
+		c.Repository.AllowRewrite = o.allowRewrite
+	}
+	if set("listen") || c.Listen == "" {
+		c.Listen = o.listen
+	}
+	if set("data-dir") {
+		c.DataDir = o.dataDir
+	}
+}
+
+func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) error {
+	config, err := g.readConfig()
+	if err != nil {
+		return err
+	}
+	config.merge(g, cmd, o)
+	if config.Repository.URL == "" {
+		return errors.New("run: no repository; give --repo URL, or repository.url in the configuration")
+	}
+	logger, err := config.logger(g)
+	if err != nil {
+		return err
+	}
+	slog.SetDefault(logger)
+	if logger.Enabled(ctx, slog.LevelDebug) {
+		klog.SetSlogLogger(logger)
+	}
+	dir, err := config.dataDir()
+	if err != nil {
+		return err
+	}
+	options, err := config.Repository.options()
+	if err != nil {
+		return err
+	}
+	options.Dir = filepath.Join(dir, "mirror")
+	options.Logger = logger
+	name := gitstate.Redact(config.Repository.URL)
+
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	listener, err := net.Listen("tcp", config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP: %w; choose another address with --listen", err)
+	}
+	m := newMetrics()
+	s := newServer(m)
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	wait.Go(func() { stop(s.serve(ctx, listener)) })
+	logger.Info("pinion is up", "repository", name, "branch", config.Repository.Branch, "listen", listener.Addr().String(), "dataDir", dir)
+
+	renderer, closePool := config.renderer()
+	defer closePool()
+	clusters, err := g.clusters(ctx, config, name, logger)
+	if err != nil {
+		return err
+	}
+	defer closeClusters(clusters)
+	mirror, err := openMirror(ctx, options, logger)
+	if err != nil {
+		return err
+	}
+	defer mirror.Close()
+
+	report := logEvents(logger)
+	if config.Log.Format == "" {
+		p := newProgress(g.err)
+		defer p.start()()
+		report = p.report
+	}
+	engine := reconcile.NewEngine(reconcile.Options{
+		Commits:    mirror,
+		Renderer:   renderer,
+		Clusters:   clusters,
+		Repository: name,
+		Report:     func(ev reconcile.Event) { m.count(ev); report(ev) },
+		Jobs:       config.Apply.services(),
+		Renderings: config.Render.processes(),
+	})
+	m.live.Store(&live{engine, renderer, clusters})
+	commits := make(chan string, 1)
+	wait.Go(func() { follow(ctx, mirror, commits, m, s, logger) })
+	err = engine.Run(ctx, commits)
+	stop(err)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	logger.Info("pinion is down")
+	return nil
+}
+
+// openMirror opens the mirror, again and again until it succeeds: a daemon
+// that starts while its remote is down waits for it.
+func openMirror(ctx context.Context, options gitstate.Options, logger *slog.Logger) (*gitstate.Mirror, error) {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		m, err := gitstate.Open(ctx, options)
+		if err == nil {
+			return m, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		logger.Error("the repository can't be mirrored", "error", err, "retry", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// follow fetches whenever the mirror says so, and sends the tip when it is
+// another one. A tip that nobody has taken yet gives way to a newer one.
+func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m *metrics, s *server, logger *slog.Logger) {
+	last, failing := "", ""
+	send := func(tip string) {
+		if tip == "" || tip == last {
+			return
+		}
+		last = tip
+		select {
+		case <-commits:
+		default:
+		}
+		commits <- tip
+		s.ready.Store(true)
+	}
+	if tip, ok := mirror.Tip(); ok {
+		send(tip)
+	}
+	look := mirror.Watch(ctx)
+	for {
+		start := time.Now()
+		tip, err := mirror.Fetch(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		m.fetched(time.Since(start), err)
+		switch {
+		case err != nil && err.Error() != failing:
+			failing = err.Error()
+			logger.Error("the repository can't be fetched; the last commit stays", "error", err)
+		case err == nil:
+			if failing != "" {
+				logger.Info("the repository can be fetched again")
+			}
+			failing = ""
+			send(tip.Commit)
+		}
+		select {
+		case <-look:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// logEvents writes events to the log.
+func logEvents(logger *slog.Logger) func(reconcile.Event) {
+	return func(ev reconcile.Event) {
+		level := slog.LevelInfo
+		switch {
+		case ev.Type == reconcile.EventProblem, ev.Type == reconcile.EventHalted, ev.Phase == reconcile.Failed:
+			level = slog.LevelError
+		case ev.Type == reconcile.EventWarning, ev.Phase == reconcile.Degraded:
+			level = slog.LevelWarn
+		}
+		var attrs []any
+		add := func(key, value string) {
+			if value != "" {
+				attrs = append(attrs, key, value)
+			}
+		}
+		add("environment", string(ev.Environment))
+		add("service", string(ev.Service))
+		add("state", string(ev.Phase))
+		add("version", ev.Version)
+		add("commit", ev.Commit)
+		add("message", ev.Message)
+		logger.Log(context.Background(), level, string(ev.Type), attrs...)
+	}
+}

@@ -1,0 +1,97 @@
+// Command bench measures the daemon on a real control plane, beside the floor
+// of the same work, in one run: `make bench`. It judges nothing; the figures
+// belong into docs/benchmarks.md.
+//
+// The estate is one environment with 1,000 services of four objects each
+// (Deployment scaled to zero, Service, ServiceAccount, Ingress), rendered with
+// Kustomize. The floor is a plain loop that sends the very same objects by
+// server-side apply over the same number of connections, to a control plane
+// of its own that is as fresh as the daemon's.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+func main() {
+	var b bench
+	flag.StringVar(&b.bin, "bin", "bin", "folder of the binaries pinion and devcluster")
+	flag.IntVar(&b.services, "services", 1000, "services in the environment")
+	flag.IntVar(&b.connections, "connections", 16, "requests in flight, of the daemon and of the floor")
+	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the run from nothing, each with a fresh control plane for the floor and one for the daemon")
+	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
+	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := b.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is the settings of a run, and what its parts share.
+type bench struct {
+	bin                                  string
+	services, connections, rounds, bumps int
+	idle                                 time.Duration
+
+	dir string
+}
+
+func (b *bench) run(ctx context.Context) (err error) {
+	if b.dir, err = os.MkdirTemp("", "pinion-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	remote, clone, err := b.makeRepository(ctx)
+	if err != nil {
+		return err
+	}
+	objects, err := b.rendered(ctx, clone)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d services, %d objects, %d connections\n\n", b.services, len(objects), b.connections)
+	var floors, ours, ratios []float64
+	for round := range b.rounds {
+		floor, err := b.floorFromNothing(ctx, round, objects)
+		if err != nil {
+			return err
+		}
+		last := round == b.rounds-1
+		took, err := b.daemonFromNothing(ctx, round, remote, clone, objects, last)
+		if err != nil {
+			return err
+		}
+		floors, ours, ratios = append(floors, floor.Seconds()), append(ours, took.Seconds()), append(ratios, took.Seconds()/floor.Seconds())
+		fmt.Fprintf(os.Stderr, "round %d: floor %.2fs, pinion %.2fs, ratio %.2f\n", round+1, floor.Seconds(), took.Seconds(), took.Seconds()/floor.Seconds())
+	}
+	fmt.Printf("from nothing to all applied: floor %s, pinion %s, ratio %.2f (medians of %d rounds; ratios %.2f)\n",
+		seconds(median(floors)), seconds(median(ours)), median(ratios), b.rounds, ratios)
+	return nil
+}
+
+func (b *bench) path(parts ...string) string {
+	return filepath.Join(append([]string{b.dir}, parts...)...)
+}
+
+func median(xs []float64) float64 {
+	s := slices.Sorted(slices.Values(xs))
+	if len(s) == 0 {
+		return 0
+	}
+	return s[len(s)/2]
+}
+
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
+}

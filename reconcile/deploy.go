@@ -1,0 +1,244 @@
+package reconcile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// Outcome is what a job came to.
+type Outcome struct {
+	Target *Target
+	// Commit is the commit on main that the deployment comes from; empty if
+	// nothing had to be written.
+	Commit   string
+	Plan     Plan
+	Created  int
+	Changed  int // of those that were there before
+	Adopted  []render.Ref
+	Warnings []string
+	Err      error
+}
+
+// deploy makes the cluster show what the target wants, and returns when all
+// requests are answered; it does not wait for the rollout.
+//
+// The objects are validated together, by a dry run, before the first of them
+// is written, so that no service is half applied for an object that the API
+// server refuses. What can't be validated yet, because the namespace or the
+// CustomResourceDefinition that it needs comes with it, is validated as soon
+// as that is there.
+func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, claims map[render.Ref][]Key) (out Outcome) {
+	out.Target = t
+	if err := cl.EnsureNamespace(ctx, t.Namespace); err != nil && !bringsNamespace(t) {
+		out.Err = err
+		return out
+	}
+	scope := cluster.Scope{Environment: t.Environment, Namespace: t.Namespace}
+	if err := cl.Enroll(ctx, scope, t.Result.Objects); err != nil {
+		out.Err = fmt.Errorf("write the inventory of environment %s: %w", t.Environment, err)
+		return out
+	}
+	if err := cl.WatchObjects(ctx, scope, t.Result.Objects); err != nil {
+		out.Err = err
+		return out
+	}
+	observed := cl.Lookup(t.Result.Objects)
+	out.Plan = MakePlan(PlanInput{Target: t, Observed: observed, Claims: claims})
+	out.Warnings = append(out.Warnings, out.Plan.Warnings...)
+	if len(out.Plan.Refused) > 0 {
+		out.Err = refusedError(out.Plan.Refused)
+		return out
+	}
+	if out.Plan.Changes() == 0 {
+		return out
+	}
+	var err error
+	if out.Commit, err = e.lineage.origin(ctx, t); err != nil {
+		out.Err = err
+		return out
+	}
+	d := deployment{cl: cl, target: t, commit: out.Commit, observed: observed, out: &out}
+	out.Err = d.run(ctx)
+	return out
+}
+
+// bringsNamespace tells whether the target renders its own namespace.
+func bringsNamespace(t *Target) bool {
+	for _, o := range t.Result.Objects {
+		if o.Ref.Kind == "Namespace" && o.Ref.Group == "" && o.Ref.Name == t.Namespace {
+			return true
+		}
+	}
+	return false
+}
+
+type refusedError []string
+
+func (r refusedError) Error() string {
+	var errs []error
+	for _, s := range r {
+		errs = append(errs, errors.New(s))
+	}
+	return errors.Join(errs...).Error()
+}
+
+// deployment is the writing part of one job.
+type deployment struct {
+	cl       *cluster.Cluster
+	target   *Target
+	commit   string
+	observed map[render.Ref]cluster.Observed
+
+	mu  sync.Mutex // guards out and force
+	out *Outcome
+	// force holds the objects whose fields are taken from another manager.
+	force map[render.Ref]bool
+}
+
+// run validates and applies the plan, stage by stage.
+func (d *deployment) run(ctx context.Context) error {
+	d.force = map[render.Ref]bool{}
+	validated := map[render.Ref]bool{}
+	var early []Action
+	for _, s := range d.out.Plan.Stages {
+		for _, a := range s {
+			if a.Verb != None && !d.waitsForFoundation(a) {
+				early = append(early, a)
+				validated[a.Ref] = true
+			}
+		}
+	}
+	if err := d.each(ctx, early, d.validate); err != nil {
+		return err
+	}
+	for _, s := range d.out.Plan.Stages {
+		var write, late []Action
+		for _, a := range s {
+			if a.Verb == None {
+				continue
+			}
+			write = append(write, a)
+			if !validated[a.Ref] {
+				late = append(late, a)
+			}
+		}
+		if err := d.each(ctx, late, d.validate); err != nil {
+			return err
+		}
+		if err := d.each(ctx, write, d.apply); err != nil {
+			return err
+		}
+		if err := d.established(ctx, write); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitsForFoundation tells whether an object can't be validated before a
+// namespace or a definition of the same service is there.
+func (d *deployment) waitsForFoundation(a Action) bool {
+	if Foundation(a.Ref) {
+		return false
+	}
+	for _, o := range d.target.Result.Objects {
+		if !Foundation(o.Ref) {
+			continue
+		}
+		if _, there := d.observed[o.Ref]; there {
+			continue
+		}
+		if o.Ref.Kind == "Namespace" && o.Ref.Name == a.Ref.Namespace {
+			return true
+		}
+		if o.Ref.Kind == "CustomResourceDefinition" && defines(o, a.Ref) {
+			return true
+		}
+	}
+	return false
+}
+
+// defines tells whether a CustomResourceDefinition defines an object's kind.
+func defines(crd render.Object, r render.Ref) bool {
+	var def struct {
+		Spec struct {
+			Group string
+			Names struct{ Kind string }
+		}
+	}
+	return json.Unmarshal(crd.JSON, &def) == nil && def.Spec.Group == r.Group && def.Spec.Names.Kind == r.Kind
+}
+
+// each carries out f for all actions side by side, and joins the errors.
+func (d *deployment) each(ctx context.Context, actions []Action, f func(context.Context, Action) error) error {
+	errs := make([]error, len(actions))
+	var wait sync.WaitGroup
+	for i, a := range actions {
+		wait.Go(func() { errs[i] = f(ctx, a) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// validate sends a dry run. A conflict with another manager is reported; the
+// fields are taken only from objects that are ours already, or where the
+// service says so.
+func (d *deployment) validate(ctx context.Context, a Action) error {
+	o := d.target.Result.Objects[a.Index]
+	err := d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{})
+	var conflict *cluster.ConflictError
+	if !errors.As(err, &conflict) {
+		return err
+	}
+	if have, ours := d.observed[a.Ref]; !d.target.Take && !(ours && have.Owned) {
+		return err
+	}
+	d.mu.Lock()
+	d.force[a.Ref] = true
+	d.out.Warnings = append(d.out.Warnings, "takes over: "+conflict.Error())
+	d.mu.Unlock()
+	return d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{Force: true})
+}
+
+func (d *deployment) apply(ctx context.Context, a Action) error {
+	o := d.target.Result.Objects[a.Index]
+	d.mu.Lock()
+	force := d.force[a.Ref]
+	d.mu.Unlock()
+	applied, err := d.cl.Apply(ctx, o, d.commit, cluster.ApplyOptions{Force: force})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case applied.Created:
+		d.out.Created++
+	case applied.Changed:
+		d.out.Changed++
+		if _, seen := d.observed[a.Ref]; !seen {
+			d.out.Adopted = append(d.out.Adopted, a.Ref)
+		}
+	}
+	return nil
+}
+
+// established waits until the foundations among the actions can carry others.
+func (d *deployment) established(ctx context.Context, actions []Action) error {
+	var wait []render.Object
+	for _, a := range actions {
+		if Foundation(a.Ref) {
+			wait = append(wait, d.target.Result.Objects[a.Index])
+		}
+	}
+	if len(wait) == 0 {
+		return nil
+	}
+	return d.cl.Established(ctx, wait)
+}

@@ -1,0 +1,318 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// A site is where objects of an environment are; an environment that has
+// moved has left objects at its former site.
+type site struct {
+	environment desired.EnvironmentName
+	place       Place
+}
+
+// estate is what the engine knows of one site: what is there, and what of it
+// may go.
+type estate struct {
+	site
+	// former says why nothing is wanted here any more; "" if it is.
+	former    string
+	surveyed  bool // the inventory is read and its kinds are watched
+	surveying bool
+	resurvey  time.Time // when to look for a confirmation; zero: none is wanted
+	confirmed string    // the digest of deletions that a person has confirmed
+	failure   *Failure
+
+	stale   bool      // pruning is to be decided again
+	after   time.Time // not before
+	pruning bool      // a job deletes
+	halt    string
+}
+
+// The pace of pruning.
+const (
+	pruneInterval   = 500 * time.Millisecond // between two decisions for one site
+	confirmInterval = 10 * time.Second       // between two looks for a confirmation
+)
+
+func (est *estate) busy() bool {
+	return est.surveying || est.pruning || est.failure == nil && (est.stale || !est.surveyed) ||
+		est.failure != nil && !est.failure.Retry.IsZero()
+}
+
+// survey is what a look at a site came to, or at a whole cluster for sites
+// whose environment the repository no longer has.
+type survey struct {
+	site
+	confirmed string
+	orphans   bool
+	found     []cluster.Inventory
+	err       error
+}
+
+// deletions is what a pruning job came to.
+type deletions struct {
+	site
+	done []Deletion
+	err  error
+}
+
+func (e *Engine) tends(est *estate) bool {
+	return e.options.Selection.HasEnvironment(est.environment) && e.options.Clusters[est.place.Cluster] != nil
+}
+
+// stale has pruning decided again for an environment.
+func (e *Engine) stale(name desired.EnvironmentName) {
+	for s, est := range e.estates {
+		if s.environment == name {
+			est.stale = true
+		}
+	}
+}
+
+// tend does what is due at the sites, and returns when to look again.
+func (e *Engine) tend(ctx context.Context, now time.Time) time.Time {
+	var wake time.Time
+	if e.commit == nil {
+		return wake
+	}
+	if e.options.Selection == (Selection{}) {
+		for name, cl := range e.options.Clusters {
+			wake = earlier(e.searchOrphans(ctx, now, name, cl), wake)
+		}
+	}
+	for _, est := range e.estates {
+		switch {
+		case !e.tends(est) || est.surveying || est.pruning:
+		case est.failure != nil && est.failure.Retry.After(now):
+			wake = earlier(est.failure.Retry, wake)
+		case est.failure != nil && est.failure.Retry.IsZero():
+		case !est.surveyed || !est.resurvey.IsZero() && !now.Before(est.resurvey):
+			est.resurvey = time.Time{}
+			e.survey(ctx, est)
+		case !est.stale || e.preparing:
+			wake = earlier(est.resurvey, wake)
+		case now.Before(est.after):
+			wake = earlier(est.after, wake)
+		case e.running[est.place.Cluster] > 0 && est.after.Add(10*pruneInterval).After(now):
+			// Not in the thick of it: each job that ends makes the view stale.
+			wake = earlier(now.Add(pruneInterval), wake)
+		default:
+			est.stale = false
+			est.after = now.Add(pruneInterval)
+			wake = earlier(e.prune(ctx, now, est), wake)
+		}
+	}
+	return wake
+}
+
+// survey starts a job that reads a site's inventory and watches its kinds.
+func (e *Engine) survey(ctx context.Context, est *estate) {
+	est.surveying = true
+	cl := e.options.Clusters[est.place.Cluster]
+	s := survey{site: est.site}
+	scope := cluster.Scope{Environment: est.environment, Namespace: est.place.Namespace}
+	e.jobs.Go(func() {
+		inv, err := cl.Inventory(ctx, scope)
+		if err == nil {
+			s.confirmed = inv.Confirmed
+			err = cl.Watch(ctx, scope, inv.Kinds)
+		}
+		s.err = err
+		e.surveys <- s
+	})
+}
+
+// searchOrphans looks, once for each cluster, for sites whose environment the
+// repository no longer has.
+func (e *Engine) searchOrphans(ctx context.Context, now time.Time, name desired.ClusterName, cl *cluster.Cluster) time.Time {
+	f, searched := e.orphans[name]
+	switch {
+	case searched && (f == nil || f.Retry.IsZero()):
+		return time.Time{}
+	case searched && f.Retry.After(now):
+		return f.Retry
+	}
+	attempts := 1
+	if f != nil {
+		attempts += f.Attempts
+	}
+	e.orphans[name] = &Failure{Attempts: attempts}
+	var namespaces []string
+	for s := range e.estates {
+		if s.place.Cluster == name {
+			namespaces = append(namespaces, s.place.Namespace)
+		}
+	}
+	e.jobs.Go(func() {
+		found, err := cl.Inventories(ctx, namespaces)
+		e.surveys <- survey{site: site{place: Place{Cluster: name}}, orphans: true, found: found, err: err}
+	})
+	return time.Time{}
+}
+
+func (e *Engine) surveyed(now time.Time, s survey) {
+	if s.orphans {
+		if s.err != nil {
+			f := e.orphans[s.place.Cluster]
+			f.Retry = now.Add(delay(Key{}, f.Attempts, firstRetry))
+			return
+		}
+		e.orphans[s.place.Cluster] = nil
+		e.adopt(s.place.Cluster, s.found)
+		return
+	}
+	est := e.estates[s.site]
+	if est == nil {
+		return
+	}
+	est.surveying = false
+	if s.err != nil {
+		est.failure = e.siteFailure(now, est, fmt.Errorf("look what environment %s has in namespace %s of cluster %s: %w",
+			est.environment, est.place.Namespace, est.place.Cluster, s.err))
+		return
+	}
+	est.surveyed, est.failure, est.confirmed, est.stale = true, nil, s.confirmed, true
+}
+
+// siteFailure reports a failure at a site, once for each message, and says
+// when to try again.
+func (e *Engine) siteFailure(now time.Time, est *estate, err error) *Failure {
+	f := &Failure{Message: err.Error(), Attempts: 1}
+	if est.failure != nil {
+		f.Attempts = est.failure.Attempts + 1
+	}
+	if est.failure == nil || est.failure.Message != f.Message {
+		e.report(Event{Type: EventWarning, Environment: est.environment, Message: f.Message})
+	}
+	after, passing := cluster.Retry(err)
+	if e.options.Attempts > 0 && (!passing || f.Attempts >= e.options.Attempts) {
+		return f
+	}
+	f.Retry = now.Add(max(after, delay(Key{Environment: est.environment}, f.Attempts, firstRetry)))
+	return f
+}
+
+// prune decides what may go at a site, and starts a job that deletes it.
+func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Time {
+	cl := e.options.Clusters[est.place.Cluster]
+	in := PruneInput{
+		Environment: est.environment,
+		Observation: cl.Observe(cluster.Scope{Environment: est.environment, Namespace: est.place.Namespace}),
+		Services:    map[desired.ServiceName]Standing{},
+		Elsewhere: func(r render.Ref) bool {
+			return slices.ContainsFunc(e.claims[est.place.Cluster][r], func(k Key) bool { return k.Environment != est.environment })
+		},
+		Confirmed: est.confirmed,
+	}
+	if e.options.Confirmed != "" {
+		in.Confirmed = e.options.Confirmed
+	}
+	for _, o := range in.Observation.Objects {
+		if _, ok := in.Services[o.Service]; !ok {
+			in.Services[o.Service] = e.standing(est, o.Service)
+		}
+	}
+	p := Prune(in)
+	if p.Halt != est.halt {
+		est.halt = p.Halt
+		if p.Halt != "" {
+			e.report(Event{Type: EventHalted, Environment: est.environment, Message: p.Halt})
+		}
+	}
+	switch {
+	case p.Halt != "" && !in.Observation.Complete:
+		est.stale, est.after = true, now.Add(2*pruneInterval)
+		return est.after
+	case p.Halt != "":
+		est.resurvey = now.Add(confirmInterval)
+		return est.resurvey
+	case len(p.Delete) == 0:
+		return time.Time{}
+	}
+	est.pruning = true
+	s := est.site
+	e.jobs.Go(func() {
+		d := deletions{site: s}
+		var errs []error
+		for _, x := range p.Delete {
+			if err := cl.Delete(ctx, x.Object); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			d.done = append(d.done, x)
+		}
+		d.err = errors.Join(errs...)
+		e.deleted <- d
+	})
+	return time.Time{}
+}
+
+// standing says what is known of a service at a site.
+func (e *Engine) standing(est *estate, name desired.ServiceName) Standing {
+	key := Key{est.environment, name}
+	if !e.options.Selection.Has(key) {
+		return Standing{Why: "its service is not part of this run"}
+	}
+	u := e.units[key]
+	if u == nil {
+		gone, why := e.commit.Repository.Gone(est.environment, name)
+		return Standing{Gone: gone, Why: why}
+	}
+	s := Standing{Renders: map[render.Ref]bool{}}
+	switch {
+	case u.target == nil:
+		s.Why = fmt.Sprintf("service %s could not be rendered", name)
+	case u.problem != "":
+		s.Why = fmt.Sprintf("service %s has a mistake in the newest commit", name)
+	case u.phase != Ready:
+		s.Why = fmt.Sprintf("it goes when service %s is ready; it is %s", name, u.phase)
+	default:
+		s.Settled = true
+	}
+	if u.target != nil && u.target.Place == est.place {
+		for _, o := range u.target.Result.Objects {
+			s.Renders[o.Ref] = true
+		}
+	} else if est.former != "" && s.Settled {
+		s.Gone, s.Why = true, est.former
+	}
+	return s
+}
+
+// pruned takes in what a pruning job came to.
+func (e *Engine) pruned(now time.Time, d deletions) {
+	est := e.estates[d.site]
+	est.pruning = false
+	est.stale = true
+	for _, x := range d.done {
+		e.report(Event{Type: EventPruned, Environment: est.environment, Service: x.Object.Service, Message: x.Ref.String() + ": " + x.Reason})
+	}
+	if d.err != nil {
+		est.failure = e.siteFailure(now, est, d.err)
+		return
+	}
+	est.failure = nil
+}
+
+// adopt takes over sites whose environment's file is no longer in the
+// repository, as the inventories in a cluster show them.
+func (e *Engine) adopt(name desired.ClusterName, found []cluster.Inventory) {
+	for _, inv := range found {
+		if inv.Repository != e.options.Repository {
+			continue
+		}
+		s := site{inv.Environment, Place{name, inv.Namespace}}
+		if e.estates[s] == nil {
+			e.estates[s] = &estate{site: s, stale: true}
+		}
+	}
+}

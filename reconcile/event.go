@@ -1,0 +1,71 @@
+package reconcile
+
+import (
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+)
+
+// EventType says what an Event tells.
+type EventType string
+
+// The events that an engine reports.
+const (
+	EventCommit  EventType = "commit"  // a commit was read; Message says what it holds
+	EventProblem EventType = "problem" // a mistake in a file, or a part that could not be read
+	EventPhase   EventType = "phase"   // a service's phase or what it waits for has changed
+	EventApplied EventType = "applied" // objects were written
+	EventPruned  EventType = "pruned"  // objects were deleted
+	EventHalted  EventType = "halted"  // a deletion waits for a person
+	EventWarning EventType = "warning"
+)
+
+// Event is one thing that an engine reports as it goes.
+type Event struct {
+	Time        time.Time               `json:"time"`
+	Type        EventType               `json:"type"`
+	Environment desired.EnvironmentName `json:"environment,omitempty"`
+	Service     desired.ServiceName     `json:"service,omitempty"`
+	Phase       Phase                   `json:"phase,omitempty"`
+	Version     string                  `json:"version,omitempty"`
+	Commit      string                  `json:"commit,omitempty"`
+	Message     string                  `json:"message,omitempty"`
+	// Done and Total count the services that are ready, and all.
+	Done  int `json:"done"`
+	Total int `json:"total"`
+}
+
+// ServiceStatus is where a service stands in an environment.
+type ServiceStatus struct {
+	Key
+	Version string `json:"version"`
+	// Commit is the commit on main that the running deployment comes from.
+	Commit  string    `json:"commit,omitempty"`
+	Phase   Phase     `json:"state"`
+	Message string    `json:"message,omitempty"`
+	Since   time.Time `json:"since"`
+}
+
+// Status is where all services stand, at one moment.
+type Status struct {
+	Commit   string            `json:"commit"`
+	Services []ServiceStatus   `json:"services"`
+	Problems []desired.Problem `json:"problems,omitempty"`
+	// Halts are the deletions that wait for a person.
+	Halts []string `json:"halts,omitempty"`
+}
+
+// Failed tells whether any service is failed or blocked, or a file is wrong.
+func (s Status) Failed() bool {
+	for _, p := range s.Problems {
+		if p.Severity == desired.SeverityError {
+			return true
+		}
+	}
+	for _, v := range s.Services {
+		if v.Phase != Ready {
+			return true
+		}
+	}
+	return len(s.Halts) > 0
+}

@@ -1,0 +1,182 @@
+package reconcile
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// Phase is where a service stands in an environment.
+type Phase string
+
+// The phases. A service that is ready and then loses its health is Degraded.
+const (
+	Pending     Phase = "pending"     // not looked at yet, or the cluster can't be seen
+	Blocked     Phase = "blocked"     // waits for another service
+	Applying    Phase = "applying"    // requests are under way
+	Progressing Phase = "progressing" // applied; the rollout is under way
+	Ready       Phase = "ready"       // in sync and rolled out
+	Degraded    Phase = "degraded"    // was ready; an object has lost its health
+	Failed      Phase = "failed"      // could not be rendered, applied, or rolled out
+)
+
+// Unready is an object that is not yet, or no longer, as it should be.
+type Unready struct {
+	Ref    render.Ref     `json:"object"`
+	Health cluster.Health `json:"health"`
+}
+
+// String says what is waited for and why.
+func (u Unready) String() string {
+	why := u.Health.Message
+	if u.Health.Reason != "" {
+		if why != "" {
+			why += "; "
+		}
+		why += u.Health.Reason
+	}
+	if why == "" {
+		why = strings.ToLower(string(u.Health.Status))
+	}
+	return u.Ref.String() + ": " + why
+}
+
+// Dependency is a service that must be ready first.
+type Dependency struct {
+	Service desired.ServiceName
+	Phase   Phase
+	Message string
+}
+
+// Failure is an attempt that failed.
+type Failure struct {
+	Message  string
+	Attempts int
+	// Retry is when to try again; zero: not before the commit changes.
+	Retry time.Time
+}
+
+// View is all that is known of a service when it is decided what to do next.
+type View struct {
+	Now time.Time
+	// Problem says why the newest commit's wish can't be had: a mistake in a
+	// file, a rendering that failed. The last good one stays.
+	Problem string
+	// Rendered: there is a target, of this commit or of the last good one.
+	Rendered bool
+	// Busy: a job for the present target is under way.
+	Busy         bool
+	Dependencies []Dependency
+	// InSync: the cluster shows every object as the target wants it.
+	InSync bool
+	// OutOfSync says in words what is missing.
+	OutOfSync string
+	Unready   []Unready
+	// Since is when the present target was applied, or first seen in sync.
+	Since   time.Time
+	Timeout time.Duration
+	// WasReady: the present target has been ready before.
+	WasReady bool
+	Failure  *Failure
+	// Damped is the moment until which fields are not taken back once more
+	// from a manager that keeps changing them.
+	Damped time.Time
+}
+
+// Step is what to do next, and why.
+type Step struct {
+	Phase Phase
+	// Apply: start a job now.
+	Apply   bool
+	Message string
+	// Again is when to look again even if nothing happens; zero: never.
+	Again time.Time
+}
+
+// Next decides what to do next for one service.
+func Next(v View) Step {
+	s := next(v)
+	if v.Problem != "" && s.Phase != Applying {
+		// What runs is cared for, and what was asked for is reported.
+		s.Phase, s.Message = Failed, v.Problem
+	}
+	return s
+}
+
+func next(v View) Step {
+	switch {
+	case v.Busy:
+		return Step{Phase: Applying, Message: v.OutOfSync}
+	case !v.Rendered:
+		return Step{Phase: Pending, Message: "not rendered yet"}
+	case v.Failure != nil && v.Failure.Retry.IsZero():
+		return Step{Phase: Failed, Message: v.Failure.Message}
+	case v.Failure != nil && v.Failure.Retry.After(v.Now):
+		return Step{Phase: Failed, Message: v.Failure.Message, Again: v.Failure.Retry}
+	case !v.InSync && v.WasReady && v.Damped.After(v.Now):
+		return Step{Phase: Degraded, Message: v.OutOfSync + " again, after it was corrected", Again: v.Damped}
+	case !v.InSync:
+		if why := waitsFor(v.Dependencies); why != "" {
+			return Step{Phase: Blocked, Message: why}
+		}
+		return Step{Phase: Pending, Apply: true, Message: v.OutOfSync}
+	case len(v.Unready) > 0:
+		return rollout(v)
+	}
+	return Step{Phase: Ready}
+}
+
+// waitsFor says which dependencies are not ready, or "".
+func waitsFor(ds []Dependency) string {
+	var waits []string
+	for _, d := range ds {
+		if d.Phase == Ready {
+			continue
+		}
+		w := fmt.Sprintf("%s, which is %s", d.Service, d.Phase)
+		if d.Message != "" {
+			w += " (" + d.Message + ")"
+		}
+		waits = append(waits, w)
+	}
+	if len(waits) == 0 {
+		return ""
+	}
+	return "waits for " + strings.Join(waits, " and for ")
+}
+
+// rollout judges a service that is applied and not healthy.
+func rollout(v View) Step {
+	what := describe(v.Unready)
+	if v.WasReady {
+		return Step{Phase: Degraded, Message: what}
+	}
+	for _, u := range v.Unready {
+		if u.Health.Status == cluster.Failed {
+			return Step{Phase: Failed, Message: "rollout failed: " + what}
+		}
+	}
+	deadline := v.Since.Add(v.Timeout)
+	if !v.Now.Before(deadline) {
+		return Step{Phase: Failed, Message: fmt.Sprintf("rollout not complete after %s: %s", v.Timeout, what)}
+	}
+	return Step{Phase: Progressing, Message: what, Again: deadline}
+}
+
+// describe names the first objects that are not ready.
+func describe(us []Unready) string {
+	const most = 3
+	var parts []string
+	for i, u := range us {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d more", len(us)-most))
+			break
+		}
+		parts = append(parts, u.String())
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,333 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/render"
+	"github.com/pinion-cd/pinion/render/worker"
+)
+
+// Renderer turns services into objects: in worker processes, with the results
+// of before kept.
+type Renderer struct {
+	Pool  *worker.Pool
+	Cache *render.Cache
+	// Renderings counts those that no result of before could stand for.
+	Renderings *atomic.Uint64
+}
+
+// render returns the objects of a request, from the cache if nothing that
+// they were made from has changed.
+func (r Renderer) render(ctx context.Context, tree desired.Tree, req render.Request) (*render.Result, error) {
+	if res, err := r.Cache.Get(req, tree); res != nil || err != nil {
+		return res, err
+	}
+	r.Renderings.Add(1)
+	res, err := r.Pool.Render(ctx, tree, req)
+	if err != nil {
+		return nil, err
+	}
+	return res, r.Cache.Put(req, res)
+}
+
+// Commit is the files of a deployment repository as they were read.
+type Commit struct {
+	ID   string
+	Tree desired.Tree
+	// Snapshot is the Tree, if it is that of a commit; nil for a working tree.
+	Snapshot   *gitstate.Snapshot
+	Repository *desired.Repository
+}
+
+// ReadCommit reads the files of a commit; what has not changed since previous
+// is taken over from it.
+func ReadCommit(ctx context.Context, commits Commits, id string, previous *Commit) (*Commit, error) {
+	snap, err := commits.Snapshot(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	c, err := ReadTree(snap, id, previous)
+	if err != nil {
+		return nil, fmt.Errorf("read commit %.12s: %w", id, err)
+	}
+	c.Snapshot = snap
+	return c, nil
+}
+
+// ReadTree reads files that need not be a commit's; id is the commit whose
+// history they continue.
+func ReadTree(tree desired.Tree, id string, previous *Commit) (*Commit, error) {
+	var known *desired.Repository
+	if previous != nil {
+		known = previous.Repository
+	}
+	repo, err := desired.Read(tree, known)
+	if err != nil {
+		return nil, err
+	}
+	return &Commit{ID: id, Tree: tree, Repository: repo}, nil
+}
+
+// Resolve says what a commit wants of one deployment, without rendering it:
+// the target that it returns has no Result. The tree is the one to render
+// from. A mistake of the file's author comes back as an error too.
+func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployment) (*Target, desired.Tree, error) {
+	if len(d.Problems) > 0 {
+		return nil, nil, problemsError(d.Problems)
+	}
+	t := &Target{
+		Key:    Key{d.Environment.Name, d.Service.Name},
+		Place:  Place{d.Environment.Cluster, d.Environment.Namespace},
+		Tip:    c.ID,
+		Source: c.ID,
+	}
+	service, tree := d.Service, c.Tree
+	if d.Source != "" {
+		t.Source, t.Pinned = d.Source, true
+		ok, err := commits.IsAncestor(ctx, d.Source, c.ID)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: manifests of service %s: %w", d.Environment.File, d.Service.Name, err)
+		}
+		if !ok {
+			return nil, nil, mistake{fmt.Errorf("%s: manifests of service %s: commit %.12s is not part of this branch's history; name a commit that is",
+				d.Environment.File, d.Service.Name, d.Source)}
+		}
+		source, err := commits.Snapshot(ctx, d.Source)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, problems, err := desired.ReadService(source, d.Service.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(problems) > 0 {
+			return nil, nil, fmt.Errorf("at commit %.12s, which %s names for service %s: %w", d.Source, d.Environment.File, d.Service.Name, problemsError(problems))
+		}
+		service, tree = s, source
+	}
+	t.Request = requestFor(d, service)
+	t.DependsOn = service.DependsOn
+	t.Timeout = service.Rollout.Timeout
+	t.Take = service.Conflicts == desired.ConflictsTake
+	return t, tree, nil
+}
+
+// mistake is an error that its author alone can mend, in the repository.
+type mistake struct{ error }
+
+// problemsError makes one mistake of the problems of a deployment.
+func problemsError(ps []desired.Problem) error {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.Error()
+	}
+	return mistake{errors.New(strings.Join(lines, "\n"))}
+}
+
+// wish is what a commit was found to want of one service.
+type wish struct {
+	key Key
+	// target is set if the service could be rendered; unchanged says that it
+	// is the one of before.
+	target    *Target
+	unchanged bool
+	// err says why the newest wish can't be had.
+	err error
+	// retry says that err may pass by itself.
+	retry bool
+}
+
+// reading is what the engine is told of a commit, in this order: one message
+// with commit or err set, then wishes, then one with done set.
+type reading struct {
+	generation int
+	commit     *Commit
+	err        error
+	wish       *wish
+	done       bool
+}
+
+// known is the target of a service, and the newest commit of which it is
+// certain that it wants the same.
+type known struct {
+	target *Target
+	at     string
+}
+
+// preparation reads a commit and renders what it changes.
+type preparation struct {
+	generation int
+	id         string
+	previous   *Commit
+	known      map[Key]known // not of services whose newest wish was not to be had
+	commits    Commits
+	renderer   Renderer
+	selection  Selection
+	parallel   int
+}
+
+// run sends what it finds to out; it ends early when ctx does.
+func (p preparation) run(ctx context.Context, out chan<- reading) {
+	send := func(r reading) bool {
+		r.generation = p.generation
+		select {
+		case out <- r:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	c, err := ReadCommit(ctx, p.commits, p.id, p.previous)
+	if err != nil {
+		send(reading{err: err, done: true})
+		return
+	}
+	var changed []string
+	if p.previous != nil {
+		if changed, err = c.Snapshot.Changed(p.previous.Snapshot); err != nil {
+			send(reading{err: err, done: true})
+			return
+		}
+	}
+	if !send(reading{commit: c}) {
+		return
+	}
+	r := rendering{commits: p.commits, renderer: p.renderer, selection: p.selection, parallel: p.parallel}
+	r.reuse = func(t *Target, tree desired.Tree) (*Target, error) {
+		old, ok := p.known[t.Key]
+		if !ok {
+			return nil, nil
+		}
+		same, err := p.same(old, t, tree, changed)
+		if err != nil || !same {
+			return nil, err
+		}
+		return old.target, nil
+	}
+	r.run(ctx, c, func(w wish) bool { return send(reading{wish: &w}) })
+	send(reading{done: true})
+}
+
+// rendering turns the deployments of a commit into targets.
+type rendering struct {
+	commits   Commits
+	renderer  Renderer
+	selection Selection
+	parallel  int
+	// reuse returns the target of before that stands for an unrendered one,
+	// or nil.
+	reuse func(*Target, desired.Tree) (*Target, error)
+}
+
+// run calls found for each deployment, from several goroutines, until it
+// returns false.
+func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	slots := make(chan struct{}, r.parallel)
+	for _, d := range c.Repository.Deployments() {
+		key := Key{d.Environment.Name, d.Service.Name}
+		if !r.selection.Has(key) {
+			continue
+		}
+		t, tree, err := Resolve(ctx, r.commits, c, d)
+		if err != nil {
+			if !found(wish{key: key, err: err, retry: !isAuthorError(err)}) {
+				return
+			}
+			continue
+		}
+		if r.reuse != nil {
+			old, err := r.reuse(t, tree)
+			if err != nil {
+				if !found(wish{key: key, err: err, retry: true}) {
+					return
+				}
+				continue
+			}
+			if old != nil {
+				if !found(wish{key: key, target: old, unchanged: true}) {
+					return
+				}
+				continue
+			}
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			w := wish{key: key, target: t}
+			if t.Result, err = r.renderer.render(ctx, tree, t.Request); err != nil {
+				w = wish{key: key, err: err, retry: !isAuthorError(err)}
+			}
+			found(w)
+		})
+	}
+}
+
+// Rendered is a service of a commit with its objects, or the reason why it
+// has none.
+type Rendered struct {
+	Key
+	Target *Target
+	Err    error
+}
+
+// Render renders the selected deployments of a commit, and returns them by
+// environment and service.
+func Render(ctx context.Context, commits Commits, renderer Renderer, c *Commit, s Selection, parallel int) ([]Rendered, error) {
+	var mu sync.Mutex
+	var all []Rendered
+	rendering{commits: commits, renderer: renderer, selection: s, parallel: max(parallel, 1)}.run(ctx, c, func(w wish) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, Rendered{w.key, w.target, w.err})
+		return true
+	})
+	slices.SortFunc(all, func(a, b Rendered) int { return a.Key.Compare(b.Key) })
+	return all, ctx.Err()
+}
+
+// Origin returns the commit on main that a target comes from: the newest one
+// that changed anything of what it is made from.
+func Origin(ctx context.Context, commits Commits, t *Target) (string, error) {
+	return newLineage(commits).origin(ctx, t)
+}
+
+// same tells whether a target of before stands for the one of now. If it was
+// certain at the previous commit, what has changed since is enough to know.
+func (p preparation) same(k known, t *Target, tree desired.Tree, changed []string) (bool, error) {
+	old := k.target
+	if old.Place != t.Place || old.Pinned != t.Pinned || t.Pinned && old.Source != t.Source ||
+		old.Timeout != t.Timeout || old.Take != t.Take || !slices.Equal(old.DependsOn, t.DependsOn) ||
+		!reflect.DeepEqual(withoutPositions(old.Request), withoutPositions(t.Request)) {
+		return false, nil
+	}
+	switch {
+	case t.Pinned:
+		return true, nil
+	case p.previous != nil && k.at == p.previous.ID:
+		return !render.Touched(old.Result.Reads, changed), nil
+	}
+	return old.Result.Same(tree)
+}
+
+// isAuthorError tells whether an error is a mistake in the repository, which
+// no retry mends.
+func isAuthorError(err error) bool {
+	var re *render.Error
+	var m mistake
+	return errors.As(err, &re) || errors.As(err, &m)
+}

@@ -1,0 +1,151 @@
+package reconcile
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// Standing is what is known of a service when its objects are to be pruned.
+type Standing struct {
+	// Gone says that the commit certainly does not ask for the service any more.
+	Gone bool
+	// Settled says that the service is rendered, applied and rolled out as the
+	// commit wants it, so that what it no longer renders can go.
+	Settled bool
+	// Renders are the objects that the service's newest rendering has.
+	Renders map[render.Ref]bool
+	// Why says in words why the service is neither gone nor settled.
+	Why string
+}
+
+// PruneInput is all that pruning is decided from.
+type PruneInput struct {
+	Environment desired.EnvironmentName
+	Observation cluster.Observation
+	// Services are all services of the environment that the commit asks for or
+	// that the cluster shows; one that is missing here is kept.
+	Services map[desired.ServiceName]Standing
+	// Elsewhere tells whether a service of another environment renders the object.
+	Elsewhere func(render.Ref) bool
+	// Confirmed is the digest of the deletions that a person has confirmed.
+	Confirmed string
+}
+
+// Deletion is an object that is to go, with the reason.
+type Deletion struct {
+	Object cluster.Observed `json:"-"`
+	Ref    render.Ref       `json:"object"`
+	Reason string           `json:"reason"`
+}
+
+// Kept is an object that the commit no longer has and that stays.
+type Kept struct {
+	Ref    render.Ref `json:"object"`
+	Reason string     `json:"reason"`
+}
+
+// Pruning is the decision what to delete in an environment.
+type Pruning struct {
+	Environment desired.EnvironmentName `json:"environment"`
+	Delete      []Deletion              `json:"delete,omitempty"`
+	Keep        []Kept                  `json:"keep,omitempty"`
+	// Halt, if not empty, says why nothing is deleted until a person confirms.
+	Halt string `json:"halt,omitempty"`
+	// Digest stands for exactly the objects that would be deleted.
+	Digest string `json:"digest,omitempty"`
+}
+
+// The guard against a commit that empties an environment by mistake: deleting
+// more than pruneFloor objects that are more than half of the environment's
+// waits for a person.
+const pruneFloor = 10
+
+// Prune decides which objects left the commit and may be deleted.
+//
+// On a view that is not complete it deletes nothing at all. A Namespace, a
+// CustomResourceDefinition or a PersistentVolumeClaim goes only if its
+// annotation pinion.dev/prune says "allow"; an object with "never" stays.
+func Prune(in PruneInput) Pruning {
+	p := Pruning{Environment: in.Environment}
+	if !in.Observation.Complete {
+		if len(in.Observation.Incomplete) > 0 {
+			p.Halt = "nothing is deleted while the cluster can't be seen in full: " + strings.Join(in.Observation.Incomplete, "; ")
+		}
+		return p
+	}
+	owned := 0
+	for _, o := range in.Observation.Objects {
+		if !o.Owned || o.Environment != in.Environment {
+			continue
+		}
+		owned++
+		standing, known := in.Services[o.Service]
+		if o.Deleting || standing.Renders[o.Ref] {
+			continue
+		}
+		switch {
+		case !known:
+			p.Keep = append(p.Keep, Kept{o.Ref, fmt.Sprintf("it is not known whether service %s is still wanted", o.Service)})
+			continue
+		case in.Elsewhere != nil && in.Elsewhere(o.Ref):
+			p.Keep = append(p.Keep, Kept{o.Ref, "another service renders it"})
+			continue
+		case !standing.Gone && !standing.Settled:
+			p.Keep = append(p.Keep, Kept{o.Ref, standing.Why})
+			continue
+		case o.Prune == render.PruneNever:
+			p.Keep = append(p.Keep, Kept{o.Ref, "its annotation " + render.AnnotationPrune + " says never"})
+			continue
+		case precious(o.Ref) && o.Prune != render.PruneAllow:
+			p.Keep = append(p.Keep, Kept{o.Ref, fmt.Sprintf("a %s is deleted only if its annotation %s says allow", o.Ref.Kind, render.AnnotationPrune)})
+			continue
+		}
+		d := Deletion{Object: o, Ref: o.Ref, Reason: fmt.Sprintf("service %s no longer renders it", o.Service)}
+		if standing.Gone {
+			d.Reason = standing.Why
+		}
+		p.Delete = append(p.Delete, d)
+	}
+	// What others stand on goes last.
+	slices.SortFunc(p.Delete, func(a, b Deletion) int {
+		if d := stage(b.Ref) - stage(a.Ref); d != 0 {
+			return d
+		}
+		return a.Ref.Compare(b.Ref)
+	})
+	slices.SortFunc(p.Keep, func(a, b Kept) int { return a.Ref.Compare(b.Ref) })
+	if len(p.Delete) == 0 {
+		return p
+	}
+	p.Digest = deletionDigest(p.Delete)
+	if len(p.Delete) > pruneFloor && 2*len(p.Delete) > owned && in.Confirmed != p.Digest {
+		p.Halt = fmt.Sprintf("%d of the %d objects of environment %s would be deleted; to go on, run: pinion apply %s --confirm-prune %s",
+			len(p.Delete), owned, in.Environment, in.Environment, p.Digest)
+	}
+	return p
+}
+
+// precious tells whether deleting the object takes along what no commit can
+// bring back.
+func precious(r render.Ref) bool {
+	return Foundation(r) || r.Group == "" && r.Kind == "PersistentVolumeClaim"
+}
+
+// deletionDigest stands for a set of objects; the UIDs are part of it, so
+// that a confirmation does not outlive the objects.
+func deletionDigest(ds []Deletion) string {
+	lines := make([]string, len(ds))
+	for i, d := range ds {
+		lines[i] = d.Ref.String() + " " + string(d.Object.UID)
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:6])
+}

@@ -1,0 +1,137 @@
+package reconcile
+
+import (
+	"context"
+	"hash/fnv"
+	"time"
+
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// unit is what the engine knows of one service in one environment. All of it
+// can be found again from git and from the cluster.
+type unit struct {
+	key    Key
+	target *Target // of the newest commit that could be had; nil: none yet
+	at     string  // the newest commit that is known to want the target
+	// problem says why the newest commit's wish can't be had.
+	problem string
+	// again is when the preparation is tried once more for a problem that may
+	// pass by itself.
+	again      time.Time
+	tries      int
+	generation int // of the preparation that spoke of it last
+
+	compared  bool // with the cluster, by a job
+	inSync    bool
+	outOfSync string
+	unready   []Unready
+	commit    string // that what runs comes from
+
+	phase    Phase
+	message  string
+	since    time.Time // of the phase
+	applied  time.Time // when the target was applied, or first seen in sync
+	wasReady bool
+	failure  *Failure
+	// corrections counts how often fields were taken back from others, and
+	// damped is when that is done again.
+	corrections int
+	damped      time.Time
+
+	cancel context.CancelCauseFunc // of the job, nil: none
+}
+
+// view gathers what Next decides from.
+func (u *unit) view(now time.Time, dependencies []Dependency) View {
+	v := View{
+		Now:          now,
+		Problem:      u.problem,
+		Rendered:     u.target != nil,
+		Busy:         u.cancel != nil,
+		Dependencies: dependencies,
+		InSync:       u.compared && u.inSync,
+		OutOfSync:    u.outOfSync,
+		Unready:      u.unready,
+		Since:        u.applied,
+		WasReady:     u.wasReady,
+		Failure:      u.failure,
+		Damped:       u.damped,
+	}
+	if u.target != nil {
+		v.Timeout = u.target.Timeout
+	}
+	if !u.compared {
+		v.OutOfSync = "not yet compared with the cluster"
+	}
+	return v
+}
+
+// inspect compares the target with what the cluster shows now.
+func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
+	u.inSync, u.outOfSync, u.unready = true, "", nil
+	for _, o := range u.target.Result.Objects {
+		have, ok := observed[o.Ref]
+		switch {
+		case !ok:
+			u.inSync, u.outOfSync = false, o.Ref.String()+" is not there"
+		case have.Deleting:
+			u.inSync, u.outOfSync = false, o.Ref.String()+" is being deleted"
+		case !have.Owned || have.Environment != u.key.Environment || have.Service != u.key.Service:
+			u.inSync, u.outOfSync = false, o.Ref.String()+" belongs to somebody else"
+		case have.Digest != o.Digest:
+			u.inSync, u.outOfSync = false, o.Ref.String()+" differs from the commit"
+		case !cluster.InSync(have, o):
+			u.inSync, u.outOfSync = false, o.Ref.String()+" was changed by another manager"
+		default:
+			u.commit = have.Commit
+			if have.Health.Status != cluster.Current {
+				u.unready = append(u.unready, Unready{o.Ref, have.Health})
+			}
+		}
+	}
+}
+
+// setTarget takes a new target over; what was known of the old one is void.
+func (u *unit) setTarget(t *Target) {
+	u.target = t
+	u.inSync, u.outOfSync, u.unready = false, "", nil
+	u.applied, u.wasReady, u.failure = time.Time{}, false, nil
+	u.corrections, u.damped = 0, time.Time{}
+	if u.cancel != nil {
+		u.cancel(errPreempted)
+	}
+}
+
+func (u *unit) status() ServiceStatus {
+	s := ServiceStatus{Key: u.key, Commit: u.commit, Phase: u.phase, Message: u.message, Since: u.since}
+	if u.target != nil {
+		s.Version = u.target.Version()
+	}
+	return s
+}
+
+// The delays between attempts.
+const (
+	firstRetry      = time.Second
+	longestRetry    = 5 * time.Minute
+	firstRefusal    = 15 * time.Second // what the API server has refused is not tried as often
+	firstCorrection = time.Second
+	quietCorrection = 10 * time.Minute // after that long, a manager no longer counts as fighting us
+)
+
+// delay returns how long to wait before attempt n+1: first doubled n-1 times,
+// at most longestRetry, and up to a fifth longer by a share that depends on
+// the key, so that a thousand services do not come back in the same moment.
+func delay(k Key, n int, first time.Duration) time.Duration {
+	d := first
+	for i := 1; i < n && d < longestRetry; i++ {
+		d *= 2
+	}
+	d = min(d, longestRetry)
+	h := fnv.New32a()
+	h.Write([]byte(k.String()))
+	h.Write([]byte{byte(n)})
+	return d + d/5*time.Duration(h.Sum32()%1000)/1000
+}
