@@ -198,6 +198,16 @@ func (g *generation) clean() {
 	}
 }
 
+// standing tells whether the folders are there that are written to.
+func (g *generation) standing() error {
+	for _, dir := range []string{"objects/pack", "refs/heads"} {
+		if _, err := os.Stat(filepath.Join(g.dir, dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // counts is how crowded it is.
 func (g *generation) counts() (packs, loose int) {
 	list, _ := filepath.Glob(filepath.Join(g.dir, "objects", "pack", "*.pack"))

@@ -342,6 +342,9 @@ func (m *Mirror) fetch(ctx context.Context) (Tip, error) {
 
 // update fetches, and clones anew if that is what it takes.
 func (m *Mirror) update(ctx context.Context) error {
+	if err := m.present.standing(); err != nil {
+		m.harmed(err)
+	}
 	if m.damage() == nil {
 		refs, err := m.remote.download(ctx, m.present, m.store)
 		if err != nil {

@@ -1,0 +1,158 @@
+package gitstate_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pinion-cd/pinion/gitstate"
+)
+
+func openClone(t testing.TB, dir string) *gitstate.Clone {
+	t.Helper()
+	c, err := gitstate.OpenClone(dir)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestClone(t *testing.T) {
+	u := newUpstream(t, map[string]string{"services/web/main.jsonnet": "1"})
+	first := u.tip("main")
+	second := u.commit("main", "two", map[string]string{"services/web/main.jsonnet": "2"})
+	git(t, u.dir, "tag", "-m", "the first", "v1", first)
+	git(t, u.dir, "tag", "light", first)
+	dir := filepath.Join(t.TempDir(), "clone")
+	git(t, "", "clone", "--quiet", u.dir, dir)
+	git(t, dir, "checkout", "--quiet", "-b", "topic", "--track", "origin/main")
+	write(t, filepath.Join(dir, "new"), []byte("x"))
+	git(t, dir, "add", "new")
+	git(t, dir, "commit", "--quiet", "-m", "mine")
+	mine := git(t, dir, "rev-parse", "HEAD")
+	tree := filepath.Join(t.TempDir(), "tree")
+	git(t, dir, "worktree", "add", "--quiet", tree, "main")
+
+	c := openClone(t, filepath.Join(dir, "services", "web"))
+	if c.Root() != dir {
+		t.Errorf("root = %s, want %s", c.Root(), dir)
+	}
+	if url, err := c.RemoteURL(); err != nil || url != u.dir {
+		t.Errorf("remote = %s, %v", url, err)
+	}
+	for rev, want := range map[string]string{"": mine, "HEAD": mine, "topic": mine, "HEAD~1": second, "main": second, "origin/main": second, "origin": second,
+		"v1": first, "tags/v1": first, "refs/tags/v1": first, "light": first, "v1~0": first, mine[:5]: mine, "refs/heads/main": second} {
+		if got, err := c.Resolve(t.Context(), rev); err != nil || got != want {
+			t.Errorf("Resolve(%q) = %s, %v; want %s", rev, got, err, want)
+		}
+	}
+	for _, rev := range []string{"nope", "../config", "HEAD^2", "config", "objects"} {
+		if got, err := c.Resolve(t.Context(), rev); !errors.Is(err, gitstate.ErrNoCommit) {
+			t.Errorf("Resolve(%q) = %s, %v", rev, got, err)
+		}
+	}
+	s, err := c.Snapshot(t.Context(), "v1")
+	must(t, err)
+	if got := read(t, s, "services/web/main.jsonnet"); got != "1" {
+		t.Errorf("main.jsonnet = %q", got)
+	}
+	if ok, err := c.IsAncestor(t.Context(), first, mine); !ok || err != nil {
+		t.Errorf("IsAncestor = %v, %v", ok, err)
+	}
+	var subjects []string
+	must(t, c.History(t.Context(), mine, func(i gitstate.CommitInfo) bool {
+		subjects = append(subjects, i.Message)
+		return len(subjects) < 2
+	}))
+	if d := cmp.Diff([]string{"mine\n", "two"}, subjects); d != "" {
+		t.Error(d)
+	}
+
+	// What others do to it meanwhile.
+	write(t, filepath.Join(dir, "new"), []byte("y"))
+	git(t, dir, "commit", "--quiet", "-am", "again")
+	git(t, dir, "gc", "--quiet", "--prune=now")
+	id, err := c.Resolve(t.Context(), "HEAD")
+	if err != nil || id != git(t, dir, "rev-parse", "HEAD") {
+		t.Errorf("HEAD = %s, %v", id, err)
+	}
+	s, err = c.Snapshot(t.Context(), "HEAD")
+	must(t, err)
+	if got := read(t, s, "new"); got != "y" {
+		t.Errorf("new = %q", got)
+	}
+
+	// A worktree of the same, and the bare repository.
+	w := openClone(t, tree)
+	if got, err := w.Resolve(t.Context(), "HEAD"); err != nil || got != second || w.Root() != tree {
+		t.Errorf("the worktree's HEAD = %s, %v; root %s", got, err, w.Root())
+	}
+	if got, err := w.Resolve(t.Context(), "topic"); err != nil || got != id {
+		t.Errorf("topic = %s, %v", got, err)
+	}
+	b := openClone(t, filepath.Join(u.dir, "refs"))
+	if got, err := b.Resolve(t.Context(), "HEAD"); err != nil || got != second || b.Root() != "" {
+		t.Errorf("the bare HEAD = %s, %v; root %q", got, err, b.Root())
+	}
+	if url, err := b.RemoteURL(); url != "" || err != nil {
+		t.Errorf("remote = %q, %v", url, err)
+	}
+
+	// One that borrows its objects.
+	shared := filepath.Join(t.TempDir(), "shared")
+	git(t, "", "clone", "--quiet", "--shared", u.dir, shared)
+	s, err = openClone(t, shared).Snapshot(t.Context(), "HEAD")
+	must(t, err)
+	if got := read(t, s, "services/web/main.jsonnet"); got != "2" {
+		t.Errorf("main.jsonnet = %q", got)
+	}
+}
+
+func TestShallowClone(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a": "1"})
+	first := u.tip("main")
+	for range 5 {
+		u.commit("main", "more", map[string]string{"a": "2"})
+	}
+	dir := filepath.Join(t.TempDir(), "clone")
+	git(t, "", "clone", "--quiet", "--depth=3", "file://"+u.dir, dir)
+	c := openClone(t, dir)
+	tip, err := c.Resolve(t.Context(), "HEAD")
+	must(t, err)
+	n := 0
+	if err := c.History(t.Context(), tip, func(gitstate.CommitInfo) bool { n++; return true }); !errors.Is(err, gitstate.ErrShallow) || n != 3 {
+		t.Errorf("history: %d commits, %v", n, err)
+	}
+	if _, err := c.IsAncestor(t.Context(), first, tip); !errors.Is(err, gitstate.ErrNoCommit) {
+		t.Errorf("a commit that was cut off: %v", err)
+	}
+	near, err := c.Resolve(t.Context(), "HEAD~2")
+	must(t, err)
+	if ok, err := c.IsAncestor(t.Context(), near, tip); !ok || err != nil {
+		t.Errorf("IsAncestor = %v, %v", ok, err)
+	}
+	if _, err := c.IsAncestor(t.Context(), tip, near); !errors.Is(err, gitstate.ErrShallow) {
+		t.Errorf("it can't know: %v", err)
+	}
+	if _, err := c.Resolve(t.Context(), "HEAD~3"); !errors.Is(err, gitstate.ErrShallow) {
+		t.Errorf("HEAD~3: %v", err)
+	}
+}
+
+func TestNoClone(t *testing.T) {
+	if _, err := gitstate.OpenClone(t.TempDir()); err == nil {
+		t.Error("there is no repository")
+	}
+	if _, err := gitstate.OpenClone(filepath.Join(t.TempDir(), "nope")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such folder: %v", err)
+	}
+	sha256 := filepath.Join(t.TempDir(), "sha256")
+	git(t, "", "init", "--quiet", "--object-format=sha256", sha256)
+	if _, err := gitstate.OpenClone(sha256); err == nil {
+		t.Error("sha256 is not supported")
+	} else {
+		t.Log(err)
+	}
+}
