@@ -173,6 +173,26 @@ func TestFetchMendsADamagedMirror(t *testing.T) {
 	}
 }
 
+// A commit that the remote has is a commit, also if we can't keep it.
+func TestCommitThatCannotBeKept(t *testing.T) {
+	u := newUpstream(t, big())
+	o := gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "m")}
+	m := open(t, o)
+	tip, _ := m.Tip()
+	walk(t, snapshot(t, m, tip))
+	must(t, os.RemoveAll(present(t, o.Dir)))
+	id := mustCommit(t, m, change(tip, "ours", map[string]string{"a": "2"}))
+	if u.tip("main") != id {
+		t.Errorf("the remote is at %s, not %s", u.tip("main"), id)
+	}
+	if at, _ := m.Tip(); at != tip {
+		t.Errorf("our tip is %s", at)
+	}
+	if got := fetch(t, m); got.Commit != id || got.Previous != tip {
+		t.Errorf("fetch = %+v", got)
+	}
+}
+
 // A damaged mirror, and a branch that was rewritten meanwhile: mending it must
 // not let the rewriting through.
 func TestMendingDoesNotHideARewrite(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"sort"
@@ -38,6 +39,14 @@ func newRemote(o Options) (*remote, error) {
 		return nil, fmt.Errorf("the URL %q: the protocol %q is not supported; use https, ssh or a path", Redact(o.URL), ep.Protocol)
 	}
 	return &remote{ep: ep, auth: o.Auth, branch: o.Branch, timeout: o.Timeout}, nil
+}
+
+// exposed tells whether a password goes over the network as it is.
+func (r *remote) exposed() bool {
+	host, err := netip.ParseAddr(strings.Trim(r.ep.Host, "[]"))
+	near := r.ep.Host == "localhost" || err == nil && host.IsLoopback()
+	a := r.auth
+	return r.ep.Protocol == "http" && !near && (a.Password != "" || a.Token != "" || a.TokenFile != "" || r.ep.Password != "")
 }
 
 // name is the remote for messages.

@@ -3,13 +3,14 @@
 package gitstate
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 )
 
 // lockFolder does not lock here: see to it that one process at a time uses a
 // mirror.
-func lockFolder(dir string) (*os.File, error) {
+func lockFolder(_ context.Context, dir string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 }
 

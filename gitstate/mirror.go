@@ -107,12 +107,15 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open mirror: %w", spelled(o.Dir, err))
 	}
-	lock, err := lockFolder(o.Dir)
+	lock, err := lockFolder(ctx, o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open mirror: %w", err)
 	}
 	m := &Mirror{options: o, remote: r, log: o.Logger.With("remote", r.name()), lock: lock,
 		network: make(chan struct{}, 1), watchers: map[chan struct{}]bool{}, store: newStore()}
+	if r.exposed() {
+		m.log.Warn("the password is sent without encryption; use https")
+	}
 	m.done, m.end = context.WithCancel(context.Background())
 	m.store.damage = m.harmed
 	if err := m.open(ctx); err != nil {
@@ -433,6 +436,14 @@ func (m *Mirror) Branch(name string) (string, bool) {
 	defer m.mu.Unlock()
 	id, ok := m.branches[name]
 	return id, ok
+}
+
+// Branches are the mirrored branches and where they were when they were last
+// looked at. The map is the caller's.
+func (m *Mirror) Branches() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.branches)
 }
 
 // Snapshot is the tree of a commit, by the full id.

@@ -1,10 +1,12 @@
 package gitstate_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -46,6 +48,9 @@ func TestMirrorFollows(t *testing.T) {
 	if tip := fetch(t, m); tip.Commit != second || tip.Previous != second {
 		t.Errorf("a fetch of nothing = %+v", tip)
 	}
+	if d := cmp.Diff(map[string]string{"main": second, "ledger/dev": u.tip("ledger/dev")}, m.Branches()); d != "" {
+		t.Error(d)
+	}
 	for _, q := range []struct {
 		a, b string
 		want bool
@@ -79,6 +84,24 @@ func TestMirrorFollows(t *testing.T) {
 		}
 	}
 	fsck(t, present(t, dir))
+}
+
+// Where there are no events, Watch polls.
+func TestWatchPolls(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a": "1"})
+	m := open(t, gitstate.Options{URL: serveHTTP(t, u, false, "", "").url, Poll: time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	looks := m.Watch(ctx)
+	for range 3 {
+		select {
+		case <-looks:
+		case <-soon(t).Done():
+			t.Fatal("no signal")
+		}
+	}
+	cancel()
+	for range looks { // it ends
+	}
 }
 
 func TestWatchSeesALocalPush(t *testing.T) {

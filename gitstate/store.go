@@ -146,7 +146,7 @@ func (s *store) locked(id plumbing.Hash, f func(*odb) error) error {
 	if try() {
 		return nil
 	}
-	if s.retry {
+	if s.retry && !errors.Is(first, errKind) {
 		for _, o := range s.odbs {
 			o.reopen()
 		}
@@ -171,7 +171,7 @@ func (s *store) objectLocked(id plumbing.Hash, want plumbing.ObjectType) (data [
 			return err
 		}
 		if obj.Type() != want {
-			return fmt.Errorf("it is a %s, not a %s", obj.Type(), want)
+			return fmt.Errorf("%w: a %s, not a %s", errKind, obj.Type(), want)
 		}
 		r, err := obj.Reader()
 		if err != nil {
@@ -351,5 +351,7 @@ func loadShallow(dir string) (map[plumbing.Hash]bool, error) {
 	}
 	return m, nil
 }
+
+var errKind = errors.New("it is of another kind")
 
 var emptyTree = plumbing.NewHash("4b825dc642cb6eb9a060e54bf8d69288fbee4904")

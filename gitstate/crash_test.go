@@ -1,0 +1,197 @@
+//go:build unix
+
+package gitstate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pinion-cd/pinion/gitstate"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("GITSTATE_TEST_COUNT"); dir != "" {
+		fmt.Fprintln(os.Stderr, count(dir, os.Getenv("GITSTATE_TEST_URL")))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// count opens a mirror and then counts in a file for ever, one commit for
+// each number, going by nothing but what the tip says.
+func count(dir, url string) error {
+	ctx := context.Background()
+	m, err := gitstate.Open(ctx, gitstate.Options{URL: url, Dir: dir, MaxLoose: 40})
+	if err != nil {
+		return err
+	}
+	for {
+		tip, err := m.Fetch(ctx)
+		if err != nil {
+			return err
+		}
+		s, err := m.Snapshot(ctx, tip.Commit)
+		if err != nil {
+			return err
+		}
+		text, err := s.ReadFile("n")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		n, _ := strconv.Atoi(string(text))
+		next := strconv.Itoa(n + 1)
+		c := change(tip.Commit, "n="+next, map[string]string{"n": next, "noise": noise(20_000 + n)})
+		if _, err := m.Commit(ctx, c); err != nil && !errors.Is(err, gitstate.ErrMoved) && !errors.Is(err, gitstate.ErrUnknown) {
+			return err
+		}
+	}
+}
+
+// A process that clones, fetches and commits is killed at some moment, again
+// and again. What it leaves opens, and its commits are there once each.
+func TestKilled(t *testing.T) {
+	program, err := os.Executable()
+	must(t, err)
+	u := newUpstream(t, big())
+	dir := filepath.Join(t.TempDir(), "m")
+	rounds := 60
+	if testing.Short() {
+		rounds = 15
+	}
+	rng := rand.New(rand.NewPCG(7, 11))
+	for round := range rounds {
+		if round%4 == 0 {
+			os.Remove(filepath.Join(dir, "current")) // so that it clones
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rng.IntN(250))*time.Millisecond)
+		cmd := exec.CommandContext(ctx, program)
+		cmd.Env = append(os.Environ(), "GITSTATE_TEST_COUNT="+dir, "GITSTATE_TEST_URL="+u.dir)
+		var messages strings.Builder
+		cmd.Stderr = &messages
+		cmd.WaitDelay = 10 * time.Second // a git that it started may go on for a moment
+		err := cmd.Run()
+		cancel()
+		if ctx.Err() == nil || messages.Len() > 0 {
+			t.Fatalf("round %d: it ended by itself: %v: %s", round, err, &messages)
+		}
+		m, err := gitstate.Open(t.Context(), gitstate.Options{URL: u.dir, Dir: dir})
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		tip, err := m.Fetch(t.Context())
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		walk(t, snapshot(t, m, tip.Commit))
+		must(t, m.Close())
+	}
+	subjects := strings.Split(git(t, u.dir, "log", "--first-parent", "--format=%s", "main"), "\n")
+	slices.Reverse(subjects)
+	for i, s := range subjects[1:] {
+		if s != fmt.Sprintf("n=%d", i+1) {
+			t.Fatalf("commit %d is %q", i+1, s)
+		}
+	}
+	t.Logf("%d commits", len(subjects)-1)
+	if len(subjects) < 5 {
+		t.Errorf("it never got anywhere: %q", subjects)
+	}
+	open(t, gitstate.Options{URL: u.dir, Dir: dir})
+	if left, _ := filepath.Glob(filepath.Join(dir, "git-*")); len(left) != 1 {
+		t.Errorf("old generations are left: %v", left)
+	}
+	for _, pattern := range []string{"tmp_*", "tmp_*", "objects/pack/tmp_*"} {
+		if left, _ := filepath.Glob(filepath.Join(present(t, dir), pattern)); len(left) != 0 {
+			t.Errorf("files are left: %v", left)
+		}
+	}
+	u.fsck()
+	fsck(t, present(t, dir))
+}
+
+// No file may grow: that is what a full disk looks like to us. It runs in a
+// process of its own, since the limit is the process's.
+func TestFullDisk(t *testing.T) {
+	if os.Getenv("GITSTATE_TEST_FULL") == "" {
+		program, err := os.Executable()
+		must(t, err)
+		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestFullDisk$", "-test.v")
+		cmd.Env = append(os.Environ(), "GITSTATE_TEST_FULL=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	var usual syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &usual))
+	full := func(yes bool) {
+		limit := usual
+		if yes {
+			limit.Cur = 4096
+		}
+		must(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
+	}
+
+	u := newUpstream(t, big())
+	o := gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "m")}
+	full(true)
+	_, err := gitstate.Open(t.Context(), o)
+	full(false)
+	if err == nil || !strings.Contains(err.Error(), "make room on the volume") {
+		t.Fatalf("open: %v", err)
+	}
+	m := open(t, o)
+	tip, _ := m.Tip()
+	for _, files := range []map[string]string{
+		{"few": noise(100_000)}, // arrives as loose objects
+		services(150),           // arrives as a pack
+	} {
+		next := u.commit("main", "big", files)
+		full(true)
+		_, err = m.Fetch(t.Context())
+		full(false)
+		if err == nil || !strings.Contains(err.Error(), "make room on the volume") {
+			t.Errorf("fetch: %v", err)
+		}
+		if at, _ := m.Tip(); at != tip || read(t, snapshot(t, m, tip), "a") != "1" {
+			t.Errorf("the mirror is at %s", at)
+		}
+		if left, _ := filepath.Glob(filepath.Join(present(t, o.Dir), "objects/pack/tmp_*")); len(left) != 0 {
+			t.Errorf("files are left: %v", left)
+		}
+		if tip = fetch(t, m).Commit; tip != next {
+			t.Errorf("tip = %s, want %s", tip, next)
+		}
+	}
+
+	// The remote's disk: git gets our limit, too.
+	c := change(tip, "ours", map[string]string{"ours": noise(8000)})
+	full(true)
+	id, err := m.Commit(t.Context(), c)
+	full(false)
+	if err == nil || errors.Is(err, gitstate.ErrMoved) || errors.Is(err, gitstate.ErrRefused) {
+		t.Errorf("commit = %s, %v", id, err)
+	}
+	if u.tip("main") != tip {
+		t.Error("the remote has moved")
+	}
+	id = mustCommit(t, m, c)
+	if got := fetch(t, m); got.Commit != id {
+		t.Errorf("fetch = %+v", got)
+	}
+	fsck(t, present(t, o.Dir))
+}
