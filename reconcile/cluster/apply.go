@@ -1,0 +1,228 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"unique"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pinion-cd/pinion/render"
+)
+
+// acceptMetadata asks for no more of an object than its metadata.
+const acceptMetadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+
+// DryRun asks the API server whether an apply would be accepted. An admission
+// webhook that can't take part in dry runs is not an error: the apply asks it.
+func (c *Cluster) DryRun(ctx context.Context, o render.Object, commit string, opts ApplyOptions) error {
+	_, _, err := c.patch(ctx, "validate", o, commit, opts, true)
+	var invalid *InvalidError
+	if errors.As(err, &invalid) && strings.Contains(invalid.Message, "does not support dry run") {
+		return nil
+	}
+	return err
+}
+
+// Apply writes an object: one request. What the API server answers is known to
+// Lookup and Observe at once.
+func (c *Cluster) Apply(ctx context.Context, o render.Object, commit string, opts ApplyOptions) (Applied, error) {
+	m, answer, err := c.patch(ctx, "apply", o, commit, opts, false)
+	if err != nil {
+		return Applied{}, err
+	}
+	if o.Ref.Kind == "CustomResourceDefinition" {
+		c.mapper.forget(false)
+	}
+	p := placeOf(m.Ref)
+	seen := observePartial(p, m.GVR.Version, answer.object)
+	if !seen.Deleting {
+		seen.Health, seen.pending = Health{Status: InProgress, Message: "applied, not yet observed"}, true
+	}
+	// Nobody came between: the API server's answer is what full coverage is.
+	if seen.Digest == o.Digest && seen.Fields != (unique.Handle[string]{}) {
+		remembered.put(coverage{seen.Fields, unique.Make(o.Digest)}, true)
+	}
+	applied := Applied{Observed: *seen, Created: answer.created, Changed: true, Warnings: answer.warnings}
+	r := c.viewOrBegin(ctx, m, seen)
+	if r == nil {
+		return applied, nil
+	}
+	before, now := r.applied(seen)
+	applied.Observed = c.explained(now)
+	applied.Changed = answer.created || before == nil || before.UID != seen.UID || !unchanged(before, seen)
+	return applied, nil
+}
+
+// unchanged tells whether an apply wrote nothing: the version is what it was,
+// or only others have written since.
+func unchanged(before, after *Observed) bool {
+	return before.ResourceVersion == after.ResourceVersion ||
+		before.Applied.Equal(after.Applied) && before.Fields == after.Fields &&
+			before.Digest == after.Digest && before.Commit == after.Commit
+}
+
+// viewOrBegin finds the view of an object's place. If there is none because
+// its kind was not served until now, it begins one.
+func (c *Cluster) viewOrBegin(ctx context.Context, m Mapped, o *Observed) *reflection {
+	c.mu.Lock()
+	r := c.places[placeOf(m.Ref)]
+	var scopes []Scope
+	if r == nil {
+		for s, kinds := range c.absent {
+			for k := range kinds {
+				if s.Environment == o.Environment && k.Group == m.Ref.Group && k.Kind == m.Ref.Kind {
+					scopes = append(scopes, s)
+				}
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range scopes {
+		if v, err := c.begin(ctx, s, Kind{Group: m.Ref.Group, Kind: m.Ref.Kind, Version: m.GVR.Version, Namespace: m.Ref.Namespace}); err == nil {
+			r = v
+		}
+	}
+	return r
+}
+
+type answer struct {
+	object   *metav1.PartialObjectMetadata
+	created  bool
+	warnings []string
+}
+
+// patch sends one server-side apply patch.
+func (c *Cluster) patch(ctx context.Context, op string, o render.Object, commit string, opts ApplyOptions, dryRun bool) (Mapped, answer, error) {
+	m, err := c.resolve(ctx, op, o.Ref, o.Version)
+	if err != nil {
+		return m, answer{}, err
+	}
+	body := o.Stamp(commit)
+	if m.Ref.Namespace != o.Ref.Namespace {
+		if body, err = withoutNamespace(body); err != nil {
+			return m, answer{}, fmt.Errorf("%s %s: %w", op, o.Ref, err)
+		}
+	}
+	f := failure{op: op, ref: m.Ref, body: body, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
+	ctx, done, err := c.slot(ctx)
+	if err != nil {
+		return m, answer{}, fmt.Errorf("%s: %w", f.what(), err)
+	}
+	defer done()
+	request := c.client.Patch(types.ApplyPatchType).
+		AbsPath(pathOf(m)...).
+		Param("fieldManager", Manager).
+		SetHeader("Accept", acceptMetadata).
+		MaxRetries(0). // the caller has the queue
+		Body(body)
+	if opts.Force {
+		request.Param("force", "true")
+	} else {
+		request.Param("force", "false")
+	}
+	if dryRun {
+		request.Param("dryRun", metav1.DryRunAll)
+	}
+	var status int
+	result := request.Do(ctx).StatusCode(&status)
+	a := answer{created: status == http.StatusCreated}
+	for _, w := range result.Warnings() {
+		a.warnings = append(a.warnings, w.Text)
+	}
+	err = result.Error()
+	if err == nil {
+		a.object, err = metadataOf(result)
+	}
+	if err != nil {
+		err = classify(f, err)
+		c.learn(err)
+		return m, answer{}, err
+	}
+	return m, a, nil
+}
+
+// learn drops what an error has refuted.
+func (c *Cluster) learn(err error) {
+	var unknown *UnknownKindError
+	var namespace *NamespaceError
+	switch {
+	case errors.As(err, &unknown):
+		c.mapper.forget(true)
+	case errors.As(err, &namespace):
+		c.mu.Lock()
+		delete(c.namespaces, namespace.Namespace)
+		c.mu.Unlock()
+	}
+}
+
+func pathOf(m Mapped) []string {
+	var path []string
+	if m.GVR.Group == "" {
+		path = append(path, "api", m.GVR.Version)
+	} else {
+		path = append(path, "apis", m.GVR.Group, m.GVR.Version)
+	}
+	if m.Ref.Namespace != "" {
+		path = append(path, "namespaces", m.Ref.Namespace)
+	}
+	path = append(path, m.GVR.Resource)
+	if m.Ref.Name != "" {
+		path = append(path, m.Ref.Name)
+	}
+	return path
+}
+
+type result interface {
+	Get() (runtime.Object, error)
+	Raw() ([]byte, error)
+}
+
+// metadataOf reads an answer that was asked to be PartialObjectMetadata. An API
+// server that does not know it (an aggregated one may not) sends the object.
+func metadataOf(r result) (*metav1.PartialObjectMetadata, error) {
+	object, err := r.Get()
+	if err == nil {
+		if m, ok := object.(*metav1.PartialObjectMetadata); ok {
+			return m, nil
+		}
+		return nil, fmt.Errorf("the API server answered with %T", object)
+	}
+	if !runtime.IsNotRegisteredError(err) {
+		return nil, err
+	}
+	raw, err := r.Raw()
+	if err != nil {
+		return nil, err
+	}
+	m := &metav1.PartialObjectMetadata{}
+	if err := json.Unmarshal(raw, m); err != nil || m.UID == "" {
+		return nil, errors.New("the API server's answer is not an object")
+	}
+	return m, nil
+}
+
+// withoutNamespace cuts the namespace from an object of a kind that has none.
+func withoutNamespace(body []byte) ([]byte, error) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(body, &object); err != nil {
+		return nil, err
+	}
+	var meta map[string]json.RawMessage
+	if err := json.Unmarshal(object["metadata"], &meta); err != nil {
+		return nil, err
+	}
+	delete(meta, "namespace")
+	data, err := json.Marshal(meta)
+	if err != nil {
+		return nil, err
+	}
+	object["metadata"] = data
+	return json.Marshal(object)
+}

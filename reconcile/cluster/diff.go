@@ -1,0 +1,250 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fluxcd/pkg/ssa/normalize"
+
+	"github.com/pinion-cd/pinion/render"
+)
+
+// Diff says what an apply would change: it reads the object, and asks the API
+// server by a dry run what would come of it, so defaults and the fields of
+// other managers are no differences. Values of Secrets are masked; Pinion's
+// own annotations are left out.
+func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error) {
+	m, err := c.resolve(ctx, "compare", o.Ref, o.Version)
+	if err != nil {
+		return Difference{}, err
+	}
+	f := failure{op: "compare", ref: m.Ref, body: o.JSON, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
+	body := o.JSON
+	if m.Ref.Namespace != o.Ref.Namespace {
+		if body, err = withoutNamespace(body); err != nil {
+			return Difference{}, fmt.Errorf("compare %s: %w", o.Ref, err)
+		}
+	}
+	resource := c.dynamic.Resource(m.GVR).Namespace(m.Ref.Namespace)
+	var live, merged *unstructured.Unstructured
+	err = c.send(ctx, func(ctx context.Context) (err error) {
+		live, err = resource.Get(ctx, m.Ref.Name, metav1.GetOptions{})
+		return err
+	})
+	if apierrors.IsNotFound(err) {
+		live, err = nil, nil
+	}
+	if err != nil {
+		return Difference{}, classify(f, err)
+	}
+	d := Difference{Exists: live != nil}
+	if live != nil {
+		seen := observeObject(placeOf(m.Ref), live.DeepCopy())
+		d.Adopts = !seen.Owned && !(seen.copied() && !seen.controlled)
+	}
+	for _, force := range []bool{false, true} {
+		err = c.send(ctx, func(ctx context.Context) (err error) {
+			merged, err = resource.Patch(ctx, m.Ref.Name, types.ApplyPatchType, body, metav1.PatchOptions{
+				FieldManager: Manager, Force: &force, DryRun: []string{metav1.DryRunAll},
+			})
+			return err
+		})
+		if err = classify(f, err); !errors.As(err, &d.Conflict) {
+			break
+		}
+		err = nil
+	}
+	if err != nil {
+		c.learn(err)
+		var namespace *NamespaceError
+		if live != nil || !errors.As(err, &namespace) || namespace.Terminating {
+			return Difference{}, err
+		}
+	}
+	if live == nil {
+		// Nobody wants to read the defaults of something new.
+		merged = &unstructured.Unstructured{}
+		if err := json.Unmarshal(body, &merged.Object); err != nil {
+			return Difference{}, fmt.Errorf("compare %s: %w", o.Ref, err)
+		}
+	}
+	if err := d.fill(live, merged); err != nil {
+		return Difference{}, fmt.Errorf("compare %s: %w", o.Ref, err)
+	}
+	return d, nil
+}
+
+// Compare says what differs between two renderings of an object.
+func Compare(before, after render.Object) ([]FieldChange, error) {
+	var a, b unstructured.Unstructured
+	if err := errors.Join(json.Unmarshal(before.JSON, &a.Object), json.Unmarshal(after.JSON, &b.Object)); err != nil {
+		return nil, fmt.Errorf("compare %s: %w", after.Ref, err)
+	}
+	var d Difference
+	if err := d.fill(&a, &b); err != nil {
+		return nil, fmt.Errorf("compare %s: %w", after.Ref, err)
+	}
+	return d.Changes, nil
+}
+
+// fill compares two objects, of which before may be nil, and changes both.
+func (d *Difference) fill(before, after *unstructured.Unstructured) error {
+	for _, u := range []*unstructured.Unstructured{before, after} {
+		if u == nil {
+			continue
+		}
+		if err := normalize.DryRunUnstructured(u); err != nil {
+			return err
+		}
+		bare(u)
+	}
+	if err := mask(before, after); err != nil {
+		return err
+	}
+	var err error
+	if before != nil {
+		compareValues("", before.Object, after.Object, &d.Changes)
+		if d.Live, err = yaml.Marshal(before.Object); err != nil {
+			return err
+		}
+	}
+	slices.SortStableFunc(d.Changes, func(a, b FieldChange) int { return strings.Compare(a.Path, b.Path) })
+	d.Merged, err = yaml.Marshal(after.Object)
+	return err
+}
+
+// bare cuts what the API server and Pinion keep book with.
+func bare(u *unstructured.Unstructured) {
+	for _, f := range []string{"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"} {
+		unstructured.RemoveNestedField(u.Object, "metadata", f)
+	}
+	for _, a := range []string{render.AnnotationCommit, render.AnnotationDigest} {
+		unstructured.RemoveNestedField(u.Object, "metadata", "annotations", a)
+	}
+	if a, found, err := unstructured.NestedMap(u.Object, "metadata", "annotations"); err == nil && found && len(a) == 0 {
+		unstructured.RemoveNestedField(u.Object, "metadata", "annotations")
+	}
+	unstructured.RemoveNestedField(u.Object, "status")
+}
+
+func compareValues(path string, a, b any, changes *[]FieldChange) {
+	switch x := a.(type) {
+	case map[string]any:
+		y, ok := b.(map[string]any)
+		if !ok {
+			break
+		}
+		for k, v := range x {
+			if w, ok := y[k]; ok {
+				compareValues(path+step(k), v, w, changes)
+			} else {
+				*changes = append(*changes, FieldChange{Path: path + step(k), Old: show(v)})
+			}
+		}
+		for k, w := range y {
+			if _, ok := x[k]; !ok {
+				*changes = append(*changes, FieldChange{Path: path + step(k), New: show(w)})
+			}
+		}
+		return
+	case []any:
+		y, ok := b.([]any)
+		if !ok {
+			break
+		}
+		if names, others := byName(x), byName(y); names != nil && others != nil {
+			for name, v := range names {
+				at := path + "[name=" + name + "]"
+				if w, ok := others[name]; ok {
+					compareValues(at, v, w, changes)
+				} else {
+					*changes = append(*changes, FieldChange{Path: at, Old: show(v)})
+				}
+			}
+			for name, w := range others {
+				if _, ok := names[name]; !ok {
+					*changes = append(*changes, FieldChange{Path: path + "[name=" + name + "]", New: show(w)})
+				}
+			}
+			return
+		}
+		for i := range max(len(x), len(y)) {
+			at := path + "[" + strconv.Itoa(i) + "]"
+			switch {
+			case i >= len(y):
+				*changes = append(*changes, FieldChange{Path: at, Old: show(x[i])})
+			case i >= len(x):
+				*changes = append(*changes, FieldChange{Path: at, New: show(y[i])})
+			default:
+				compareValues(at, x[i], y[i], changes)
+			}
+		}
+		return
+	}
+	if !equal(a, b) {
+		*changes = append(*changes, FieldChange{Path: path, Old: show(a), New: show(b)})
+	}
+}
+
+// equal compares two scalars; 1 and 1.0 are the same in JSON.
+func equal(a, b any) bool {
+	return reflect.DeepEqual(a, b) || number(a) != "" && number(a) == number(b)
+}
+
+func number(v any) string {
+	switch v := v.(type) {
+	case int64:
+		return strconv.FormatFloat(float64(v), 'g', -1, 64)
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return ""
+}
+
+// byName indexes a list whose items all have different names.
+func byName(list []any) map[string]any {
+	names := make(map[string]any, len(list))
+	for _, item := range list {
+		m, _ := item.(map[string]any)
+		name, ok := m["name"].(string)
+		if _, twice := names[name]; !ok || twice {
+			return nil
+		}
+		names[name] = item
+	}
+	return names
+}
+
+// step writes one field of a path: ".spec", or ["a.b/c"] for what is no word.
+func step(key string) string {
+	for i, r := range key {
+		if !(r == '_' || r == '-' && i > 0 || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9') {
+			return "[" + strconv.Quote(key) + "]"
+		}
+	}
+	return "." + key
+}
+
+// show writes a value as YAML; a text that can't be confused stays as it is.
+func show(v any) string {
+	if s, ok := v.(string); ok && s != "" {
+		return s
+	}
+	data, err := yaml.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return strings.TrimSuffix(string(data), "\n")
+}

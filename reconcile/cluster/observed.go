@@ -1,0 +1,165 @@
+package cluster
+
+import (
+	"cmp"
+	"time"
+	"unique"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// LabelInventory is on the ConfigMap that holds an environment's inventory;
+// its value is the environment.
+const LabelInventory = "pinion.dev/inventory"
+
+// AnnotationConfirmPrune is on an inventory's ConfigMap: the digest of the
+// deletions that a person has confirmed.
+const AnnotationConfirmPrune = "pinion.dev/confirm-prune"
+
+// Scope is an environment at the place where it runs, or ran.
+type Scope struct {
+	Environment desired.EnvironmentName
+	Namespace   string
+}
+
+// Kind is a kind as an environment uses it.
+type Kind struct {
+	Group   string `json:"group,omitempty"`
+	Kind    string `json:"kind"`
+	Version string `json:"version,omitempty"` // as last applied; "" means the API server's preferred one
+	// Namespace is where objects of it were applied. For a kind of the
+	// cluster's scope it means nothing; for any other, "" means the scope's.
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// String returns "Deployment.apps".
+func (k Kind) String() string {
+	if k.Group == "" {
+		return k.Kind
+	}
+	return k.Kind + "." + k.Group
+}
+
+// Compare orders kinds by group, kind, namespace and version.
+func (k Kind) Compare(o Kind) int {
+	return cmp.Or(
+		cmp.Compare(k.Group, o.Group),
+		cmp.Compare(k.Kind, o.Kind),
+		cmp.Compare(k.Namespace, o.Namespace),
+		cmp.Compare(k.Version, o.Version),
+	)
+}
+
+// Status says how an object does, in kstatus' words.
+type Status string
+
+// The statuses. The zero Status is none of them, and not healthy.
+const (
+	Current     Status = "Current"
+	InProgress  Status = "InProgress"
+	Failed      Status = "Failed"
+	Terminating Status = "Terminating"
+	NotFound    Status = "NotFound"
+	Unknown     Status = "Unknown"
+)
+
+// Health says how an object does.
+type Health struct {
+	Status  Status `json:"status"`
+	Message string `json:"message,omitempty"`
+	// Reason says what is wrong with the pods below the object, if anything is.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Observed is all that is kept of an object.
+type Observed struct {
+	Ref             render.Ref
+	Version         string // of the kind, as it was read
+	UID             types.UID
+	ResourceVersion string
+	Generation      int64
+	Environment     desired.EnvironmentName // label
+	Service         desired.ServiceName     // label
+	Commit          string                  // annotation
+	Digest          string                  // annotation
+	Prune           string                  // annotation
+	// Owned says that we applied this very object: our manager's Apply entry is
+	// there and is not older than the object, and no controller owns it.
+	Owned bool
+	// Fields are those that our Apply entry holds, as fieldsV1 with sorted keys.
+	Fields unique.Handle[string]
+	// Applied is when an apply of ours last changed it, by the API server's clock.
+	Applied  time.Time
+	Health   Health
+	Deleting bool
+	Created  time.Time
+
+	controlled bool   // by a controller
+	pending    bool   // its health is that of an apply which no watch has confirmed
+	pods       bool   // its health depends on pods
+	revision   string // of the pods that its newest generation makes, if it says so
+}
+
+// Observation is what is known of a scope.
+type Observation struct {
+	// Objects are those with the environment's label, ours or not.
+	Objects map[render.Ref]Observed
+	// Complete says that every kind in the inventory has been listed, and that
+	// no list or watch of it has failed since. The zero value is not.
+	Complete   bool
+	Incomplete []string // why not
+}
+
+// Key names a service of an environment. Service "" means the environment as
+// such: its inventory, or whether it can be seen.
+type Key struct {
+	Environment desired.EnvironmentName
+	Service     desired.ServiceName
+}
+
+// Inventory is what the cluster keeps of an environment.
+type Inventory struct {
+	Environment desired.EnvironmentName `json:"environment"`
+	Namespace   string                  `json:"namespace"`
+	Repository  string                  `json:"repository,omitempty"`
+	Kinds       []Kind                  `json:"kinds"` // sorted
+	Confirmed   string                  `json:"confirmed,omitempty"`
+	Found       bool                    `json:"found"` // false: there is none yet, and that is certain
+}
+
+// ApplyOptions say how to apply.
+type ApplyOptions struct {
+	// Force takes fields from other managers. It never deletes anything.
+	Force bool
+}
+
+// Applied is what an apply came to.
+type Applied struct {
+	Observed
+	Created  bool
+	Changed  bool // something was written; also when created
+	Warnings []string
+}
+
+// FieldChange is one field that differs. Old is empty if the field is new, New
+// if it is gone.
+type FieldChange struct {
+	Path string `json:"path"`
+	Old  string `json:"old,omitempty"`
+	New  string `json:"new,omitempty"`
+}
+
+// Difference is what an apply would change.
+type Difference struct {
+	Exists bool
+	Adopts bool // it exists and is not ours
+	// Conflict, if not nil, says whose fields an apply without force is refused
+	// for. Changes are those of an apply with force.
+	Conflict *ConflictError
+	Changes  []FieldChange // sorted by path
+	Live     []byte        // YAML; empty if it does not exist
+	Merged   []byte        // YAML
+}
