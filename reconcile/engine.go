@@ -272,12 +272,21 @@ func (e *Engine) read(now time.Time, r reading) {
 
 // took makes a commit the present one.
 func (e *Engine) took(c *Commit) {
+	said := map[string]bool{}
+	if e.commit != nil {
+		for _, p := range e.commit.Repository.Problems {
+			said[p.Error()] = true
+		}
+	}
 	e.commit = c
 	e.lineage.known.Store(c.Repository)
 	errs := 0
 	for _, p := range c.Repository.Problems {
 		if p.Severity == desired.SeverityError {
 			errs++
+		}
+		if said[p.Error()] {
+			continue
 		}
 		e.report(Event{Type: EventProblem, Commit: c.ID, Message: string(p.Severity) + ": " + p.Error()})
 	}
@@ -295,7 +304,7 @@ func (e *Engine) took(c *Commit) {
 			}
 		}
 	}
-	e.report(Event{Type: EventCommit, Commit: c.ID, Message: fmt.Sprintf("%d environments, %d services, %d mistakes",
+	e.report(Event{Type: EventCommit, Commit: c.ID, Message: fmt.Sprintf("environments %d, services %d, mistakes %d",
 		len(c.Repository.Environments), len(c.Repository.Services), errs)})
 }
 
@@ -303,7 +312,7 @@ func (e *Engine) took(c *Commit) {
 func (e *Engine) wished(now time.Time, w wish) {
 	u := e.units[w.key]
 	if u == nil {
-		u = &unit{key: w.key, phase: Pending, since: now}
+		u = &unit{key: w.key, phase: Pending, base: Pending, since: now}
 		e.units[w.key] = u
 	}
 	u.generation = e.generation
@@ -519,6 +528,12 @@ func (e *Engine) clusterNames() string {
 
 // enter notes a unit's phase and reports it if it is news.
 func (e *Engine) enter(now time.Time, u *unit, s Step) {
+	if u.base != s.Base {
+		u.base = s.Base
+		for k := range e.dependents[u.key] {
+			e.dirty[k] = true
+		}
+	}
 	if u.phase == s.Phase && u.message == s.Message {
 		return
 	}
@@ -528,9 +543,6 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 			e.ready++
 		} else if u.phase == Ready {
 			e.ready--
-		}
-		for k := range e.dependents[u.key] {
-			e.dirty[k] = true
 		}
 	}
 	u.phase, u.message = s.Phase, s.Message
@@ -554,8 +566,11 @@ func (e *Engine) dependencies(u *unit) []Dependency {
 	}
 	var ds []Dependency
 	for _, name := range u.target.DependsOn {
-		if d := e.units[Key{u.key.Environment, name}]; d != nil {
-			ds = append(ds, Dependency{Service: name, Phase: d.phase, Message: d.message})
+		k := Key{u.key.Environment, name}
+		if d := e.units[k]; d != nil {
+			ds = append(ds, Dependency{Service: name, Phase: d.base, Message: d.message})
+		} else if _, wanted := e.commit.Repository.Deployment(k.Environment, name); wanted && e.options.Selection.Has(k) {
+			ds = append(ds, Dependency{Service: name, Phase: Pending, Message: "not rendered yet"})
 		}
 	}
 	return ds
@@ -580,7 +595,7 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 		jobCtx, cancel := context.WithCancelCause(ctx)
 		u.cancel = cancel
 		e.running[name]++
-		e.enter(time.Now(), u, Step{Phase: Applying, Message: u.outOfSync})
+		e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
 		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims) })
 	}
 	if len(e.queue[name]) == 0 {
@@ -618,6 +633,9 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	if o.Plan.Changes() == 0 {
 		return
 	}
+	if defined(o) {
+		e.retryUnknown(t.Cluster)
+	}
 	u.applied = now
 	u.commit = o.Commit
 	if corrects(o.Plan) {
@@ -636,6 +654,29 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Message: msg})
 }
 
+// defined tells whether a job has written a CustomResourceDefinition.
+func defined(o Outcome) bool {
+	for _, s := range o.Plan.Stages {
+		for _, a := range s {
+			if a.Verb != None && a.Ref.Kind == "CustomResourceDefinition" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// retryUnknown tries the services of a cluster again that failed because it
+// did not serve a kind.
+func (e *Engine) retryUnknown(name desired.ClusterName) {
+	for k, u := range e.units {
+		if u.failure != nil && u.failure.UnknownKind && u.target.Cluster == name {
+			u.failure = nil
+			e.dirty[k] = true
+		}
+	}
+}
+
 // corrects tells whether the plan only takes back what others have changed.
 func corrects(p Plan) bool {
 	for _, s := range p.Stages {
@@ -650,7 +691,8 @@ func corrects(p Plan) bool {
 
 // failure says when an attempt that failed is made again.
 func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
-	f := &Failure{Message: err.Error(), Attempts: 1}
+	var unknown *cluster.UnknownKindError
+	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown)}
 	if u.failure != nil {
 		f.Attempts = u.failure.Attempts + 1
 	}

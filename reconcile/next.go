@@ -58,6 +58,9 @@ type Failure struct {
 	Attempts int
 	// Retry is when to try again; zero: not before the commit changes.
 	Retry time.Time
+	// UnknownKind: the cluster does not serve a kind, which may change when
+	// another service is applied.
+	UnknownKind bool
 }
 
 // View is all that is known of a service when it is decided what to do next.
@@ -90,6 +93,9 @@ type View struct {
 // Step is what to do next, and why.
 type Step struct {
 	Phase Phase
+	// Base is the phase of what runs, a mistake in the newest wish aside: it
+	// is what others wait for.
+	Base Phase
 	// Apply: start a job now.
 	Apply   bool
 	Message string
@@ -100,6 +106,7 @@ type Step struct {
 // Next decides what to do next for one service.
 func Next(v View) Step {
 	s := next(v)
+	s.Base = s.Phase
 	if v.Problem != "" && s.Phase != Applying {
 		// What runs is cared for, and what was asked for is reported.
 		s.Phase, s.Message = Failed, v.Problem

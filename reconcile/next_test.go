@@ -65,7 +65,11 @@ func TestNext(t *testing.T) {
 		{"what runs is cared for while the newest wish is wrong", with(func(v *View) { v.Problem = "oops" }), Step{Phase: Failed, Apply: true, Message: "oops"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := Next(test.view); got != test.want {
+			got := Next(test.view)
+			if test.view.Problem == "" && got.Base != got.Phase {
+				t.Errorf("without a mistake, base %s differs from phase %s", got.Base, got.Phase)
+			}
+			if got.Base = ""; got != test.want {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
 		})

@@ -74,12 +74,6 @@ const pruneFloor = 10
 // annotation pinion.dev/prune says "allow"; an object with "never" stays.
 func Prune(in PruneInput) Pruning {
 	p := Pruning{Environment: in.Environment}
-	if !in.Observation.Complete {
-		if len(in.Observation.Incomplete) > 0 {
-			p.Halt = "nothing is deleted while the cluster can't be seen in full: " + strings.Join(in.Observation.Incomplete, "; ")
-		}
-		return p
-	}
 	owned := 0
 	for _, o := range in.Observation.Objects {
 		if !o.Owned || o.Environment != in.Environment {
@@ -122,6 +116,11 @@ func Prune(in PruneInput) Pruning {
 	})
 	slices.SortFunc(p.Keep, func(a, b Kept) int { return a.Ref.Compare(b.Ref) })
 	if len(p.Delete) == 0 {
+		return p
+	}
+	if !in.Observation.Complete {
+		p.Delete = nil
+		p.Halt = "nothing is deleted while the cluster can't be seen in full: " + strings.Join(in.Observation.Incomplete, "; ")
 		return p
 	}
 	p.Digest = deletionDigest(p.Delete)

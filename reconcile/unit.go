@@ -30,6 +30,7 @@ type unit struct {
 	commit    string // that what runs comes from
 
 	phase    Phase
+	base     Phase // of what runs; see Step
 	message  string
 	since    time.Time // of the phase
 	applied  time.Time // when the target was applied, or first seen in sync

@@ -104,7 +104,7 @@ func TestDaemonRollsOutAPin(t *testing.T) {
 	if got := api.Annotations["pinion.dev/commit"]; got != first {
 		t.Errorf("api comes from commit %q, want %s", got, first)
 	}
-	d.line(0, "[2/2 done]", "ready dev/web")
+	d.line(0, "[2/2 done] ready dev/web")
 
 	mark, requests, renders := d.mark(), d.metric("pinion_kubernetes_requests_total"), d.metric("pinion_renders_total")
 	second := w.replace("environments/dev.yaml", "web:1.0.0", "web:1.1.0")
@@ -116,10 +116,9 @@ func TestDaemonRollsOutAPin(t *testing.T) {
 	if x, _ := w.deployment(t.Context(), "api"); x.Annotations["pinion.dev/commit"] != first || x.Generation != api.Generation {
 		t.Error("api was touched by a commit that changes web")
 	}
-	// One dry run and one apply for the only object; the pods are watched
-	// while the rollout is under way.
-	if got := d.metric("pinion_kubernetes_requests_total", "patch") - 0; got <= 0 {
-		t.Errorf("no patch was counted, of %v requests", d.metric("pinion_kubernetes_requests_total")-requests)
+	// One dry run and one apply for the only object.
+	if got := d.metric("pinion_kubernetes_requests_total") - requests; got != 2 {
+		t.Errorf("%v requests for one object", got)
 	}
 	if got := d.metric("pinion_renders_total") - renders; got != 1 {
 		t.Errorf("%v renderings for one pin", got)
@@ -141,8 +140,10 @@ func TestDaemonRollsOutAPin(t *testing.T) {
 	// A daemon that starts with everything applied writes nothing.
 	d = w.daemon(t.TempDir())
 	d.line(0, "[2/2 done]")
-	if got := d.metric("pinion_kubernetes_requests_total", "patch"); got != 0 {
-		t.Errorf("%v patches by a restart with everything applied", got)
+	for _, verb := range []string{"apply", "dry-run", "create", "patch", "delete"} {
+		if got := d.metric("pinion_kubernetes_requests_total", `"`+verb+`"`); got != 0 {
+			t.Errorf("%v requests of verb %s by a restart with everything applied", got, verb)
+		}
 	}
 	d.never(0, "applied")
 }

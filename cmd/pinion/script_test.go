@@ -8,6 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/render/worker"
 )
 
@@ -16,10 +17,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asMain) != "" {
 		os.Exit(run(os.Args[1:]))
 	}
-	testscript.Main(m, map[string]func(){
+	testscript.Main(clusterTests{m}, map[string]func(){
 		"pinion": func() { os.Exit(run(os.Args[1:])) },
 	})
 }
+
+// clusterTests ends the control plane that tests have started.
+type clusterTests struct{ m *testing.M }
+
+func (c clusterTests) Run() int { return devtest.Main(c.m) }
 
 var update = flag.Bool("update", false, "rewrite what the scripts compare with")
 

@@ -128,15 +128,7 @@ func (d *daemon) process() (cpu time.Duration, peak float64, err error) {
 		}
 	}
 	for _, p := range pids {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		for _, f := range fields[11:13] { // utime, stime, in ticks of 10 ms
-			n, _ := strconv.Atoi(f)
-			cpu += time.Duration(n) * 10 * time.Millisecond
-		}
+		cpu += cpuTime(p)
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -149,6 +141,20 @@ func (d *daemon) process() (cpu time.Duration, peak float64, err error) {
 		}
 	}
 	return cpu, peak, nil
+}
+
+// cpuTime returns the CPU time that a process has taken; 0 if it has ended.
+func cpuTime(pid int) (cpu time.Duration) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	for _, f := range fields[11:13] { // utime, stime, in ticks of 10 ms
+		n, _ := strconv.Atoi(f)
+		cpu += time.Duration(n) * 10 * time.Millisecond
+	}
+	return cpu
 }
 
 // daemonFromNothing starts the daemon against a fresh control plane, and
@@ -172,6 +178,11 @@ func (b *bench) daemonFromNothing(ctx context.Context, round int, remote, clone 
 		return 0, err
 	}
 	took := time.Since(begun)
+	cpu, _, err := d.process()
+	if err != nil {
+		return 0, err
+	}
+	fmt.Fprintf(os.Stderr, "round %d: pinion: the control plane took %s of CPU time, the daemon and its workers %s\n", round+1, cpuTime(c.cmd.Process.Pid), cpu)
 	if !last {
 		return took, nil
 	}
