@@ -26,6 +26,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/pinion-cd/pinion/internal/devtest"
 )
 
 const (
@@ -36,7 +38,7 @@ const (
 // TestInstall applies the manifests that install the daemon, as an
 // administrator would, and then looks what the daemon's account may do.
 func TestInstall(t *testing.T) {
-	kubeconfig := controlPlane(t)
+	kubeconfig := devtest.Start(t).Kubeconfig
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		t.Fatal(err)
