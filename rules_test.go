@@ -260,7 +260,8 @@ func TestTheCoreTouchesNothing(t *testing.T) {
 	}
 }
 
-// A package's comment is its design, in doc.go; a command's is in main.go.
+// A package's comment is its design. It is in doc.go, or in the file that has
+// the package's name, such as a command's main.go.
 func TestEachPackageHasOneComment(t *testing.T) {
 	comments := map[string][]string{}
 	for _, f := range files(t, true) {
@@ -279,8 +280,8 @@ func TestEachPackageHasOneComment(t *testing.T) {
 		if !strings.HasPrefix(f.Doc.Text(), want) {
 			t.Errorf("%s: the package's comment begins with %q, not with %q", f.path, strings.SplitN(f.Doc.Text(), "\n", 2)[0], want)
 		}
-		if base := path.Base(f.path); base != "doc.go" && base != "main.go" {
-			t.Errorf("%s: the package's comment belongs into doc.go, or a command's into main.go", f.path)
+		if base := path.Base(f.path); base != "doc.go" && base != f.Name.Name+".go" {
+			t.Errorf("%s: the package's comment belongs into doc.go or %s.go", f.path, f.Name.Name)
 		}
 	}
 	for _, dir := range slices.Sorted(maps.Keys(comments)) {
