@@ -51,6 +51,7 @@ func Main() {
 	os.Stdout = os.Stderr // what a library prints must not end up between the frames
 	debug.SetMaxStack(maxStack)
 	debug.SetMemoryLimit(limit)
+	debug.SetGCPercent(400) // a rendering leaves little behind; the limit above holds all the same
 	runtime.GOMAXPROCS(2) // one for the rendering, one to watch it
 	http.DefaultTransport = refuse{}
 
