@@ -32,12 +32,18 @@ type progress struct {
 }
 
 type movement struct {
-	since time.Time
-	event reconcile.Event
+	since   time.Time // of its being on its way
+	changed time.Time // the event came
+	event   reconcile.Event
+	unsaid  bool // the event has no line yet
 }
 
-// reminder is the time between two reminders of what waits.
-const reminder = 15 * time.Second
+// reminder is the time between two reminders of what waits, and steady how
+// long something has to wait for the same before that is worth a line.
+const (
+	reminder = 15 * time.Second
+	steady   = 700 * time.Millisecond
+)
 
 func newProgress(w io.Writer) *progress {
 	p := &progress{w: w, now: time.Now, moving: map[reconcile.Key]movement{}}
@@ -49,7 +55,7 @@ func newProgress(w io.Writer) *progress {
 
 // start has the waiting told again until the returned function is called.
 func (p *progress) start() (stop func()) {
-	interval := reminder
+	interval := steady / 2
 	if p.tty {
 		interval = time.Second
 	}
@@ -76,7 +82,8 @@ func (p *progress) start() (stop func()) {
 	}
 }
 
-// remind says again what waits, if nothing else was said for a while.
+// remind says what has come to wait for something, and says again what waits
+// if nothing else was said for a while.
 func (p *progress) remind() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -85,11 +92,19 @@ func (p *progress) remind() {
 		p.draw()
 		return
 	}
-	if len(p.moving) == 0 || p.now().Sub(p.said) < reminder {
+	keys := slices.SortedFunc(maps.Keys(p.moving), reconcile.Key.Compare)
+	for _, k := range keys {
+		m := p.moving[k]
+		if m.unsaid && p.now().Sub(m.changed) >= steady {
+			m.unsaid = false
+			p.moving[k] = m
+			p.line(fmt.Sprintf("%s %s %s%s", m.event.Phase, k, m.event.Version, reason(m.event.Message)))
+		}
+	}
+	if len(keys) == 0 || p.now().Sub(p.said) < reminder {
 		return
 	}
 	const most = 5
-	keys := slices.SortedFunc(maps.Keys(p.moving), reconcile.Key.Compare)
 	for i, k := range keys {
 		if i == most {
 			p.line(fmt.Sprintf("… and %d more", len(keys)-most))
@@ -140,8 +155,7 @@ func (p *progress) phase(key reconcile.Key, ev reconcile.Event) {
 	if !known {
 		m.since = p.now()
 	}
-	was := m.event.Phase
-	m.event = ev
+	m.event, m.changed, m.unsaid = ev, p.now(), false
 	took := ""
 	if d := p.now().Sub(m.since); known && d >= time.Second {
 		took = fmt.Sprintf(" after %s", d.Round(100*time.Millisecond))
@@ -156,10 +170,8 @@ func (p *progress) phase(key reconcile.Key, ev reconcile.Event) {
 	case reconcile.Applying, reconcile.Pending:
 		p.moving[key] = m
 	default:
+		m.unsaid = true
 		p.moving[key] = m
-		if !p.tty && (ev.Message != "" || was != ev.Phase) {
-			p.line(fmt.Sprintf("%s %s %s%s", ev.Phase, key, ev.Version, reason(ev.Message)))
-		}
 	}
 }
 
