@@ -242,20 +242,22 @@ func (r *remote) advance(ctx context.Context, g *generation, s *store, refs map[
 			} else if err := g.removeRef(name); err != nil {
 				errs = append(errs, err)
 			}
+			g.rewritten = g.rewritten || rewrite
 			continue
 		}
 		if err := s.arrived(ctx, id, old); err != nil {
 			return fmt.Errorf("fetch %s: branch %s: %w", r.name(), name, err)
 		}
-		if known && !rewrite {
+		if known {
 			descends, err := s.isAncestor(ctx, old, id)
 			if err != nil {
 				return fmt.Errorf("fetch %s: branch %s: %w", r.name(), name, err)
 			}
-			if !descends {
+			if !descends && !rewrite {
 				errs = append(errs, &RewrittenError{Branch: name, Old: old.String(), New: id.String()})
 				continue
 			}
+			g.rewritten = g.rewritten || !descends
 		}
 		if err := g.setRef(name, id); err != nil {
 			g.clean()

@@ -28,6 +28,8 @@ import (
 type generation struct {
 	dir  string
 	refs map[string]plumbing.Hash // the branches, by their short names
+	// rewritten says that a branch was: what it had is in no other copy.
+	rewritten bool
 }
 
 const (

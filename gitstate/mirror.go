@@ -239,10 +239,12 @@ func (m *Mirror) swap(ctx context.Context, g *generation, s *store, known map[st
 		os.RemoveAll(g.dir)
 		return err
 	}
-	// What a rewritten branch had is still read from the old generation.
-	m.store.replace(s.odbs[0], !whole)
+	// What a rewritten branch had is still read from the old generation, until
+	// the next swap.
+	keep := !whole || m.present != nil && m.present.rewritten
+	m.store.replace(s.odbs[0], keep)
 	m.use(g)
-	if whole {
+	if !keep {
 		m.sweep()
 	}
 	return nil

@@ -132,6 +132,13 @@ func TestWatchSeesALocalPush(t *testing.T) {
 			break
 		}
 	}
+	for range 3 { // the first may be answered by an event that was left over
+		id := u.commit("ledger/dev", "Push", map[string]string{"a": "3"})
+		for at, _ := m.Branch("ledger/dev"); at != id; at, _ = m.Branch("ledger/dev") {
+			wait("a push of a branch in that folder")
+			fetch(t, m)
+		}
+	}
 	git(t, u.dir, "pack-refs", "--all")
 	wait("packed refs")
 	m.Poke()

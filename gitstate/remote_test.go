@@ -152,12 +152,19 @@ func TestSecretsStaySecret(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "m")
 	m := open(t, gitstate.Options{URL: strings.Replace(s.url, "://", "://ada:p4ssw0rd%21@", 1), Dir: dir,
 		Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	hook(t, u, "pre-receive", "echo we know that your password is p4ssw0rd!; exit 1")
+	tip, _ := m.Tip()
+	_, refused := m.Commit(t.Context(), change(tip, "m", map[string]string{"a": "2"}))
+	if refused == nil || !strings.Contains(refused.Error(), "your password is ***") {
+		t.Errorf("commit: %v", refused)
+	}
 	s.CloseClientConnections()
 	s.Listener.Close()
 	_, err := m.Fetch(t.Context())
 	if err == nil {
 		t.Fatal("the server is gone")
 	}
+	err = errors.Join(err, refused)
 	config, _ := os.ReadFile(filepath.Join(present(t, dir), "config"))
 	for what, text := range map[string]string{"error": err.Error(), "log": log.String(), "config": string(config)} {
 		if strings.Contains(text, "p4ssw0rd") || strings.Contains(text, "ada") {
@@ -314,11 +321,20 @@ git update-ref $ref $next`)
 			}
 
 			// It was refused for another commit, and the refusal was lost.
-			hook(t, u, "pre-receive", `unset GIT_QUARANTINE_PATH
+			faster := `unset GIT_QUARANTINE_PATH
 tree=$(git rev-parse main^{tree})
 next=$(env -u GIT_OBJECT_DIRECTORY -u GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_AUTHOR_NAME=p GIT_AUTHOR_EMAIL=p@example.com GIT_COMMITTER_NAME=p GIT_COMMITTER_EMAIL=p@example.com git commit-tree -p main -m faster $tree)
-git update-ref refs/heads/main $next`)
+git update-ref refs/heads/main $next`
+			hook(t, u, "pre-receive", faster)
 			h.cut.Store(true)
+			if id, err := m.Commit(t.Context(), change(further, "four", map[string]string{"a": "5"})); !errors.Is(err, gitstate.ErrMoved) {
+				t.Errorf("commit = %q, %v", id, err)
+			}
+			os.Remove(filepath.Join(u.dir, "hooks", "pre-receive"))
+
+			// The same, and the refusal is heard.
+			further = fetch(t, m).Commit
+			hook(t, u, "pre-receive", faster+"\nexit 1")
 			if id, err := m.Commit(t.Context(), change(further, "four", map[string]string{"a": "5"})); !errors.Is(err, gitstate.ErrMoved) {
 				t.Errorf("commit = %q, %v", id, err)
 			}
@@ -338,6 +354,41 @@ git update-ref refs/heads/main $next`)
 				t.Errorf("fetch = %+v", after)
 			}
 			u.fsck()
+		})
+	}
+}
+
+// What a branch had before it was rewritten stays readable for whoever holds
+// a snapshot of it, also when the mirror is cloned anew.
+func TestSnapshotOfWhatWasRewritten(t *testing.T) {
+	for _, order := range []string{"rewritten, then tidied", "tidied and rewritten at once"} {
+		t.Run(order, func(t *testing.T) {
+			u := newUpstream(t, map[string]string{"a": "1"})
+			base := u.tip("main")
+			tip := u.commit("main", "Two", map[string]string{"a": "2"})
+			o := gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "m"), AllowRewrite: true, MaxLoose: 10}
+			m := open(t, o)
+			s := snapshot(t, m, tip)
+			first := present(t, o.Dir)
+			git(t, u.dir, "update-ref", "refs/heads/main", base)
+			git(t, u.dir, "reflog", "expire", "--expire=now", "--all")
+			git(t, u.dir, "gc", "--quiet", "--prune=now")
+			u.commit("main", "Instead", map[string]string{"a": "3"})
+			if order == "rewritten, then tidied" {
+				fetch(t, m)
+				u.commit("main", "More", map[string]string{"b": "1", "c/d": "2", "e/f/g": "3"})
+			} else {
+				write(t, filepath.Join(present(t, o.Dir), "refs/heads/main"), nil)
+				must(t, os.RemoveAll(filepath.Join(present(t, o.Dir), "refs")))
+			}
+			for ctx := soon(t); present(t, o.Dir) == first; {
+				if _, err := m.Fetch(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := read(t, s, "a"); got != "2" {
+				t.Errorf("a = %q", got)
+			}
 		})
 	}
 }
