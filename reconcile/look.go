@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,29 +15,47 @@ import (
 
 // Look says where services stand, and changes nothing.
 func Look(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster, all []Rendered) []ServiceStatus {
-	statuses := make([]ServiceStatus, len(all))
+	units := make([]*unit, len(all))
 	for i, r := range all {
-		statuses[i] = look(ctx, clusters, r)
+		units[i] = look(ctx, clusters[place(r).Cluster], r)
+	}
+	awaitReasons(ctx, clusters, units)
+	statuses := make([]ServiceStatus, len(all))
+	for i, u := range units {
+		if u.compared {
+			// The rollout's deadline counts from the last write.
+			u.applied = u.since
+			s := Next(u.view(time.Now(), nil))
+			u.phase, u.message = s.Phase, s.Message
+		}
+		statuses[i] = u.status()
 	}
 	return statuses
 }
 
-func look(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster, r Rendered) ServiceStatus {
+func place(r Rendered) Place {
+	if r.Target == nil {
+		return Place{}
+	}
+	return r.Target.Place
+}
+
+// look compares one service with the cluster, which may be nil.
+func look(ctx context.Context, cl *cluster.Cluster, r Rendered) *unit {
 	u := &unit{key: r.Key, target: r.Target, phase: Pending}
 	if r.Err != nil {
 		u.phase, u.message = Failed, r.Err.Error()
-		return u.status()
+		return u
 	}
-	cl := clusters[r.Target.Cluster]
 	if cl == nil {
 		u.phase, u.message = Failed, fmt.Sprintf("cluster %q is not in the configuration", r.Target.Cluster)
-		return u.status()
+		return u
 	}
 	scope := cluster.Scope{Environment: r.Environment, Namespace: r.Target.Namespace}
 	var unknown *cluster.UnknownKindError
 	if err := cl.WatchObjects(ctx, scope, r.Target.Result.Objects); err != nil && !errors.As(err, &unknown) {
 		u.message = err.Error()
-		return u.status()
+		return u
 	}
 	observed := cl.Lookup(r.Target.Result.Objects)
 	u.compared = true
@@ -46,18 +65,38 @@ func look(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster
 			u.since = have.Applied
 		}
 	}
-	switch {
-	case !u.inSync:
-		u.message = u.outOfSync
-	case len(u.unready) == 0:
-		u.phase = Ready
-	default:
-		// The rollout's deadline counts from the last write.
-		u.applied = u.since
-		s := Next(u.view(time.Now(), nil))
-		u.phase, u.message = s.Phase, s.Message
+	return u
+}
+
+// explanation is how long Look waits for the pods of workloads that are not
+// ready to say why. They are watched from a second after that is seen.
+const explanation = 3 * time.Second
+
+// awaitReasons waits until each workload that is not ready has a reason, or
+// for as long as explanation.
+func awaitReasons(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster, units []*unit) {
+	ctx, cancel := context.WithTimeout(ctx, explanation)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		waiting := false
+		for _, u := range units {
+			if !u.compared || len(u.unready) == 0 {
+				continue
+			}
+			u.inspect(clusters[u.target.Cluster].Lookup(u.target.Result.Objects))
+			waiting = waiting || slices.ContainsFunc(u.unready, func(x Unready) bool { return x.Health.Reason == "" })
+		}
+		if !waiting {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
-	return u.status()
 }
 
 // Leftovers decides what would be pruned in an environment if all its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -46,6 +47,44 @@ type Commit struct {
 	// Snapshot is the Tree, if it is that of a commit; nil for a working tree.
 	Snapshot   *gitstate.Snapshot
 	Repository *desired.Repository
+
+	mu      sync.Mutex
+	history map[string]bool // guarded by mu; commits that are known to be in its history
+}
+
+// contains tells whether another commit is in this one's history.
+func (c *Commit) contains(ctx context.Context, commits Commits, other string) (bool, error) {
+	c.mu.Lock()
+	known := c.history[other]
+	c.mu.Unlock()
+	if known {
+		return true, nil
+	}
+	ok, err := commits.IsAncestor(ctx, other, c.ID)
+	if ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.history == nil {
+			c.history = map[string]bool{}
+		}
+		c.history[other] = true
+	}
+	return ok, err
+}
+
+// inherit takes over what is known of the history of the commit before.
+func (c *Commit) inherit(ctx context.Context, commits Commits, previous *Commit) error {
+	previous.mu.Lock()
+	history := maps.Clone(previous.history)
+	previous.mu.Unlock()
+	if len(history) == 0 {
+		return nil
+	}
+	ok, err := commits.IsAncestor(ctx, previous.ID, c.ID)
+	if ok {
+		c.history = history
+	}
+	return err
 }
 
 // ReadCommit reads the files of a commit; what has not changed since previous
@@ -60,6 +99,11 @@ func ReadCommit(ctx context.Context, commits Commits, id string, previous *Commi
 		return nil, fmt.Errorf("read commit %.12s: %w", id, err)
 	}
 	c.Snapshot = snap
+	if previous != nil {
+		if err := c.inherit(ctx, commits, previous); err != nil {
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
@@ -93,7 +137,7 @@ func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployme
 	service, tree := d.Service, c.Tree
 	if d.Source != "" {
 		t.Source, t.Pinned = d.Source, true
-		ok, err := commits.IsAncestor(ctx, d.Source, c.ID)
+		ok, err := c.contains(ctx, commits, d.Source)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: manifests of service %s: %w", d.Environment.File, d.Service.Name, err)
 		}

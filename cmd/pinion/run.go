@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -99,6 +101,9 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	options.Dir = filepath.Join(dir, "mirror")
 	options.Logger = logger
 	name := gitstate.Redact(config.Repository.URL)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // the daemon holds little, and makes much garbage when much changes
+	}
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
