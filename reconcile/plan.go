@@ -41,14 +41,6 @@ type Plan struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// Claim is a service's word that an object is its own.
-type Claim struct {
-	Key
-	// Live says that the object carries the labels of that service in the
-	// cluster; otherwise the claim is a rendering's.
-	Live bool
-}
-
 // PlanInput is all that a plan is made from.
 type PlanInput struct {
 	Target *Target

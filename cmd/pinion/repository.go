@@ -92,11 +92,16 @@ func (g *globals) open(ctx context.Context, s subject) (*repository, error) {
 	if g.rev == "" && s == workingTree {
 		return g.openFolder(clone.Root(), id, clone)
 	}
+	// A daemon knows the repository by its URL; so do we, if the clone tells.
+	name := dir
+	if url, err := clone.RemoteURL(); err == nil && url != "" {
+		name = gitstate.Redact(url)
+	}
 	c, err := reconcile.ReadCommit(ctx, clone, id, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &repository{commits: clone, commit: c, name: dir, close: func() {}}, nil
+	return &repository{commits: clone, commit: c, name: name, close: func() { clone.Close() }}, nil
 }
 
 // openFolder reads the files of a folder as they lie there. Links are not

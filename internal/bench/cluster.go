@@ -169,7 +169,7 @@ func (c *controlPlane) changed(ctx context.Context, w watch.Interface, name, com
 				return nil
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("Deployment %s was not changed in time: %w", name, ctx.Err())
+			return fmt.Errorf("deployment %s was not changed in time: %w", name, ctx.Err())
 		}
 	}
 }
