@@ -33,6 +33,8 @@ func (c *Cluster) DryRun(ctx context.Context, o render.Object, commit string, op
 // Apply writes an object: one request. What the API server answers is known to
 // Lookup and Observe at once.
 func (c *Cluster) Apply(ctx context.Context, o render.Object, commit string, opts ApplyOptions) (Applied, error) {
+	// Looked up first: a watch may be faster than the answer.
+	before, known := c.Lookup([]render.Object{o})[o.Ref]
 	m, answer, err := c.patch(ctx, "apply", o, commit, opts, false)
 	if err != nil {
 		return Applied{}, err
@@ -54,9 +56,8 @@ func (c *Cluster) Apply(ctx context.Context, o render.Object, commit string, opt
 	if r == nil {
 		return applied, nil
 	}
-	before, now := r.applied(seen)
-	applied.Observed = c.explained(now)
-	applied.Changed = answer.created || before == nil || before.UID != seen.UID || !unchanged(before, seen)
+	applied.Observed = c.explained(r.applied(seen))
+	applied.Changed = answer.created || !known || before.UID != seen.UID || !unchanged(&before, seen)
 	return applied, nil
 }
 

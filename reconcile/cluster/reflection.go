@@ -231,30 +231,30 @@ func (r *reflection) UpdateResourceVersion(version string) {
 }
 
 // applied takes over what an apply has answered, before any watch shows it.
-func (r *reflection) applied(o *Observed) (before, now *Observed) {
+func (r *reflection) applied(o *Observed) *Observed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o.copied() && !o.controlled && !o.Owned {
 		r.claimed[string(o.UID)] = true
 	}
 	r.adopt(o)
-	before = r.objects[o.Ref.Name]
+	before := r.objects[o.Ref.Name]
 	switch {
 	case before == nil:
 		if r.state.synced && r.reached != "" && !newer(o.ResourceVersion, r.reached) {
-			return nil, o // the watch is past it, and it is gone again
+			return o // the watch is past it, and it is gone again
 		}
 	case before.ResourceVersion == o.ResourceVersion:
 		if before.Owned == o.Owned {
-			return before, before
+			return before
 		}
 		kept := *before
 		kept.Owned = o.Owned
 		r.objects[o.Ref.Name] = &kept
-		return before, &kept
+		return &kept
 	case !newer(o.ResourceVersion, before.ResourceVersion):
-		return before, before
+		return before
 	}
 	r.objects[o.Ref.Name] = o
-	return before, o
+	return o
 }
