@@ -93,6 +93,20 @@ func TestRemotes(t *testing.T) {
 	})
 }
 
+// What the environment says about some other repository does not count.
+func TestEnvironmentOfGit(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a": "1"})
+	tip := u.tip("main")
+	for _, name := range []string{"GIT_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"} {
+		t.Setenv(name, t.TempDir())
+	}
+	m := open(t, gitstate.Options{URL: u.dir})
+	if at, _ := m.Tip(); at != tip {
+		t.Errorf("tip = %s", at)
+	}
+	mustCommit(t, m, change(tip, "m", map[string]string{"a": "2"}))
+}
+
 func TestAuthenticationErrors(t *testing.T) {
 	u := newUpstream(t, map[string]string{"a": "1"})
 	plain := serveHTTP(t, u, false, "ada", "right-password")
@@ -376,7 +390,7 @@ func TestSnapshotOfWhatWasRewritten(t *testing.T) {
 			u.commit("main", "Instead", map[string]string{"a": "3"})
 			if order == "rewritten, then tidied" {
 				fetch(t, m)
-				u.commit("main", "More", map[string]string{"b": "1", "c/d": "2", "e/f/g": "3"})
+				u.commit("main", "More", map[string]string{"b": "x", "c/d": "y", "e/f/g": "z"})
 			} else {
 				write(t, filepath.Join(present(t, o.Dir), "refs/heads/main"), nil)
 				must(t, os.RemoveAll(filepath.Join(present(t, o.Dir), "refs")))

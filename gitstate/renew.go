@@ -1,0 +1,153 @@
+package gitstate
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// renew clones into a new generation and swaps it in. known are the branches
+// that must not have been rewritten.
+func (m *Mirror) renew(ctx context.Context, known map[string]plumbing.Hash) (err error) {
+	g, s, err := m.clone(ctx)
+	if err != nil {
+		return err
+	}
+	return m.swap(ctx, g, s, known)
+}
+
+// clone makes a new generation, complete, and not yet in use.
+func (m *Mirror) clone(ctx context.Context) (*generation, *store, error) {
+	g, err := createGeneration(m.options.Dir, m.options.URL, m.options.Branch)
+	if err != nil {
+		os.RemoveAll(g.dir)
+		return nil, nil, spelled(m.options.Dir, fmt.Errorf("clone: %w", err))
+	}
+	s := newStore(openODB(g.dir))
+	refs, err := m.remote.download(ctx, g, s)
+	if err == nil {
+		err = m.remote.advance(ctx, g, s, refs, true)
+	}
+	if err != nil {
+		s.close()
+		os.RemoveAll(g.dir)
+		return nil, nil, err
+	}
+	return g, s, nil
+}
+
+// swap makes a new generation the present one, if each known branch is still
+// in it.
+func (m *Mirror) swap(ctx context.Context, g *generation, s *store, known map[string]plumbing.Hash) error {
+	whole := true
+	err := func() error {
+		for name, old := range known {
+			id, ok := g.refs[name]
+			found := false
+			if ok {
+				var err error
+				if found, err = s.isAncestor(ctx, old, id); err != nil {
+					return err
+				}
+			}
+			if found {
+				continue
+			}
+			whole = false
+			if !m.options.AllowRewrite {
+				e := &RewrittenError{Branch: name, Old: old.String()}
+				if ok {
+					e.New = id.String()
+				}
+				return e
+			}
+		}
+		return spelled(m.options.Dir, g.makeCurrent())
+	}()
+	if err != nil {
+		s.close()
+		os.RemoveAll(g.dir)
+		return err
+	}
+	// What a rewritten branch had is still read from the old generation, until
+	// the next swap.
+	keep := !whole || m.present != nil && m.present.rewritten
+	m.store.replace(s.odbs[0], keep)
+	m.use(g)
+	if !keep {
+		m.sweep()
+	}
+	return nil
+}
+
+// sweep removes the generations that are not in use.
+func (m *Mirror) sweep() { m.sweepBut(m.present) }
+
+func (m *Mirror) sweepBut(g *generation) {
+	for _, name := range generations(m.options.Dir) {
+		dir := filepath.Join(m.options.Dir, name)
+		if g == nil || dir != g.dir {
+			if err := os.RemoveAll(dir); err != nil {
+				m.log.Warn("could not remove an old copy", "dir", dir, "error", err)
+			}
+		}
+	}
+	files, _ := filepath.Glob(filepath.Join(m.options.Dir, "tmp_*"))
+	for _, f := range files {
+		os.Remove(f)
+	}
+}
+
+// thin starts to clone anew in the background if the mirror is crowded.
+func (m *Mirror) thin() {
+	packs, loose := m.present.counts()
+	if packs <= m.options.MaxPacks && loose <= m.options.MaxLoose {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.renewing || m.closed {
+		return
+	}
+	m.renewing = true
+	m.log.Info("cloning anew, to tidy up", "packs", packs, "loose", loose)
+	m.running.Go(func() {
+		err := m.tidy(m.done)
+		m.mu.Lock()
+		m.renewing = false
+		m.mu.Unlock()
+		if err != nil && m.done.Err() == nil {
+			m.log.Warn("could not tidy up; the next fetch tries again", "error", err)
+		}
+	})
+}
+
+// tidy clones without holding anybody up, and only then waits for its turn to
+// catch up and swap.
+func (m *Mirror) tidy(ctx context.Context) error {
+	g, s, err := m.clone(ctx)
+	if err != nil {
+		return err
+	}
+	drop := func(err error) error {
+		s.close()
+		os.RemoveAll(g.dir)
+		return err
+	}
+	ctx, release, err := m.acquire(ctx)
+	if err != nil {
+		return drop(err)
+	}
+	defer release()
+	refs, err := m.remote.download(ctx, g, s)
+	if err == nil {
+		err = m.remote.advance(ctx, g, s, refs, m.options.AllowRewrite)
+	}
+	if err != nil {
+		return drop(err)
+	}
+	return m.swap(ctx, g, s, m.present.refs)
+}
