@@ -108,13 +108,64 @@ func (g *globals) readConfig() (*config, error) {
 		return nil, err
 	}
 	if c.Kind != "Config" || c.APIVersion != "pinion.dev/v1" {
-		return nil, fmt.Errorf("%s: want apiVersion: pinion.dev/v1 and kind: Config", g.config)
+		return nil, fmt.Errorf("%s: it is not a configuration; begin with apiVersion: pinion.dev/v1 and kind: Config", g.config)
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", g.config, err)
 	}
 	return c, nil
 }
 
-// yamlFault is one of the errors that the YAML decoder joins.
-var yamlFault = regexp.MustCompile(`line (\d+): (.*)`)
+// check refuses values that their types allow and that mean nothing.
+func (c *config) check() error {
+	numbers := []struct {
+		key   string
+		value int64
+	}{
+		{"repository.poll", int64(c.Repository.Poll)},
+		{"render.processes", int64(c.Render.Processes)},
+		{"render.timeout", int64(c.Render.Timeout)},
+		{"render.memoryMiB", int64(c.Render.MemoryMiB)},
+		{"render.outputMiB", int64(c.Render.OutputMiB)},
+		{"apply.services", int64(c.Apply.Services)},
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Clusters)) {
+		numbers = append(numbers, struct {
+			key   string
+			value int64
+		}{"clusters." + string(name) + ".requests", int64(c.Clusters[name].Requests)})
+	}
+	for _, n := range numbers {
+		if n.value < 0 {
+			return fmt.Errorf("%s is negative; leave it out for the default", n.key)
+		}
+	}
+	_, err := c.logger(&globals{err: io.Discard})
+	return err
+}
+
+// yamlFault is one of the errors that the YAML decoder joins, and yamlType one
+// about a type.
+var (
+	yamlFault = regexp.MustCompile(`line (\d+): (.*)`)
+	yamlType  = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.*)$")
+)
+
+// describeYAML says what yamlType has found in the words of who writes YAML.
+func describeYAML(fault string) string {
+	m := yamlType.FindStringSubmatch(fault)
+	got := map[string]string{"seq": "a list", "map": "a mapping"}[m[1]]
+	if got == "" {
+		got = m[2]
+	}
+	want := map[string]string{
+		"string": "text", "int": "a whole number", "bool": "true or false", "time.Duration": "a time with its unit, such as 30s",
+	}[m[3]]
+	if want == "" {
+		want = "a mapping"
+	}
+	return fmt.Sprintf("it is %s; write %s", got, want)
+}
 
 // decodeConfig reads a configuration strictly, and says where it is wrong.
 func decodeConfig(file string, data []byte, into *config) error {
@@ -128,15 +179,15 @@ func decodeConfig(file string, data []byte, into *config) error {
 		return fmt.Errorf("%s: more than one YAML document; a configuration is one", file)
 	}
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: the file is empty", file)
+		return fmt.Errorf("%s: the file is empty; begin with apiVersion: pinion.dev/v1 and kind: Config", file)
 	}
 	faults := yamlFault.FindAllStringSubmatch(err.Error(), -1)
-	if len(faults) == 0 {
-		return fmt.Errorf("%s: %w", file, err)
+	if len(faults) == 0 { // the parser leaves out the line if it is the first
+		return fmt.Errorf("%s:1: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	lines := make([]string, len(faults))
 	for i, f := range faults {
-		what := f[2]
+		what := yamlType.ReplaceAllStringFunc(f[2], describeYAML)
 		if key, rest, ok := strings.Cut(strings.TrimPrefix(what, "field "), " not found in type "); ok {
 			what = fmt.Sprintf("unknown key %q; the keys here are %s", key, strings.Join(keysOf(rest), ", "))
 		}
@@ -223,7 +274,7 @@ func (g *globals) clusters(ctx context.Context, c *config, repository string, lo
 		cc := configured[name]
 		rest, _, err := cluster.FromKubeconfig(cc.Kubeconfig, cc.Context)
 		if err != nil {
-			return nil, fmt.Errorf("cluster %s: %w", name, err)
+			return nil, fmt.Errorf("cluster %s: %w; check --kubeconfig and --context, or clusters: in the configuration", name, err)
 		}
 		if clusters[name], err = cluster.Connect(ctx, cluster.Config{
 			Name: string(name), REST: rest, Concurrency: cc.Requests, Repository: repository, Logger: logger,
@@ -253,7 +304,7 @@ func (c *config) logger(g *globals) (*slog.Logger, error) {
 	level := slog.LevelInfo
 	if c.Log.Level != "" {
 		if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
-			return nil, fmt.Errorf("configuration: log.level: %q is none of debug, info, warn, error", c.Log.Level)
+			return nil, fmt.Errorf("log.level is %q; write debug, info, warn or error", c.Log.Level)
 		}
 	}
 	options := &slog.HandlerOptions{Level: level}
@@ -263,7 +314,7 @@ func (c *config) logger(g *globals) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(g.err, options)), nil
 	}
-	return nil, fmt.Errorf("configuration: log.format: %q is neither text nor json", c.Log.Format)
+	return nil, fmt.Errorf("log.format is %q; write text or json", c.Log.Format)
 }
 
 // dataDir returns the folder for what can be thrown away.

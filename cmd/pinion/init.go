@@ -30,6 +30,9 @@ A README.md that is there is left as it is. The files are listed on standard
 output.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := g.noFormat(); err != nil {
+				return err
+			}
 			dir := "."
 			if len(args) > 0 {
 				dir = args[0]

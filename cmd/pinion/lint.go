@@ -48,6 +48,9 @@ func (g *globals) lint(ctx context.Context) error {
 	renderer, closePool := config.renderer()
 	defer closePool()
 	repo := r.commit.Repository
+	if len(repo.Environments)+len(repo.Services)+len(repo.Problems) == 0 {
+		return fmt.Errorf("lint: %s has no environments/ and no services/, so it is no deployment repository; name another with --repo, or start with `pinion init`", r.name)
+	}
 	problems := slices.Clone(repo.Problems)
 	problems = append(problems, repo.CheckHolds(time.Now())...)
 	if len(config.Clusters) > 0 {

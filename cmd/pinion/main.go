@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,8 +25,31 @@ func main() {
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	g := &globals{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	out := &output{file: os.Stdout}
+	g := &globals{in: os.Stdin, out: out, err: os.Stderr}
 	root := newRootCommand(g)
 	root.SetArgs(args)
-	return g.exit(root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if out.err != nil && (err == nil || codeOf(err) == exitDifferent) {
+		err = fmt.Errorf("write standard output: %w", out.err)
+	}
+	return g.exit(err)
+}
+
+// output keeps the first error of writing, so that data which did not arrive
+// is an error whatever it would have said.
+type output struct {
+	file *os.File
+	err  error
+}
+
+// Fd is for who asks whether it is a terminal.
+func (o *output) Fd() uintptr { return o.file.Fd() }
+
+func (o *output) Write(data []byte) (int, error) {
+	n, err := o.file.Write(data)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }

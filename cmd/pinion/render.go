@@ -38,6 +38,9 @@ const uncommitted = "uncommitted"
 
 func (g *globals) render(ctx context.Context, args []string) error {
 	dir, toDir := strings.CutPrefix(g.output, "dir=")
+	if toDir && dir == "" {
+		return errors.New("-o dir=: there is no folder; write dir=PATH")
+	}
 	if !toDir {
 		if _, err := g.format("yaml", "json", "dir=PATH"); err != nil {
 			return err

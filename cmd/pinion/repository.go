@@ -58,9 +58,9 @@ func (g *globals) open(ctx context.Context, s subject) (*repository, error) {
 		return nil, err
 	}
 	if info, err := os.Stat(dir); err != nil {
-		return nil, fmt.Errorf("open repository: %w", err)
+		return nil, fmt.Errorf("open repository: %w; name a clone or a URL with --repo", err)
 	} else if !info.IsDir() {
-		return nil, fmt.Errorf("open repository: %s is not a folder", dir)
+		return nil, fmt.Errorf("open repository: %s is not a folder; name a clone or a URL with --repo", dir)
 	}
 	var clone *gitstate.Clone
 	if !looksLikeRepository(dir) || exists(filepath.Join(dir, ".git")) {

@@ -35,9 +35,15 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,
+
+		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q; `pinion help` lists the commands", args[0])
+				hint := "`pinion help` lists the commands"
+				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+					hint = fmt.Sprintf("did you mean %q? %s", near[0], hint)
+				}
+				return fmt.Errorf("unknown command %q; %s", args[0], hint)
 			}
 			return cmd.Help()
 		},
@@ -70,7 +76,33 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 		newSchemaCommand(g),
 		newVersionCommand(g),
 	)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
+	})
+	for _, cmd := range root.Commands() {
+		explainArguments(cmd)
+	}
 	return root
+}
+
+// explainArguments has a command say which arguments it takes when it gets
+// others.
+func explainArguments(cmd *cobra.Command) {
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if check == nil || check(cmd, args) == nil {
+			return nil
+		}
+		takes := strings.TrimSpace(strings.TrimPrefix(cmd.Use, cmd.Name()))
+		if takes == "" {
+			takes = "no arguments"
+		}
+		got := "none"
+		if len(args) > 0 {
+			got = fmt.Sprintf("%q", args)
+		}
+		return fmt.Errorf("%s takes %s, and got %s; see `%s --help`", cmd.Name(), takes, got, cmd.CommandPath())
+	}
 }
 
 // format checks the value of -o against what a command can write; the first
@@ -85,9 +117,17 @@ func (g *globals) format(known ...string) (string, error) {
 	return "", fmt.Errorf("-o %s: this command writes %s", g.output, strings.Join(known, ", "))
 }
 
+// noFormat refuses -o for a command that has nothing to format.
+func (g *globals) noFormat() error {
+	if g.output != "" {
+		return fmt.Errorf("-o %s: this command has no output formats; leave -o out", g.output)
+	}
+	return nil
+}
+
 // terminal tells whether w is a terminal on which lines may be redrawn.
 func terminal(w io.Writer) (width int, ok bool) {
-	f, isFile := w.(*os.File)
+	f, isFile := w.(interface{ Fd() uintptr })
 	if !isFile || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
 		return 0, false
 	}

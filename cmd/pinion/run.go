@@ -78,7 +78,13 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	if err != nil {
 		return err
 	}
+	if err := g.noFormat(); err != nil {
+		return err
+	}
 	config.merge(g, cmd, o)
+	if config.Repository.Poll < 0 {
+		return fmt.Errorf("run: --poll %s is negative; give a time such as 1m", config.Repository.Poll)
+	}
 	if config.Repository.URL == "" {
 		return errors.New("run: no repository; give --repo URL, or repository.url in the configuration")
 	}
@@ -106,15 +112,17 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	}
 
 	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	var wait sync.WaitGroup
+	defer func() {
+		stop(nil) // before the wait, for what is waited for ends with ctx
+		wait.Wait()
+	}()
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for HTTP: %w; choose another address with --listen", err)
 	}
 	m := newMetrics()
 	s := newServer(m)
-	var wait sync.WaitGroup
-	defer wait.Wait()
 	wait.Go(func() { stop(s.serve(ctx, listener)) })
 	logger.Info("pinion is up", "repository", name, "branch", config.Repository.Branch, "listen", listener.Addr().String(), "dataDir", dir)
 
