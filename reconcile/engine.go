@@ -79,6 +79,7 @@ type Engine struct {
 	wakes      map[Key]time.Time
 	waking     time.Time                        // no wake is due before
 	ready      int                              // units in phase Ready
+	total      int                              // deployments that the commit asks of us
 	orphans    map[desired.ClusterName]*Failure // by cluster, the search for orphans; nil: done
 
 	readings chan reading
@@ -279,6 +280,12 @@ func (e *Engine) took(c *Commit) {
 		}
 	}
 	e.commit = c
+	e.total = 0
+	for _, d := range c.Repository.Deployments() {
+		if e.options.Selection.Has(Key{d.Environment.Name, d.Service.Name}) {
+			e.total++
+		}
+	}
 	e.lineage.known.Store(c.Repository)
 	errs := 0
 	for _, p := range c.Repository.Problems {
@@ -554,7 +561,7 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 }
 
 func (e *Engine) report(ev Event) {
-	ev.Time, ev.Done, ev.Total = time.Now(), e.ready, len(e.units)
+	ev.Time, ev.Done, ev.Total = time.Now(), e.ready, max(e.total, len(e.units))
 	e.options.Report(ev)
 }
 

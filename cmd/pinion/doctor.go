@@ -180,6 +180,11 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 	if err != nil {
 		return append(findings, finding{"permissions", false, err.Error(), ""})
 	}
+	if ok, why := renderer.Pool.Confined(); ok {
+		findings = append(findings, finding{Check: "rendering", OK: true, Detail: "workers have no files and no network"})
+	} else {
+		findings = append(findings, finding{"rendering", false, "workers are not confined: " + why, "manifests that look for files or the network are refused all the same, but only by our own code; on Linux a seccomp filter has to be allowed"})
+	}
 	type place struct {
 		environment desired.EnvironmentName
 		reconcile.Place
