@@ -162,7 +162,7 @@ func (d *demo) cleanCluster() error {
 	}
 	if d.namespace != "" {
 		d.tell("Namespace %s was there before, so its objects stay; to delete them:", d.namespace)
-		d.tell("kubectl -n %s delete deployments,services,configmaps,persistentvolumeclaims -l %s", d.namespace, owned)
+		d.tell("kubectl -n %s delete deployments,services,serviceaccounts,ingresses,configmaps,persistentvolumeclaims -l %s", d.namespace, owned)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func Main() {
 	debug.SetMaxStack(maxStack)
 	debug.SetMemoryLimit(limit)
 	debug.SetGCPercent(400) // a rendering leaves little behind; the limit above holds all the same
-	runtime.GOMAXPROCS(2) // one for the rendering, one to watch it
+	runtime.GOMAXPROCS(2)   // one for the rendering, one to watch it
 	http.DefaultTransport = refuse{}
 
 	w := &server{
