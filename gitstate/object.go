@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
@@ -142,6 +143,8 @@ func badName(name string) string {
 	switch {
 	case strings.ContainsRune(name, '\\'):
 		return "has a backslash"
+	case !utf8.ValidString(name):
+		return "is not UTF-8"
 	case isDotGit(name):
 		return "is git's own folder"
 	}

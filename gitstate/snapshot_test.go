@@ -245,7 +245,7 @@ func FuzzParseTree(f *testing.F) {
 			return
 		}
 		for _, e := range list {
-			if !fs.ValidPath(e.Name()) || strings.Contains(e.Name(), "/") {
+			if strings.Contains(e.Name(), "/") || !fs.ValidPath(e.Name()) && e.Type() != fs.ModeIrregular {
 				t.Errorf("it lists %q", e.Name())
 			}
 			s.ReadFile(e.Name())
