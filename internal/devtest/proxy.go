@@ -2,6 +2,7 @@ package devtest
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -124,6 +125,7 @@ func Status(code int, header ...string) Harm {
 
 // Hang answers nothing until the client goes away.
 func Hang(_ http.ResponseWriter, r *http.Request) bool {
+	io.Copy(io.Discard, r.Body) // until then the server does not notice that the client is gone
 	<-r.Context().Done()
 	return true
 }

@@ -91,8 +91,8 @@ func (c *Cluster) denied(ctx context.Context, group, resource, namespace string,
 		}
 		var answer authorization.SelfSubjectAccessReview
 		err = c.send(ctx, func(ctx context.Context) error {
-			raw, err := c.client.Post().AbsPath("apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews").
-				SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").Body(body).Do(ctx).Raw()
+			raw, err := rawOf(c.client.Post().AbsPath("apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews").
+				SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").Body(body).Do(ctx))
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"github.com/pinion-cd/pinion/render"
 )
@@ -180,14 +181,9 @@ func pathOf(m Mapped) []string {
 	return path
 }
 
-type result interface {
-	Get() (runtime.Object, error)
-	Raw() ([]byte, error)
-}
-
 // metadataOf reads an answer that was asked to be PartialObjectMetadata. An API
 // server that does not know it (an aggregated one may not) sends the object.
-func metadataOf(r result) (*metav1.PartialObjectMetadata, error) {
+func metadataOf(r rest.Result) (*metav1.PartialObjectMetadata, error) {
 	object, err := r.Get()
 	if err == nil {
 		if m, ok := object.(*metav1.PartialObjectMetadata); ok {
@@ -207,6 +203,15 @@ func metadataOf(r result) (*metav1.PartialObjectMetadata, error) {
 		return nil, errors.New("the API server's answer is not an object")
 	}
 	return m, nil
+}
+
+// rawOf returns an answer's bytes, or the error with all that the API server
+// says of it, which [rest.Result.Raw] alone does not.
+func rawOf(r rest.Result) ([]byte, error) {
+	if err := r.Error(); err != nil {
+		return nil, err
+	}
+	return r.Raw()
 }
 
 // withoutNamespace cuts the namespace from an object of a kind that has none.

@@ -186,7 +186,11 @@ var (
 	rbacMessage     = regexp.MustCompile(`User "([^"]*)" cannot (\S+) resource "([^"]*)" in API group "([^"]*)"(?: in the namespace "([^"]*)")?`)
 	conflictMessage = regexp.MustCompile(`conflict with "([^"]*)"`)
 	immutable       = regexp.MustCompile(`(?i)\bis immutable|immutable field|may not be changed|may not change once set|updates to \S+ spec for fields other than|pod updates may not change fields other than`)
-	goValue         = regexp.MustCompile(`Invalid value: (?:[\w.*]+\{.*\}|"(?:[^"\\]|\\.){80,}"): `)
+	// A value that validation repeats: a dump of an object, or a long text.
+	dumpedValue = regexp.MustCompile(`Invalid value: (?:[\w.*]*[{\[].*[}\]]|"(?:[^"\\]|\\.){80,}"): `)
+	anyValue    = regexp.MustCompile(`(?:Invalid|Unsupported|Duplicate) value: .*?: `)
+	// What is wrong with the object, though the API server takes the blame.
+	unreadable = regexp.MustCompile(`^failed to (?:create typed patch object|convert new object|create typed live object)`)
 )
 
 // classify turns an error of a request into one that says who must act. The
@@ -226,8 +230,7 @@ func (f failure) what() string {
 }
 
 func (f failure) fromStatus(s metav1.Status, err error) error {
-	message := f.clean(s.Message)
-	var fields []string
+	var fields, mistakes []string
 	var causes []metav1.StatusCause
 	if s.Details != nil {
 		causes = s.Details.Causes
@@ -236,6 +239,11 @@ func (f failure) fromStatus(s metav1.Status, err error) error {
 		if c.Field != "" && !slices.Contains(fields, c.Field) {
 			fields = append(fields, c.Field)
 		}
+		mistakes = append(mistakes, f.clean(strings.TrimPrefix(c.Field+": "+c.Message, ": ")))
+	}
+	message := f.clean(s.Message)
+	if s.Reason == metav1.StatusReasonInvalid && len(mistakes) > 0 {
+		message = strings.Join(mistakes, "; ") // one by one they can be cleaned
 	}
 	passing := func(message string) error {
 		r := &RetryableError{Op: f.op, Ref: f.ref, Err: errors.New(message)}
@@ -245,6 +253,8 @@ func (f failure) fromStatus(s metav1.Status, err error) error {
 		return r
 	}
 	switch {
+	case s.Code == 500 && unreadable.MatchString(s.Message):
+		return &InvalidError{Op: f.op, Ref: f.ref, Message: message, Fields: fields}
 	case s.Code == 429 || s.Code >= 500 || s.Reason == metav1.StatusReasonTimeout || s.Reason == metav1.StatusReasonExpired:
 		return passing(message)
 	case s.Code == 401:
@@ -288,8 +298,9 @@ func (f failure) fromStatus(s metav1.Status, err error) error {
 // clean makes a message fit for a reader: without the dumps of Go values that
 // validation puts into it, and without anything that a Secret holds.
 func (f failure) clean(message string) string {
-	message = goValue.ReplaceAllString(message, "")
+	message = dumpedValue.ReplaceAllString(message, "")
 	if f.ref.Kind == "Secret" && f.ref.Group == "" {
+		message = anyValue.ReplaceAllString(message, "")
 		for _, v := range secretValues(f.body) {
 			message = strings.ReplaceAll(message, v, "***")
 		}

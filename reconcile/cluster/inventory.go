@@ -85,8 +85,8 @@ func (c *Cluster) readInventory(ctx context.Context, scope Scope, i *inventory) 
 	f := failure{op: "read inventory", ref: ref, version: "v1", kind: "ConfigMap"}
 	var cm corev1.ConfigMap
 	err := c.send(ctx, func(ctx context.Context) error {
-		raw, err := c.client.Get().AbsPath("api", "v1", "namespaces", scope.Namespace, "configmaps", ref.Name).
-			SetHeader("Accept", "application/json").Do(ctx).Raw()
+		raw, err := rawOf(c.client.Get().AbsPath("api", "v1", "namespaces", scope.Namespace, "configmaps", ref.Name).
+			SetHeader("Accept", "application/json").Do(ctx))
 		if err != nil {
 			return err
 		}
@@ -328,8 +328,8 @@ func (c *Cluster) listInventories(ctx context.Context, namespace string) ([]Inve
 	}
 	var list corev1.ConfigMapList
 	err := c.send(ctx, func(ctx context.Context) error {
-		raw, err := c.client.Get().AbsPath(path...).Param("labelSelector", LabelInventory).
-			SetHeader("Accept", "application/json").Do(ctx).Raw()
+		raw, err := rawOf(c.client.Get().AbsPath(path...).Param("labelSelector", LabelInventory).
+			SetHeader("Accept", "application/json").Do(ctx))
 		if err != nil {
 			return err
 		}
