@@ -304,12 +304,7 @@ func (e *Engine) took(c *Commit) {
 		}
 	}
 	for s, est := range e.estates {
-		est.former, est.stale = "", true
-		if env, ok := c.Repository.Environments[s.environment]; ok {
-			if now := (Place{env.Cluster, env.Namespace}); now != s.place {
-				est.former = fmt.Sprintf("environment %s has moved to namespace %s of cluster %s", s.environment, now.Namespace, now.Cluster)
-			}
-		}
+		est.former, est.stale = e.former(s), true
 	}
 	e.report(Event{Type: EventCommit, Commit: c.ID, Message: fmt.Sprintf("environments %d, services %d, mistakes %d",
 		len(c.Repository.Environments), len(c.Repository.Services), errs)})
@@ -482,7 +477,7 @@ func (e *Engine) act(ctx context.Context, now time.Time) time.Time {
 }
 
 func earlier(a, b time.Time) time.Time {
-	if b.IsZero() || a.Before(b) {
+	if b.IsZero() || !a.IsZero() && a.Before(b) {
 		return a
 	}
 	return b
@@ -739,7 +734,7 @@ func (e *Engine) settled() bool {
 			return false
 		}
 	}
-	return len(e.dirty) == 0
+	return len(e.dirty) == 0 && !e.searching()
 }
 
 func (e *Engine) status() Status {

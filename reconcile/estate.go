@@ -74,8 +74,25 @@ func (e *Engine) stale(name desired.EnvironmentName) {
 	for s, est := range e.estates {
 		if s.environment == name {
 			est.stale = true
+			if est.halt != "" {
+				est.resurvey = time.Now() // what has changed may be the confirmation
+			}
 		}
 	}
+}
+
+// former says why nothing is wanted any more at a site of an environment that
+// the commit has, or "".
+func (e *Engine) former(s site) string {
+	env, ok := e.commit.Repository.Environments[s.environment]
+	if !ok {
+		return ""
+	}
+	now := Place{env.Cluster, env.Namespace}
+	if now == s.place {
+		return ""
+	}
+	return fmt.Sprintf("environment %s has moved to namespace %s of cluster %s", s.environment, now.Namespace, now.Cluster)
 }
 
 // tend does what is due at the sites, and returns when to look again.
@@ -84,7 +101,7 @@ func (e *Engine) tend(ctx context.Context, now time.Time) time.Time {
 	if e.commit == nil {
 		return wake
 	}
-	if e.options.Selection == (Selection{}) {
+	if e.options.Selection.Service == "" {
 		for name, cl := range e.options.Clusters {
 			wake = earlier(e.searchOrphans(ctx, now, name, cl), wake)
 		}
@@ -131,8 +148,21 @@ func (e *Engine) survey(ctx context.Context, est *estate) {
 	})
 }
 
-// searchOrphans looks, once for each cluster, for sites whose environment the
-// repository no longer has.
+// searching tells whether a search for orphans is due or under way.
+func (e *Engine) searching() bool {
+	if e.options.Selection.Service != "" {
+		return false
+	}
+	for name := range e.options.Clusters {
+		if f, searched := e.orphans[name]; !searched || f != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// searchOrphans looks, once for each cluster, for sites that the repository no
+// longer has: of environments that were removed or that have moved.
 func (e *Engine) searchOrphans(ctx context.Context, now time.Time, name desired.ClusterName, cl *cluster.Cluster) time.Time {
 	f, searched := e.orphans[name]
 	switch {
@@ -164,6 +194,12 @@ func (e *Engine) surveyed(now time.Time, s survey) {
 		if s.err != nil {
 			f := e.orphans[s.place.Cluster]
 			f.Retry = now.Add(delay(Key{}, f.Attempts, firstRetry))
+			if f.Attempts == 1 {
+				e.report(Event{Type: EventWarning, Message: fmt.Sprintf("look for environments in cluster %s that were removed: %v", s.place.Cluster, s.err)})
+			}
+			if e.options.Attempts > 0 && f.Attempts >= e.options.Attempts {
+				e.orphans[s.place.Cluster] = nil
+			}
 			return
 		}
 		e.orphans[s.place.Cluster] = nil
@@ -211,6 +247,7 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 		Elsewhere: func(r render.Ref) bool {
 			return slices.ContainsFunc(e.claims[est.place.Cluster][r], func(k Key) bool { return k.Environment != est.environment })
 		},
+		Foreign:   foreign(ctx, e.options.Commits, est.place.Namespace),
 		Confirmed: est.confirmed,
 	}
 	if e.options.Confirmed != "" {
@@ -278,14 +315,42 @@ func (e *Engine) standing(est *estate, name desired.ServiceName) Standing {
 	default:
 		s.Settled = true
 	}
-	if u.target != nil && u.target.Place == est.place {
-		for _, o := range u.target.Result.Objects {
-			s.Renders[o.Ref] = true
-		}
-	} else if est.former != "" && s.Settled {
+	if u.target != nil && u.target.Cluster == est.place.Cluster {
+		// What lies in no namespace, or in one of its own, does not move.
+		s.renders(e.options.Clusters[est.place.Cluster], u.target)
+	}
+	if u.target != nil && u.target.Place != est.place && est.former != "" && s.Settled {
 		s.Gone, s.Why = true, est.former
 	}
 	return s
+}
+
+// renders notes the objects that a target renders in a cluster.
+func (s Standing) renders(cl *cluster.Cluster, t *Target) {
+	for _, o := range t.Result.Objects {
+		s.Renders[o.Ref] = true
+	}
+	// A kind that turns out to lie in no namespace is rendered with one.
+	for _, have := range cl.Lookup(t.Result.Objects) {
+		s.Renders[have.Ref] = true
+	}
+}
+
+// foreign tells of objects outside of an environment's namespace whether they
+// come from a commit that can't be found in this repository. Another
+// repository may have an environment of the same name in the same cluster.
+func foreign(ctx context.Context, commits Commits, namespace string) func(cluster.Observed) bool {
+	known := map[string]bool{}
+	return func(o cluster.Observed) bool {
+		if o.Ref.Namespace == namespace {
+			return false
+		}
+		if _, looked := known[o.Commit]; !looked && o.Commit != "" {
+			_, err := commits.Snapshot(ctx, o.Commit)
+			known[o.Commit] = err == nil
+		}
+		return !known[o.Commit]
+	}
 }
 
 // pruned takes in what a pruning job came to.
@@ -303,16 +368,16 @@ func (e *Engine) pruned(now time.Time, d deletions) {
 	est.failure = nil
 }
 
-// adopt takes over sites whose environment's file is no longer in the
-// repository, as the inventories in a cluster show them.
+// adopt takes over sites that are no longer in the repository, as the
+// inventories in a cluster show them.
 func (e *Engine) adopt(name desired.ClusterName, found []cluster.Inventory) {
 	for _, inv := range found {
-		if inv.Repository != e.options.Repository {
+		if inv.Repository != e.options.Repository || !e.options.Selection.HasEnvironment(inv.Environment) {
 			continue
 		}
 		s := site{inv.Environment, Place{name, inv.Namespace}}
 		if e.estates[s] == nil {
-			e.estates[s] = &estate{site: s, stale: true}
+			e.estates[s] = &estate{site: s, former: e.former(s), stale: true}
 		}
 	}
 }

@@ -101,7 +101,7 @@ func awaitReasons(ctx context.Context, clusters map[desired.ClusterName]*cluster
 
 // Leftovers decides what would be pruned in an environment if all its
 // services were as the commit wants them.
-func Leftovers(ctx context.Context, cl *cluster.Cluster, repo *desired.Repository, env *desired.Environment, s Selection, all []Rendered) (Pruning, error) {
+func Leftovers(ctx context.Context, commits Commits, cl *cluster.Cluster, repo *desired.Repository, env *desired.Environment, s Selection, all []Rendered) (Pruning, error) {
 	scope := cluster.Scope{Environment: env.Name, Namespace: env.Namespace}
 	inv, err := cl.Inventory(ctx, scope)
 	if err != nil {
@@ -114,6 +114,7 @@ func Leftovers(ctx context.Context, cl *cluster.Cluster, repo *desired.Repositor
 		Environment: env.Name,
 		Observation: cl.Observe(scope),
 		Services:    map[desired.ServiceName]Standing{},
+		Foreign:     foreign(ctx, commits, env.Namespace),
 		Confirmed:   inv.Confirmed,
 	}
 	elsewhere := map[render.Ref]bool{}
@@ -122,8 +123,8 @@ func Leftovers(ctx context.Context, cl *cluster.Cluster, repo *desired.Repositor
 		if r.Err != nil {
 			standing.Why = "its service could not be rendered: " + strings.TrimSpace(r.Err.Error())
 		} else {
+			standing.renders(cl, r.Target)
 			for _, o := range r.Target.Result.Objects {
-				standing.Renders[o.Ref] = true
 				if r.Environment != env.Name {
 					elsewhere[o.Ref] = true
 				}

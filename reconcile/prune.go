@@ -34,6 +34,9 @@ type PruneInput struct {
 	Services map[desired.ServiceName]Standing
 	// Elsewhere tells whether a service of another environment renders the object.
 	Elsewhere func(render.Ref) bool
+	// Foreign tells whether an object may be another repository's, whose
+	// environment has the same name; nil: none is.
+	Foreign func(cluster.Observed) bool
 	// Confirmed is the digest of the deletions that a person has confirmed.
 	Confirmed string
 }
@@ -79,8 +82,12 @@ func Prune(in PruneInput) Pruning {
 		if !o.Owned || o.Environment != in.Environment {
 			continue
 		}
-		owned++
 		standing, known := in.Services[o.Service]
+		if !standing.Renders[o.Ref] && in.Foreign != nil && in.Foreign(o) {
+			p.Keep = append(p.Keep, Kept{o.Ref, fmt.Sprintf("commit %.12s, which it names, can't be found in this repository; it may be another's", o.Commit)})
+			continue
+		}
+		owned++
 		if o.Deleting || standing.Renders[o.Ref] {
 			continue
 		}

@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
 func newApplyCommand(g *globals) *cobra.Command {
@@ -57,9 +59,9 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 		return err
 	}
 	defer r.close()
-	selection, err := r.selection(args)
-	if err != nil {
-		return err
+	selection, unknown := r.selection(args)
+	if unknown != nil && (len(args) != 1 || !errors.Is(unknown, errNotFound)) {
+		return unknown
 	}
 	renderer, closePool := config.renderer()
 	defer closePool()
@@ -68,6 +70,12 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 		return err
 	}
 	defer closeClusters(clusters)
+	if unknown != nil {
+		// Its file may have been removed, and its objects are still there.
+		if left, err := leftBehind(ctx, clusters, r.name, selection.Environment); err != nil || !left {
+			return errors.Join(unknown, err)
+		}
+	}
 	p := newProgress(g.err)
 	stop := p.start()
 	e := reconcile.NewEngine(reconcile.Options{
@@ -98,4 +106,22 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 		return &exitError{code: exitDifferent}
 	}
 	return nil
+}
+
+// leftBehind tells whether a cluster still has the inventory of an environment
+// of this repository.
+func leftBehind(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster, repository string, env desired.EnvironmentName) (bool, error) {
+	var errs []error
+	for _, c := range clusters {
+		found, err := c.Inventories(ctx, nil)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, inv := range found {
+			if inv.Environment == env && inv.Repository == repository {
+				return true, nil
+			}
+		}
+	}
+	return false, errors.Join(errs...)
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // compareLive compares renderings with what the clusters have.
-func compareLive(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster, c *reconcile.Commit, s reconcile.Selection, all []reconcile.Rendered) ([]change, error) {
+func compareLive(ctx context.Context, commits reconcile.Commits, clusters map[desired.ClusterName]*cluster.Cluster, c *reconcile.Commit, s reconcile.Selection, all []reconcile.Rendered) ([]change, error) {
 	var changes []change
 	var errs []error
 	for _, r := range all {
@@ -44,7 +44,7 @@ func compareLive(ctx context.Context, clusters map[desired.ClusterName]*cluster.
 		if !s.HasEnvironment(env.Name) || clusters[env.Cluster] == nil {
 			continue
 		}
-		p, err := reconcile.Leftovers(ctx, clusters[env.Cluster], c.Repository, env, s, all)
+		p, err := reconcile.Leftovers(ctx, commits, clusters[env.Cluster], c.Repository, env, s, all)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -84,7 +84,7 @@ func (g *globals) diff(ctx context.Context, args []string, against string) error
 			return err
 		}
 		defer closeClusters(clusters)
-		changes, failed = compareLive(ctx, clusters, r.commit, selection, all)
+		changes, failed = compareLive(ctx, r.commits, clusters, r.commit, selection, all)
 	}
 	if format == "json" {
 		if changes == nil {
