@@ -425,10 +425,36 @@ func (e *Engine) stir() {
 		for _, k := range c.Drain() {
 			key := Key{k.Environment, k.Service}
 			if u := e.units[key]; u != nil && u.compared {
+				before := u.outOfSync
 				e.inspect(u)
+				if u.stuck && u.outOfSync != before {
+					u.stuck, u.damped = false, time.Time{}
+				}
 				e.dirty[key] = true
 			}
 			e.stale(k.Environment)
+			if k.Service == "" {
+				e.recovered(c, k.Environment)
+			}
+		}
+	}
+}
+
+// recovered tries again at once what has failed for a trouble that may have
+// passed, now that a cluster is seen in full.
+func (e *Engine) recovered(c *cluster.Cluster, name desired.EnvironmentName) {
+	seen := map[site]bool{}
+	for k, u := range e.units {
+		if k.Environment != name || u.failure == nil || !u.failure.Passing || u.failure.Retry.IsZero() || e.options.Clusters[u.target.Cluster] != c {
+			continue
+		}
+		s := site{name, u.target.Place}
+		if _, looked := seen[s]; !looked {
+			seen[s] = c.Observe(cluster.Scope{Environment: name, Namespace: s.place.Namespace}).Complete
+		}
+		if seen[s] {
+			u.failure.Retry = earlier(time.Now(), u.failure.Retry)
+			e.dirty[k] = true
 		}
 	}
 }
@@ -640,13 +666,15 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	}
 	u.applied = now
 	u.commit = o.Commit
-	if corrects(o.Plan) {
+	u.stuck = !u.inSync
+	if u.stuck || corrects(o.Plan) {
 		if now.Sub(u.damped) > quietCorrection {
 			u.corrections = 0
 		}
 		u.corrections++
 		u.damped = now.Add(delay(u.key, u.corrections, firstCorrection))
-	} else {
+	}
+	if !corrects(o.Plan) {
 		u.wasReady = false
 	}
 	msg := fmt.Sprintf("%d created, %d changed, %d unchanged", o.Created, o.Changed, len(t.Result.Objects)-o.Created-o.Changed)
@@ -694,11 +722,11 @@ func corrects(p Plan) bool {
 // failure says when an attempt that failed is made again.
 func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 	var unknown *cluster.UnknownKindError
-	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown)}
+	after, passing := cluster.Retry(err)
+	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown), Passing: passing}
 	if u.failure != nil {
 		f.Attempts = u.failure.Attempts + 1
 	}
-	after, passing := cluster.Retry(err)
 	if e.options.Attempts > 0 && (!passing || f.Attempts >= e.options.Attempts) {
 		return f
 	}

@@ -61,6 +61,8 @@ type Failure struct {
 	// UnknownKind: the cluster does not serve a kind, which may change when
 	// another service is applied.
 	UnknownKind bool
+	// Passing: nobody has to do anything for the next attempt to succeed.
+	Passing bool
 }
 
 // View is all that is known of a service when it is decided what to do next.
@@ -85,8 +87,9 @@ type View struct {
 	// WasReady: the present target has been ready before.
 	WasReady bool
 	Failure  *Failure
-	// Damped is the moment until which fields are not taken back once more
-	// from a manager that keeps changing them.
+	// Damped is the moment until which nothing is applied once more: fields
+	// that another manager keeps changing, or what the last apply did not bring
+	// in sync.
 	Damped time.Time
 }
 
@@ -126,6 +129,8 @@ func next(v View) Step {
 		return Step{Phase: Failed, Message: v.Failure.Message, Again: v.Failure.Retry}
 	case !v.InSync && v.WasReady && v.Damped.After(v.Now):
 		return Step{Phase: Degraded, Message: v.OutOfSync + " again, after it was corrected", Again: v.Damped}
+	case !v.InSync && v.Damped.After(v.Now):
+		return Step{Phase: Progressing, Message: v.OutOfSync + ", though it was applied", Again: v.Damped}
 	case !v.InSync:
 		if why := waitsFor(v.Dependencies); why != "" {
 			return Step{Phase: Blocked, Message: why}

@@ -86,14 +86,15 @@ func (p Plan) String() string {
 // MakePlan compares what a service wants with what the cluster shows.
 //
 // If one object differs from the commit, all of the service's objects are
-// applied, for each carries the commit that the deployment comes from. If all
+// applied, for each carries the commit that the deployment comes from. So they
+// are if they name several, as an apply that was cut short leaves them. If all
 // are as the commit wants them and only fields were changed by others, just
 // those objects are corrected.
 func MakePlan(in PlanInput) Plan {
 	t := in.Target
 	p := Plan{Key: t.Key}
 	actions := make([]Action, len(t.Result.Objects))
-	moved := false
+	moved, commit := false, ""
 	for i, o := range t.Result.Objects {
 		a := Action{Ref: o.Ref, Index: i}
 		have, ok := in.Observed[o.Ref]
@@ -124,6 +125,10 @@ func MakePlan(in PlanInput) Plan {
 			a.Verb, a.Reason = Correct, "fields of it were changed by another manager"
 		default:
 			a.Verb, a.Reason = None, "in sync"
+			if commit != "" && have.Commit != commit {
+				moved = true
+			}
+			commit = have.Commit
 		}
 		actions[i] = a
 	}

@@ -36,8 +36,11 @@ type unit struct {
 	applied  time.Time // when the target was applied, or first seen in sync
 	wasReady bool
 	failure  *Failure
-	// corrections counts how often fields were taken back from others, and
-	// damped is when that is done again.
+	// stuck says that the last apply succeeded, and that the cluster does not
+	// show what it wrote: an object is being deleted, or others write it too.
+	stuck bool
+	// corrections counts how often fields were taken back from others, or an
+	// apply left the service stuck, and damped is when it is applied again.
 	corrections int
 	damped      time.Time
 
@@ -72,6 +75,7 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 // inspect compares the target with what the cluster shows now.
 func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 	u.inSync, u.outOfSync, u.unready = true, "", nil
+	commit := ""
 	for _, o := range u.target.Result.Objects {
 		have, ok := observed[o.Ref]
 		switch {
@@ -85,8 +89,10 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 			u.inSync, u.outOfSync = false, o.Ref.String()+" differs from the commit"
 		case !cluster.InSync(have, o):
 			u.inSync, u.outOfSync = false, o.Ref.String()+" was changed by another manager"
+		case commit != "" && have.Commit != commit:
+			u.inSync, u.outOfSync = false, o.Ref.String()+" names another commit than the rest of the service"
 		default:
-			u.commit = have.Commit
+			u.commit, commit = have.Commit, have.Commit
 			if have.Health.Status != cluster.Current {
 				u.unready = append(u.unready, Unready{o.Ref, have.Health})
 			}
@@ -99,7 +105,7 @@ func (u *unit) setTarget(t *Target) {
 	u.target = t
 	u.inSync, u.outOfSync, u.unready = false, "", nil
 	u.applied, u.wasReady, u.failure = time.Time{}, false, nil
-	u.corrections, u.damped = 0, time.Time{}
+	u.stuck, u.corrections, u.damped = false, 0, time.Time{}
 	if u.cancel != nil {
 		u.cancel(errPreempted)
 	}

@@ -146,8 +146,11 @@ func (w *world) until(what string, f func(ctx context.Context) string) {
 	defer tick.Stop()
 	missing := "nothing was looked at"
 	for {
-		if missing = f(ctx); missing == "" {
+		switch now := f(ctx); {
+		case now == "":
 			return
+		case ctx.Err() == nil: // else it only says that time is up
+			missing = now
 		}
 		select {
 		case <-tick.C:
