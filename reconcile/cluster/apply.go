@@ -106,7 +106,7 @@ func (c *Cluster) patch(ctx context.Context, op string, o render.Object, commit 
 	if err != nil {
 		return m, answer{}, err
 	}
-	body := o.Stamp(commit)
+	body := plainSecret(o.Ref, o.Stamp(commit))
 	if m.Ref.Namespace != o.Ref.Namespace {
 		if body, err = withoutNamespace(body); err != nil {
 			return m, answer{}, fmt.Errorf("%s %s: %w", op, o.Ref, err)

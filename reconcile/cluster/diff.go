@@ -31,47 +31,27 @@ func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error)
 		return Difference{}, err
 	}
 	f := failure{op: "compare", ref: m.Ref, body: o.JSON, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
-	body := o.JSON
+	body := plainSecret(o.Ref, o.JSON)
 	if m.Ref.Namespace != o.Ref.Namespace {
 		if body, err = withoutNamespace(body); err != nil {
 			return Difference{}, fmt.Errorf("compare %s: %w", o.Ref, err)
 		}
 	}
-	resource := c.dynamic.Resource(m.GVR).Namespace(m.Ref.Namespace)
+	var d Difference
 	var live, merged *unstructured.Unstructured
-	err = c.send(ctx, func(ctx context.Context) (err error) {
-		live, err = resource.Get(ctx, m.Ref.Name, metav1.GetOptions{})
-		return err
-	})
-	if apierrors.IsNotFound(err) {
-		live, err = nil, nil
+	for range 3 {
+		if live, merged, err = c.dryRun(ctx, f, m, body, &d); err != nil {
+			return Difference{}, err
+		}
+		if live == nil || merged == nil || live.GetResourceVersion() == merged.GetResourceVersion() {
+			break
+		}
+		// Someone wrote in between, and that would be taken for our doing.
 	}
-	if err != nil {
-		return Difference{}, classify(f, err)
-	}
-	d := Difference{Exists: live != nil}
+	d.Exists = live != nil
 	if live != nil {
 		seen := observeObject(placeOf(m.Ref), live.DeepCopy())
 		d.Adopts = !seen.Owned && !(seen.copied() && !seen.controlled)
-	}
-	for _, force := range []bool{false, true} {
-		err = c.send(ctx, func(ctx context.Context) (err error) {
-			merged, err = resource.Patch(ctx, m.Ref.Name, types.ApplyPatchType, body, metav1.PatchOptions{
-				FieldManager: Manager, Force: &force, DryRun: []string{metav1.DryRunAll},
-			})
-			return err
-		})
-		if err = classify(f, err); !errors.As(err, &d.Conflict) {
-			break
-		}
-		err = nil
-	}
-	if err != nil {
-		c.learn(err)
-		var namespace *NamespaceError
-		if live != nil || !errors.As(err, &namespace) || namespace.Terminating {
-			return Difference{}, err
-		}
 	}
 	if live == nil {
 		// Nobody wants to read the defaults of something new.
@@ -86,10 +66,50 @@ func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error)
 	return d, nil
 }
 
+// dryRun reads an object, and asks what an apply would make of it; by force, if
+// it must be. live is nil if there is none, and then merged is nil if the
+// namespace is not there either.
+func (c *Cluster) dryRun(ctx context.Context, f failure, m Mapped, body []byte, d *Difference) (live, merged *unstructured.Unstructured, err error) {
+	resource := c.dynamic.Resource(m.GVR).Namespace(m.Ref.Namespace)
+	err = c.send(ctx, func(ctx context.Context) (err error) {
+		live, err = resource.Get(ctx, m.Ref.Name, metav1.GetOptions{})
+		return err
+	})
+	if apierrors.IsNotFound(err) {
+		live, err = nil, nil
+	}
+	if err != nil {
+		return nil, nil, classify(f, err)
+	}
+	d.Conflict = nil
+	for _, force := range []bool{false, true} {
+		err = c.send(ctx, func(ctx context.Context) (err error) {
+			merged, err = resource.Patch(ctx, m.Ref.Name, types.ApplyPatchType, body, metav1.PatchOptions{
+				FieldManager: Manager, Force: &force, DryRun: []string{metav1.DryRunAll},
+			})
+			return err
+		})
+		if err = classify(f, err); !errors.As(err, &d.Conflict) {
+			break
+		}
+	}
+	if err != nil {
+		c.learn(err)
+		var namespace *NamespaceError
+		if live != nil || !errors.As(err, &namespace) || namespace.Terminating {
+			return nil, nil, err
+		}
+		merged = nil
+	}
+	return live, merged, nil
+}
+
 // Compare says what differs between two renderings of an object.
 func Compare(before, after render.Object) ([]FieldChange, error) {
 	var a, b unstructured.Unstructured
-	if err := errors.Join(json.Unmarshal(before.JSON, &a.Object), json.Unmarshal(after.JSON, &b.Object)); err != nil {
+	if err := errors.Join(
+		json.Unmarshal(plainSecret(before.Ref, before.JSON), &a.Object),
+		json.Unmarshal(plainSecret(after.Ref, after.JSON), &b.Object)); err != nil {
 		return nil, fmt.Errorf("compare %s: %w", after.Ref, err)
 	}
 	var d Difference

@@ -30,7 +30,7 @@ func InSync(o Observed, object render.Object) bool {
 	if covered, ok := remembered.get(key); ok {
 		return covered
 	}
-	covered := coversAll(o.Fields.Value(), object.JSON)
+	covered := coversAll(o.Fields.Value(), plainSecret(object.Ref, object.JSON))
 	remembered.put(key, covered)
 	return covered
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
@@ -9,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/fluxcd/pkg/ssa"
+
+	"github.com/pinion-cd/pinion/render"
 )
 
 // annotationLastApplied holds a whole object, with its values, as kubectl's
@@ -19,6 +22,44 @@ func isSecret(u *unstructured.Unstructured) bool {
 	return u != nil && u.GetKind() == "Secret" && u.GroupVersionKind().Group == ""
 }
 
+// plainSecret turns a Secret's stringData into data, as the API server does, but
+// before the request. Owned are the fields as they were sent, and stringData
+// is never there to be owned: changes of the data by others would not be seen,
+// and what leaves the manifest would stay. Any other object stays as it is.
+func plainSecret(ref render.Ref, body []byte) []byte {
+	if ref.Kind != "Secret" || ref.Group != "" || !bytes.Contains(body, []byte(`"stringData"`)) {
+		return body
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var object map[string]any
+	if d.Decode(&object) != nil {
+		return body
+	}
+	given, ok := object["stringData"].(map[string]any)
+	if !ok {
+		return body
+	}
+	data, _ := object["data"].(map[string]any)
+	if data == nil {
+		data = map[string]any{}
+	}
+	for k, v := range given {
+		text, ok := v.(string)
+		if !ok {
+			return body // the API server says what is wrong with it
+		}
+		data[k] = base64.StdEncoding.EncodeToString([]byte(text))
+	}
+	object["data"] = data
+	delete(object, "stringData")
+	plain, err := json.Marshal(object)
+	if err != nil {
+		return body
+	}
+	return plain
+}
+
 // mask hides the values of two versions of a Secret; what differs is shown as
 // "*** (before)" and "*** (after)". Either may be nil.
 func mask(before, after *unstructured.Unstructured) error {
@@ -26,18 +67,9 @@ func mask(before, after *unstructured.Unstructured) error {
 		return nil
 	}
 	for _, u := range []*unstructured.Unstructured{before, after} {
-		if u == nil {
-			continue
+		if u != nil {
+			unstructured.RemoveNestedField(u.Object, "metadata", "annotations", annotationLastApplied)
 		}
-		// What is to be sent is not yet what will be there.
-		given, _, _ := unstructured.NestedMap(u.Object, "stringData")
-		for k, v := range given {
-			if s, ok := v.(string); ok {
-				_ = unstructured.SetNestedField(u.Object, base64.StdEncoding.EncodeToString([]byte(s)), "data", k)
-			}
-		}
-		unstructured.RemoveNestedField(u.Object, "stringData")
-		unstructured.RemoveNestedField(u.Object, "metadata", "annotations", annotationLastApplied)
 	}
 	return ssa.SanitizeUnstructuredData(before, after)
 }

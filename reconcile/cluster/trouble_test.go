@@ -200,7 +200,15 @@ spec:
 		}
 		return ""
 	})
-	as[*cluster.UnknownKindError](t, s.try(globe))
+	s.untilSeen(func() string {
+		err := s.try(globe)
+		var unknown *cluster.UnknownKindError
+		if errors.As(err, &unknown) {
+			return ""
+		}
+		as[*cluster.RetryableError](t, err, "terminating")
+		return err.Error()
+	})
 }
 
 // role gives an account rights in the stand's namespace, and returns a
