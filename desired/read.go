@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // folder is what was read of one folder: environments/, services/, ….
@@ -152,6 +153,9 @@ func (rd reader) folder(kind Kind, dir string, root []fs.DirEntry, before *folde
 		switch {
 		case strings.HasPrefix(e.Name(), "."):
 			continue // an editor's or a tool's
+		case irregular && strings.EqualFold(name, "git~1"), irregular && strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 || r == 0x7f || r == '\\' || r == utf8.RuneError }):
+			fail(at, name, "the name is not one that every system takes", "rename it: "+labelHint)
+			continue
 		case irregular && (read || yaml || ext == ""):
 			fail(at, name, "this is "+describeMode(e.Type())+", not "+whatBelongs(kind), "put "+whatBelongs(kind)+" itself here")
 			continue

@@ -219,6 +219,10 @@ func (s *store) tree(id plumbing.Hash) (tree, error) {
 	}
 	t, err := parseTree(data)
 	if err != nil {
+		if plumbing.ComputeHash(plumbing.TreeObject, data) == id {
+			// It was written so: another clone would have the same.
+			return nil, fmt.Errorf("tree %s: %w; `git fsck` names it too", id, err)
+		}
 		return nil, &missing{id, err}
 	}
 	s.trees.put(id, t, len(t)+1)

@@ -271,11 +271,16 @@ func (e *Engine) read(now time.Time, r reading) {
 	}
 }
 
+// problems returns what is wrong in a commit, for the clusters that we have.
+func (e *Engine) problems(c *Commit) []desired.Problem {
+	return slices.Concat(c.Repository.Problems, c.Repository.CheckClusters(slices.Collect(maps.Keys(e.options.Clusters))))
+}
+
 // took makes a commit the present one.
 func (e *Engine) took(c *Commit) {
 	said := map[string]bool{}
 	if e.commit != nil {
-		for _, p := range e.commit.Repository.Problems {
+		for _, p := range e.problems(e.commit) {
 			said[p.Error()] = true
 		}
 	}
@@ -288,7 +293,7 @@ func (e *Engine) took(c *Commit) {
 	}
 	e.lineage.known.Store(c.Repository)
 	errs := 0
-	for _, p := range c.Repository.Problems {
+	for _, p := range e.problems(c) {
 		if p.Severity == desired.SeverityError {
 			errs++
 		}

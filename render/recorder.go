@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pinion-cd/pinion/desired"
 )
@@ -223,6 +224,9 @@ func tooLarge(name string) *Error {
 }
 
 func linkError(name string) *Error {
+	if odd := func(r rune) bool { return r < 0x20 || r == 0x7f || r == '\\' }; strings.ContainsFunc(name, odd) || !utf8.ValidString(name) {
+		return &Error{File: name, Message: "has a name that not every system takes", Hint: "rename it, without control characters and backslashes"}
+	}
 	return &Error{File: name, Message: "is a symbolic link or a submodule, which Pinion does not follow", Hint: "put the files themselves there"}
 }
 

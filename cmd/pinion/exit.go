@@ -46,7 +46,7 @@ func (g *globals) exit(err error) int {
 		return code
 	}
 	for _, text := range explain("", err) {
-		fmt.Fprintf(g.err, "pinion: %s\n", strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n  "))
+		fmt.Fprintf(g.err, "pinion: %s\n", strings.ReplaceAll(printable(strings.TrimRight(text, "\n")), "\n", "\n  "))
 	}
 	return code
 }

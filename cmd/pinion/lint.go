@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	_ "time/tzdata" // what is a time zone is no matter of the machine
 
 	"github.com/spf13/cobra"
 
@@ -53,6 +54,10 @@ func (g *globals) lint(ctx context.Context) error {
 	}
 	problems := slices.Clone(repo.Problems)
 	problems = append(problems, repo.CheckHolds(time.Now())...)
+	problems = append(problems, repo.CheckTimezones(func(name string) bool {
+		_, err := time.LoadLocation(name)
+		return err == nil
+	})...)
 	if len(config.Clusters) > 0 {
 		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(config.Clusters)))...)
 	}
@@ -79,7 +84,7 @@ func (g *globals) lint(ctx context.Context) error {
 		for _, p := range problems {
 			at := p.Position.String()
 			p.Position = desired.Position{}
-			fmt.Fprintf(g.out, "%s: %s: %s\n", at, p.Severity, p.Error())
+			fmt.Fprintf(g.out, "%s: %s: %s\n", printable(at), p.Severity, printable(p.Error()))
 		}
 	}
 	fmt.Fprintf(g.err, "%s, %s, %s: %s, %s\n", count(len(repo.Environments), "environment"), count(len(repo.Services), "service"),

@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"os"
+	"strconv"
+	"strings"
 )
 
 // palette colours words on a terminal; its zero value leaves them as they are.
@@ -12,6 +14,21 @@ type palette struct{ on bool }
 func paletteFor(w io.Writer) palette {
 	_, tty := terminal(w)
 	return palette{on: tty && os.Getenv("NO_COLOR") == ""}
+}
+
+// printable escapes what a terminal would obey or show in another order; names
+// of files and texts of the API server are not ours.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r == '\n' || r == '\t' || strconv.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
 }
 
 func (p palette) paint(code, s string) string {

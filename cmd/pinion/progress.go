@@ -120,6 +120,7 @@ func (p *progress) report(ev reconcile.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total = ev.Done, ev.Total
+	ev.Message = printable(ev.Message)
 	p.erase()
 	defer p.draw()
 	key := reconcile.Key{Environment: ev.Environment, Service: ev.Service}

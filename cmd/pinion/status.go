@@ -104,7 +104,7 @@ func (g *globals) writeStatus(format string, services []reconcile.ServiceStatus)
 		if !s.Since.IsZero() {
 			age = shortAge(time.Since(s.Since))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.12s\t%s\n", s.Environment, s.Service, dash(s.Version), s.Phase, age, dash(s.Commit), firstLine(s.Message))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.12s\t%s\n", s.Environment, s.Service, dash(s.Version), s.Phase, age, dash(s.Commit), printable(firstLine(s.Message)))
 	}
 	return w.Flush()
 }
