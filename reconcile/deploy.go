@@ -60,7 +60,7 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, cla
 	}
 	var err error
 	if out.Commit, err = e.lineage.origin(ctx, t); err != nil {
-		out.Err = err
+		out.Err = unreadError{err}
 		return out
 	}
 	d := deployment{cl: cl, target: t, commit: out.Commit, observed: observed, out: &out}
@@ -77,6 +77,12 @@ func bringsNamespace(t *Target) bool {
 	}
 	return false
 }
+
+// unreadError says that the repository could not be read. It may be read
+// again: a mirror that is damaged is mended by the next fetch.
+type unreadError struct{ error }
+
+func (e unreadError) Unwrap() error { return e.error }
 
 type refusedError []string
 

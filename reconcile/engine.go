@@ -67,7 +67,11 @@ type Engine struct {
 	readErr    error
 	reread     time.Time // when a commit that could not be read is tried again
 	rereads    int
-	wanted     string // the newest commit that we were told of
+	wanted     string    // the newest commit that we were told of
+	rendered   *progress // of the preparation
+	// suspects are rendered last: they failed, or were not done when a newer
+	// commit came. So one that takes for ever does not keep others from a place.
+	suspects map[Key]bool
 
 	units      map[Key]*unit
 	dependents map[Key]map[Key]bool
@@ -103,6 +107,7 @@ func NewEngine(o Options) *Engine {
 	return &Engine{
 		options:    o,
 		lineage:    newLineage(o.Commits),
+		suspects:   map[Key]bool{},
 		units:      map[Key]*unit{},
 		dependents: map[Key]map[Key]bool{},
 		claims:     map[desired.ClusterName]map[render.Ref][]Key{},
@@ -225,7 +230,11 @@ func (e *Engine) relay(ctx context.Context, c *cluster.Cluster) {
 func (e *Engine) prepare(ctx context.Context) {
 	if e.cancel != nil {
 		e.cancel()
+		for _, k := range e.rendered.open() {
+			e.suspects[k] = true
+		}
 	}
+	e.rendered = newProgress()
 	e.generation++
 	sure := make(map[Key]known, len(e.units))
 	for k, u := range e.units {
@@ -242,6 +251,8 @@ func (e *Engine) prepare(ctx context.Context) {
 		renderer:   e.options.Renderer,
 		selection:  e.options.Selection,
 		parallel:   e.options.Renderings,
+		progress:   e.rendered,
+		suspects:   maps.Clone(e.suspects),
 	}
 	ctx, e.cancel = context.WithCancel(ctx)
 	e.preparing = true
@@ -324,7 +335,9 @@ func (e *Engine) wished(now time.Time, w wish) {
 	}
 	u.generation = e.generation
 	e.dirty[w.key] = true
+	delete(e.suspects, w.key)
 	if w.err != nil {
+		e.suspects[w.key] = true
 		if u.problem != w.err.Error() {
 			u.problem = w.err.Error()
 			e.report(Event{Type: EventProblem, Environment: u.key.Environment, Service: u.key.Service, Commit: e.wanted, Message: u.problem})
@@ -728,6 +741,7 @@ func corrects(p Plan) bool {
 func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 	var unknown *cluster.UnknownKindError
 	after, passing := cluster.Retry(err)
+	passing = passing || errors.As(err, new(unreadError))
 	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown), Passing: passing}
 	if u.failure != nil {
 		f.Attempts = u.failure.Attempts + 1
@@ -739,7 +753,11 @@ func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 	if !passing {
 		first = firstRefusal
 	}
-	f.Retry = now.Add(max(after, delay(u.key, f.Attempts, first)))
+	wait := delay(u.key, f.Attempts, first)
+	if errors.As(err, new(*cluster.NamespaceError)) {
+		wait = min(wait, longestNamespace)
+	}
+	f.Retry = now.Add(max(after, wait))
 	return f
 }
 

@@ -217,6 +217,8 @@ type preparation struct {
 	renderer   Renderer
 	selection  Selection
 	parallel   int
+	progress   *progress
+	suspects   map[Key]bool
 }
 
 // run sends what it finds to out; it ends early when ctx does.
@@ -245,7 +247,7 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 	if !send(reading{commit: c}) {
 		return
 	}
-	r := rendering{commits: p.commits, renderer: p.renderer, selection: p.selection, parallel: p.parallel}
+	r := rendering{commits: p.commits, renderer: p.renderer, selection: p.selection, parallel: p.parallel, progress: p.progress, suspects: p.suspects}
 	r.reuse = func(t *Target, tree desired.Tree) (*Target, error) {
 		old, ok := p.known[t.Key]
 		if !ok {
@@ -267,6 +269,9 @@ type rendering struct {
 	renderer  Renderer
 	selection Selection
 	parallel  int
+	progress  *progress // nil: nobody asks
+	// suspects are rendered when all others have begun.
+	suspects map[Key]bool
 	// reuse returns the target of before that stands for an unrendered one,
 	// or nil.
 	reuse func(*Target, desired.Tree) (*Target, error)
@@ -278,7 +283,11 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	slots := make(chan struct{}, r.parallel)
-	for _, d := range c.Repository.Deployments() {
+	deployments := c.Repository.Deployments()
+	slices.SortStableFunc(deployments, func(a, b desired.Deployment) int {
+		return r.rank(a) - r.rank(b)
+	})
+	for _, d := range deployments {
 		key := Key{d.Environment.Name, d.Service.Name}
 		if !r.selection.Has(key) {
 			continue
@@ -310,15 +319,57 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 		case <-ctx.Done():
 			return
 		}
+		r.progress.begin(key)
 		wait.Go(func() {
 			defer func() { <-slots }()
 			w := wish{key: key, target: t}
 			if t.Result, err = r.renderer.render(ctx, tree, t.Request); err != nil {
 				w = wish{key: key, err: err, retry: !isAuthorError(err)}
 			}
+			r.progress.end(key)
 			found(w)
 		})
 	}
+}
+
+func (r rendering) rank(d desired.Deployment) int {
+	if r.suspects[Key{d.Environment.Name, d.Service.Name}] {
+		return 1
+	}
+	return 0
+}
+
+// progress knows what is being rendered. A nil one forgets.
+type progress struct {
+	mu   sync.Mutex
+	keys map[Key]bool // guarded by mu
+}
+
+func newProgress() *progress { return &progress{keys: map[Key]bool{}} }
+
+func (p *progress) begin(k Key) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keys[k] = true
+}
+
+func (p *progress) end(k Key) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.keys, k)
+}
+
+// open returns what has begun and not ended.
+func (p *progress) open() []Key {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.keys))
 }
 
 // Rendered is a service of a commit with its objects, or the reason why it

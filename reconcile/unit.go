@@ -121,11 +121,13 @@ func (u *unit) status() ServiceStatus {
 
 // The delays between attempts.
 const (
-	firstRetry      = time.Second
-	longestRetry    = 5 * time.Minute
-	firstRefusal    = 15 * time.Second // what the API server has refused is not tried as often
-	firstCorrection = time.Second
-	quietCorrection = 10 * time.Minute // after that long, a manager no longer counts as fighting us
+	firstRetry   = time.Second
+	longestRetry = 5 * time.Minute
+	// A namespace that is being deleted is not watched.
+	longestNamespace = 10 * time.Second
+	firstRefusal     = 15 * time.Second // what the API server has refused is not tried as often
+	firstCorrection  = time.Second
+	quietCorrection  = 10 * time.Minute // after that long, a manager no longer counts as fighting us
 )
 
 // delay returns how long to wait before attempt n+1: first doubled n-1 times,
