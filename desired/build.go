@@ -71,6 +71,7 @@ func (d *decoder) environment(raw *environmentFile) *Environment {
 		Pins:       make(map[ArtifactName]Pin, len(raw.Pins.Entries)),
 		Manifests:  make(map[ServiceName]string, len(raw.Manifests.Entries)),
 	}
+	e.ManifestsAt = make(map[ServiceName]Position, len(raw.Manifests.Entries))
 	for _, x := range raw.Pins.Entries {
 		if len(x.Problems) > 0 {
 			continue
@@ -88,6 +89,7 @@ func (d *decoder) environment(raw *environmentFile) *Environment {
 	for _, x := range raw.Manifests.Entries {
 		if len(x.Problems) == 0 {
 			e.Manifests[ServiceName(x.Key.Text)] = x.Value.Text
+			e.ManifestsAt[ServiceName(x.Key.Text)] = x.Value.Position
 		}
 	}
 	return e

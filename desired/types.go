@@ -67,6 +67,8 @@ type Environment struct {
 	// Manifests says, for a service, from which commit (40 hexadecimal
 	// digits) its manifests are read; absent, from the commit itself.
 	Manifests map[ServiceName]string
+	// ManifestsAt is where the file says so.
+	ManifestsAt map[ServiceName]Position
 }
 
 // Pin is the exact version of one artifact in one environment.

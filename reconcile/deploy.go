@@ -163,15 +163,15 @@ func (d *deployment) waitsForFoundation(a Action) bool {
 		if o.Ref.Kind == "Namespace" && o.Ref.Name == a.Ref.Namespace {
 			return true
 		}
-		if o.Ref.Kind == "CustomResourceDefinition" && defines(o, a.Ref) {
+		if o.Ref.Kind == "CustomResourceDefinition" && Defines(o, a.Ref) {
 			return true
 		}
 	}
 	return false
 }
 
-// defines tells whether a CustomResourceDefinition defines an object's kind.
-func defines(crd render.Object, r render.Ref) bool {
+// Defines tells whether a CustomResourceDefinition defines an object's kind.
+func Defines(crd render.Object, r render.Ref) bool {
 	var def struct {
 		Spec struct {
 			Group string

@@ -750,12 +750,15 @@ func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 		return f
 	}
 	first := firstRetry
-	if !passing {
+	if !passing && !f.UnknownKind {
 		first = firstRefusal
 	}
 	wait := delay(u.key, f.Attempts, first)
 	if errors.As(err, new(*cluster.NamespaceError)) {
 		wait = min(wait, longestNamespace)
+	}
+	if f.UnknownKind {
+		wait = min(wait, longestUnknown)
 	}
 	f.Retry = now.Add(max(after, wait))
 	return f

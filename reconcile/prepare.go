@@ -138,12 +138,12 @@ func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployme
 	if d.Source != "" {
 		t.Source, t.Pinned = d.Source, true
 		ok, err := c.contains(ctx, commits, d.Source)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: manifests of service %s: %w", d.Environment.File, d.Service.Name, err)
-		}
-		if !ok {
+		switch {
+		case errors.Is(err, gitstate.ErrNoCommit) && !errors.Is(err, gitstate.ErrShallow), err == nil && !ok:
 			return nil, nil, mistake{fmt.Errorf("%s: manifests of service %s: commit %.12s is not part of this branch's history; name a commit that is",
-				d.Environment.File, d.Service.Name, d.Source)}
+				d.Environment.ManifestsAt[d.Service.Name], d.Service.Name, d.Source)}
+		case err != nil:
+			return nil, nil, fmt.Errorf("%s: manifests of service %s: %w", d.Environment.ManifestsAt[d.Service.Name], d.Service.Name, err)
 		}
 		source, err := commits.Snapshot(ctx, d.Source)
 		if err != nil {

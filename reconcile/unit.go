@@ -125,6 +125,8 @@ const (
 	longestRetry = 5 * time.Minute
 	// A namespace that is being deleted is not watched.
 	longestNamespace = 10 * time.Second
+	// A kind that is installed is found by one request for all who miss one.
+	longestUnknown   = 5 * time.Second
 	firstRefusal     = 15 * time.Second // what the API server has refused is not tried as often
 	firstCorrection  = time.Second
 	quietCorrection  = 10 * time.Minute // after that long, a manager no longer counts as fighting us

@@ -28,7 +28,10 @@ func compareLive(ctx context.Context, commits reconcile.Commits, clusters map[de
 		}
 		for _, o := range r.Target.Result.Objects {
 			d, err := cl.Diff(ctx, o)
+			var unknown *cluster.UnknownKindError
 			switch {
+			case errors.As(err, &unknown) && brings(all, r.Target.Cluster, o.Ref):
+				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
 			case err != nil:
 				errs = append(errs, fmt.Errorf("%s: %w", r.Key, err))
 			case !d.Exists:
@@ -37,6 +40,9 @@ func compareLive(ctx context.Context, commits reconcile.Commits, clusters map[de
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "adopt", Reason: "is there already, and not ours", Fields: d.Changes})
 			case len(d.Changes) > 0:
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "update", Fields: d.Changes})
+			}
+			if d.Conflict != nil && d.Adopts && !r.Target.Take {
+				changes[len(changes)-1].Reason += "; apply refuses it: " + d.Conflict.Error()
 			}
 		}
 	}
@@ -52,12 +58,26 @@ func compareLive(ctx context.Context, commits reconcile.Commits, clusters map[de
 		for _, d := range p.Delete {
 			changes = append(changes, change{Key: reconcile.Key{Environment: env.Name, Service: d.Object.Service}, Object: d.Ref, Verb: "delete", Reason: d.Reason})
 		}
-		if p.Halt != "" {
+		switch {
+		case p.Halt == "":
+		case len(p.Delete) > 0: // they wait for a person
+			for i := range changes[len(changes)-len(p.Delete):] {
+				changes[len(changes)-1-i].Reason += "; not before it is confirmed: " + p.Halt
+			}
+		default:
 			errs = append(errs, errors.New(p.Halt))
 		}
 	}
 	slices.SortStableFunc(changes, func(a, b change) int { return a.Key.Compare(b.Key) })
 	return changes, errors.Join(errs...)
+}
+
+// brings tells whether one of the renderings defines an object's kind.
+func brings(all []reconcile.Rendered, cluster desired.ClusterName, ref render.Ref) bool {
+	return slices.ContainsFunc(all, func(r reconcile.Rendered) bool {
+		return r.Err == nil && r.Target.Cluster == cluster &&
+			slices.ContainsFunc(r.Target.Result.Objects, func(o render.Object) bool { return reconcile.Defines(o, ref) })
+	})
 }
 
 // compareRenderings compares what two commits render.

@@ -57,7 +57,7 @@ func (c *Cluster) Delete(ctx context.Context, o Observed) error {
 			return nil // what we saw is gone; this is another
 		case seen.Deleting:
 			return nil
-		case !seen.Owned && !(seen.copied() && !seen.controlled):
+		case !seen.Owned && (seen.Applied.IsZero() || seen.controlled):
 			return &NotOursError{o.Ref, "someone else has taken it over"}
 		case seen.Environment != o.Environment || seen.Service != o.Service:
 			return &NotOursError{o.Ref, fmt.Sprintf("it belongs to %s/%s now", seen.Environment, seen.Service)}

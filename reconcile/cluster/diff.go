@@ -51,7 +51,7 @@ func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error)
 	d.Exists = live != nil
 	if live != nil {
 		seen := observeObject(placeOf(m.Ref), live.DeepCopy())
-		d.Adopts = !seen.Owned && !(seen.copied() && !seen.controlled)
+		d.Adopts = !seen.Owned && (seen.Applied.IsZero() || seen.controlled)
 	}
 	if live == nil {
 		// Nobody wants to read the defaults of something new.

@@ -377,7 +377,52 @@ func (c *Cluster) Established(ctx context.Context, objects []render.Object) erro
 		}
 	}
 	c.mapper.forget(false)
+	for _, o := range objects {
+		if err := c.served(ctx, o); err != nil {
+			return err
+		}
+	}
 	return c.resume(ctx)
+}
+
+// served waits until the API server says that it has the kinds that an object
+// defines, which it does a moment after they are established.
+func (c *Cluster) served(ctx context.Context, o render.Object) error {
+	if o.Ref.Kind != "CustomResourceDefinition" {
+		return nil
+	}
+	var d struct {
+		Spec struct {
+			Group    string
+			Names    struct{ Kind string }
+			Versions []struct {
+				Name   string
+				Served bool
+			}
+		}
+	}
+	if err := json.Unmarshal(o.JSON, &d); err != nil {
+		return fmt.Errorf("wait for %s: %w", o.Ref, err)
+	}
+	for _, v := range d.Spec.Versions {
+		for v.Served {
+			_, err := c.resolve(ctx, "wait for", render.Ref{Group: d.Spec.Group, Kind: d.Spec.Names.Kind}, v.Name)
+			var unknown *UnknownKindError
+			if err == nil {
+				break
+			}
+			if !errors.As(err, &unknown) {
+				return err
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+				return fmt.Errorf("wait for %s: %w", o.Ref, ctx.Err())
+			}
+			c.mapper.forget(false)
+		}
+	}
+	return nil
 }
 
 // resume looks again for kinds that were not served when they were to be
