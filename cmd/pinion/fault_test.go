@@ -244,7 +244,7 @@ func TestDaemonOutlastsRequestsThatFail(t *testing.T) {
 				w.shows(map[string]standing{"api": {"1.1.0", api}, "web": {"1.1.0", web}})
 				d.line(mark, "[2/2 done] ready dev/api 1.1.0")
 				w.same(before)
-				d.never(0, "deleted")
+				d.never(0, "] deleted ")
 				if x, _ := w.deployment(t.Context(), "api"); w.revisions(x) != "2" {
 					t.Errorf("api has had %s revisions, want 2", w.revisions(x))
 				}
