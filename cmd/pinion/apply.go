@@ -48,13 +48,9 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 	if err != nil {
 		return err
 	}
-	config, err := g.readConfig()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	r, err := g.open(ctx, head)
+	r, err := g.begin(ctx, head)
 	if err != nil {
 		return err
 	}
@@ -63,16 +59,12 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 	if unknown != nil && (len(args) != 1 || !errors.Is(unknown, errNotFound)) {
 		return unknown
 	}
-	renderer, closePool := config.renderer()
-	defer closePool()
-	clusters, err := g.clusters(ctx, config, r.name, nil)
-	if err != nil {
+	if err := r.connect(ctx, g); err != nil {
 		return err
 	}
-	defer closeClusters(clusters)
 	if unknown != nil {
 		// Its file may have been removed, and its objects are still there.
-		if left, err := leftBehind(ctx, clusters, r.name, selection.Environment); err != nil || !left {
+		if left, err := leftBehind(ctx, r.clusters, r.name, selection.Environment); err != nil || !left {
 			return errors.Join(unknown, err)
 		}
 	}
@@ -80,14 +72,14 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 	stop := p.start()
 	e := reconcile.NewEngine(reconcile.Options{
 		Commits:    r.commits,
-		Renderer:   renderer,
-		Clusters:   clusters,
+		Renderer:   r.renderer,
+		Clusters:   r.clusters,
 		Selection:  selection,
 		Repository: r.name,
 		Report:     p.report,
 		Attempts:   applyAttempts,
-		Jobs:       config.Apply.services(),
-		Renderings: config.Render.processes(),
+		Jobs:       r.config.Apply.services(),
+		Renderings: r.config.Render.processes(),
 		Confirmed:  o.confirm,
 	})
 	status, err := e.Settle(ctx, r.commit.ID)

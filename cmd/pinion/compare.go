@@ -12,16 +12,16 @@ import (
 	"github.com/pinion-cd/pinion/render"
 )
 
-// compareLive compares renderings with what the clusters have.
-func compareLive(ctx context.Context, commits reconcile.Commits, clusters map[desired.ClusterName]*cluster.Cluster, c *reconcile.Commit, s reconcile.Selection, all []reconcile.Rendered) ([]change, error) {
-	var changes []change
+// compareLive compares renderings with what the clusters have. It also says
+// what has left the commit and is kept all the same, and why.
+func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []reconcile.Rendered) (changes []change, kept []string, err error) {
 	var errs []error
 	for _, r := range all {
 		if r.Err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.Key, r.Err))
 			continue
 		}
-		cl := clusters[r.Target.Cluster]
+		cl := in.clusters[r.Target.Cluster]
 		if cl == nil {
 			errs = append(errs, fmt.Errorf("%s: cluster %q is not in the configuration", r.Key, r.Target.Cluster))
 			continue
@@ -46,14 +46,17 @@ func compareLive(ctx context.Context, commits reconcile.Commits, clusters map[de
 			}
 		}
 	}
-	for _, env := range c.Repository.Environments {
-		if !s.HasEnvironment(env.Name) || clusters[env.Cluster] == nil {
+	for _, env := range in.commit.Repository.Environments {
+		if !s.HasEnvironment(env.Name) || in.clusters[env.Cluster] == nil {
 			continue
 		}
-		p, err := reconcile.Leftovers(ctx, commits, clusters[env.Cluster], c.Repository, env, s, all)
+		p, err := reconcile.Leftovers(ctx, in.commits, in.clusters[env.Cluster], in.commit.Repository, env, s, all)
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		for _, k := range p.Keep {
+			kept = append(kept, k.Ref.String()+": "+k.Reason)
 		}
 		for _, d := range p.Delete {
 			changes = append(changes, change{Key: reconcile.Key{Environment: env.Name, Service: d.Object.Service}, Object: d.Ref, Verb: "delete", Reason: d.Reason})
@@ -69,7 +72,7 @@ func compareLive(ctx context.Context, commits reconcile.Commits, clusters map[de
 		}
 	}
 	slices.SortStableFunc(changes, func(a, b change) int { return a.Key.Compare(b.Key) })
-	return changes, errors.Join(errs...)
+	return changes, kept, errors.Join(errs...)
 }
 
 // brings tells whether one of the renderings defines an object's kind.

@@ -44,11 +44,7 @@ func (g *globals) diff(ctx context.Context, args []string, against string) error
 	if err != nil {
 		return err
 	}
-	config, err := g.readConfig()
-	if err != nil {
-		return err
-	}
-	r, err := g.open(ctx, workingTree)
+	r, err := g.begin(ctx, workingTree)
 	if err != nil {
 		return err
 	}
@@ -57,9 +53,7 @@ func (g *globals) diff(ctx context.Context, args []string, against string) error
 	if err != nil {
 		return err
 	}
-	renderer, closePool := config.renderer()
-	defer closePool()
-	all, err := reconcile.Render(ctx, r.commits, renderer, r.commit, selection, config.Render.processes())
+	all, err := r.render(ctx, r.repository, selection)
 	if err != nil {
 		return err
 	}
@@ -73,18 +67,20 @@ func (g *globals) diff(ctx context.Context, args []string, against string) error
 			return err
 		}
 		defer o.close()
-		before, err := reconcile.Render(ctx, o.commits, renderer, o.commit, selection, config.Render.processes())
+		before, err := r.render(ctx, o, selection)
 		if err != nil {
 			return err
 		}
 		changes, failed = compareRenderings(before, all)
 	} else {
-		clusters, err := g.clusters(ctx, config, r.name, nil)
-		if err != nil {
+		if err := r.connect(ctx, g); err != nil {
 			return err
 		}
-		defer closeClusters(clusters)
-		changes, failed = compareLive(ctx, r.commits, clusters, r.commit, selection, all)
+		var kept []string
+		changes, kept, failed = compareLive(ctx, r, selection, all)
+		for _, k := range kept {
+			fmt.Fprintln(g.err, "kept:", k)
+		}
 	}
 	if format == "json" {
 		if changes == nil {

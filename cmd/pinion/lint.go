@@ -37,17 +37,11 @@ func (g *globals) lint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := g.readConfig()
-	if err != nil {
-		return err
-	}
-	r, err := g.open(ctx, workingTree)
+	r, err := g.begin(ctx, workingTree)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	renderer, closePool := config.renderer()
-	defer closePool()
 	repo := r.commit.Repository
 	if len(repo.Environments)+len(repo.Services)+len(repo.Problems) == 0 {
 		return fmt.Errorf("lint: %s has no environments/ and no services/, so it is no deployment repository; name another with --repo, or start with `pinion init`", r.name)
@@ -58,10 +52,10 @@ func (g *globals) lint(ctx context.Context) error {
 		_, err := time.LoadLocation(name)
 		return err == nil
 	})...)
-	if len(config.Clusters) > 0 {
-		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(config.Clusters)))...)
+	if len(r.config.Clusters) > 0 {
+		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(r.config.Clusters)))...)
 	}
-	all, err := reconcile.Render(ctx, r.commits, renderer, r.commit, reconcile.Selection{}, config.Render.processes())
+	all, err := r.render(ctx, r.repository, reconcile.Selection{})
 	if err != nil {
 		return err
 	}

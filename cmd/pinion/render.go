@@ -46,7 +46,7 @@ func (g *globals) render(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	all, _, err := g.rendered(ctx, args)
+	all, err := g.rendered(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -88,25 +88,19 @@ type stamped struct {
 }
 
 // rendered renders what the arguments name, and finds each one's commit.
-func (g *globals) rendered(ctx context.Context, args []string) ([]stamped, *repository, error) {
-	config, err := g.readConfig()
+func (g *globals) rendered(ctx context.Context, args []string) ([]stamped, error) {
+	r, err := g.begin(ctx, workingTree)
 	if err != nil {
-		return nil, nil, err
-	}
-	r, err := g.open(ctx, workingTree)
-	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer r.close()
 	selection, err := r.selection(args)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	renderer, closePool := config.renderer()
-	defer closePool()
-	all, err := reconcile.Render(ctx, r.commits, renderer, r.commit, selection, config.Render.processes())
+	all, err := r.render(ctx, r.repository, selection)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var out []stamped
 	for _, one := range all {
@@ -116,7 +110,7 @@ func (g *globals) rendered(ctx context.Context, args []string) ([]stamped, *repo
 		}
 		out = append(out, s)
 	}
-	return out, r, nil
+	return out, nil
 }
 
 func (g *globals) writeYAML(data []byte) error {

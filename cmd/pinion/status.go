@@ -37,13 +37,9 @@ func (g *globals) status(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	config, err := g.readConfig()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	r, err := g.open(ctx, head)
+	r, err := g.begin(ctx, head)
 	if err != nil {
 		return err
 	}
@@ -52,18 +48,14 @@ func (g *globals) status(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	renderer, closePool := config.renderer()
-	defer closePool()
-	clusters, err := g.clusters(ctx, config, r.name, nil)
+	if err := r.connect(ctx, g); err != nil {
+		return err
+	}
+	all, err := r.render(ctx, r.repository, selection)
 	if err != nil {
 		return err
 	}
-	defer closeClusters(clusters)
-	all, err := reconcile.Render(ctx, r.commits, renderer, r.commit, selection, config.Render.processes())
-	if err != nil {
-		return err
-	}
-	services := reconcile.Look(ctx, clusters, all)
+	services := reconcile.Look(ctx, r.clusters, all)
 	if err := g.writeStatus(format, services); err != nil {
 		return err
 	}
