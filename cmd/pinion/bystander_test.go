@@ -58,7 +58,7 @@ func TestDaemonDelaysNoBystander(t *testing.T) {
 			w.git("checkout", "-q", first, "--", "services/endless/endless.yaml", "services/refused/refused.yaml")
 			stuck := w.bump("stuck", "1.1.0", "1.2.0")
 			w.daemon(t.TempDir())
-			w.shows(map[string]standing{"endless": {"1.0.0", ""}, "refused": {"1.0.0", ""}, "stuck": {"1.2.0", stuck}, "web": {"1.1.0", web}})
+			w.shows(map[string]wanted{"endless": {"1.0.0", ""}, "refused": {"1.0.0", ""}, "stuck": {"1.2.0", stuck}, "web": {"1.1.0", web}})
 			w.same(before)
 		})
 	}

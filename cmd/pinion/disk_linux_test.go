@@ -62,7 +62,7 @@ func TestDaemonOutlastsAFullDisk(t *testing.T) {
 	d.line(mark, "can't be fetched", "no space left", "make room")
 	w.caresFor("api")
 	room()
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
 	w.same(before)
 	d.never(0, "] deleted ")
 }

@@ -74,12 +74,12 @@ func (w *world) bump(service, from, to string) string {
 	return w.replace("environments/dev.yaml", "registry.example/"+service+":"+from, "registry.example/"+service+":"+to)
 }
 
-// standing is what a service of a shop is to be.
-type standing struct{ version, commit string }
+// wanted is what a service of a shop is to be.
+type wanted struct{ version, commit string }
 
 // shows waits until the cluster shows the services of a shop as they are to
 // be, each object with the commit that it comes from, and nothing else.
-func (w *world) shows(want map[string]standing) {
+func (w *world) shows(want map[string]wanted) {
 	w.Helper()
 	for name, s := range want {
 		w.runs(name, "registry.example/"+name+":"+s.version)
@@ -215,7 +215,7 @@ func TestDaemonOutlastsRequestsThatFail(t *testing.T) {
 				w.kubeconfig = p.Kubeconfig
 				d := w.daemon(t.TempDir())
 				d.line(0, "[2/2 done]")
-				w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.0.0", first}})
+				w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.0.0", first}})
 				before, mark := w.identities(), d.mark()
 
 				met := make(chan struct{}, 1)
@@ -241,7 +241,7 @@ func TestDaemonOutlastsRequestsThatFail(t *testing.T) {
 				p.Do(nil)
 				close(heal)
 
-				w.shows(map[string]standing{"api": {"1.1.0", api}, "web": {"1.1.0", web}})
+				w.shows(map[string]wanted{"api": {"1.1.0", api}, "web": {"1.1.0", web}})
 				d.line(mark, "[2/2 done] ready dev/api 1.1.0")
 				w.same(before)
 				d.never(0, "] deleted ")
@@ -271,7 +271,7 @@ func TestDaemonCompletesHalfAnApply(t *testing.T) {
 	d.line(mark, "failed dev/api", "api-side")
 	w.runs("api", "registry.example/api:1.1.0")
 	p.Do(nil)
-	w.shows(map[string]standing{"api": {"1.1.0", second}})
+	w.shows(map[string]wanted{"api": {"1.1.0", second}})
 }
 
 // An object that is being deleted, and that a finalizer holds, is waited for,
@@ -306,7 +306,7 @@ func TestDaemonWaitsForADeletion(t *testing.T) {
 		}
 		return ""
 	})
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.4.0", web}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.4.0", web}})
 }
 
 // hold puts a finalizer on a ConfigMap, and returns its UID.

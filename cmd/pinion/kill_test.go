@@ -82,9 +82,9 @@ func TestDaemonIsKilled(t *testing.T) {
 	names := []string{"api", "db", "web"}
 	w := newWorld(t, shop(names...))
 	remote := w.remote
-	want, minor := map[string]standing{}, map[string]int{}
+	want, minor := map[string]wanted{}, map[string]int{}
 	for _, n := range names {
-		want[n] = standing{"1.0.0", w.git("rev-parse", "HEAD")}
+		want[n] = wanted{"1.0.0", w.git("rev-parse", "HEAD")}
 	}
 	p := devtest.NewProxy(t, w.kubeconfig)
 	w.kubeconfig = p.Kubeconfig
@@ -100,7 +100,7 @@ func TestDaemonIsKilled(t *testing.T) {
 				if random.IntN(2) == 0 {
 					from, to := fmt.Sprintf("1.%d.0", minor[n]), fmt.Sprintf("1.%d.0", minor[n]+1)
 					minor[n]++
-					want[n] = standing{to, w.bump(n, from, to)}
+					want[n] = wanted{to, w.bump(n, from, to)}
 				}
 			}
 		}

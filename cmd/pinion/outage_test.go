@@ -23,11 +23,11 @@ func many(n int) []string {
 }
 
 // all is what the services of a shop are to be after its first commit.
-func (w *world) all(names []string) map[string]standing {
+func (w *world) all(names []string) map[string]wanted {
 	w.Helper()
-	want, first := map[string]standing{}, w.git("rev-parse", "HEAD")
+	want, first := map[string]wanted{}, w.git("rev-parse", "HEAD")
 	for _, n := range names {
-		want[n] = standing{"1.0.0", first}
+		want[n] = wanted{"1.0.0", first}
 	}
 	return want
 }
@@ -78,7 +78,7 @@ func TestDaemonOutlastsAPauseOfTheAPIServer(t *testing.T) {
 	d.line(mark, "commit "+gone[:12])
 	c.Restart(t)
 	delete(want, "s02")
-	want["s00"] = standing{"1.2.0", w.bump("s00", "1.1.0", "1.2.0")}
+	want["s00"] = wanted{"1.2.0", w.bump("s00", "1.1.0", "1.2.0")}
 	w.shows(want)
 	for name := range before {
 		if strings.HasPrefix(name, "s02") {
@@ -90,7 +90,7 @@ func TestDaemonOutlastsAPauseOfTheAPIServer(t *testing.T) {
 	// Stopped, and going on.
 	mark = d.mark()
 	c.Pause()
-	want["s01"] = standing{"1.1.0", w.bump("s01", "1.0.0", "1.1.0")}
+	want["s01"] = wanted{"1.1.0", w.bump("s01", "1.0.0", "1.1.0")}
 	d.line(mark, "commit "+want["s01"].commit[:12])
 	c.Resume()
 	w.shows(want)
@@ -123,7 +123,7 @@ func TestDaemonDeletesNothingUnseen(t *testing.T) {
 		t.Error(err)
 	}
 	p.Do(nil)
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.0.0", first}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.0.0", first}})
 	d.line(0, "[2/2 done]")
 }
 
@@ -146,7 +146,7 @@ func TestDaemonOutlastsANamespace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, shop("api", "web"))
 	first := w.git("rev-parse", "HEAD")
-	want := map[string]standing{"api": {"1.0.0", first}, "web": {"1.0.0", first}}
+	want := map[string]wanted{"api": {"1.0.0", first}, "web": {"1.0.0", first}}
 
 	// Terminating when the first apply comes.
 	namespaces := w.kube.CoreV1().Namespaces()

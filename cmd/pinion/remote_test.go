@@ -64,7 +64,7 @@ func TestDaemonOutlastsItsRemote(t *testing.T) {
 	d.line(mark, "can't be fetched", "the last commit stays")
 	w.caresFor("api")
 	back()
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
 	d.line(mark, "can be fetched again")
 	d.stop()
 
@@ -75,7 +75,7 @@ func TestDaemonOutlastsItsRemote(t *testing.T) {
 	d.line(0, "can't be fetched")
 	w.caresFor("api")
 	back()
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.2.0", third}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.2.0", third}})
 	d.stop()
 
 	// And of one that does not.
@@ -90,7 +90,7 @@ func TestDaemonOutlastsItsRemote(t *testing.T) {
 		t.Errorf("/readyz answers %s before the repository was read", resp.Status)
 	}
 	back()
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.3.0", fourth}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.3.0", fourth}})
 	w.same(before)
 	d.never(0, "] deleted ")
 }
@@ -169,7 +169,7 @@ func TestDaemonOutlastsAWebServer(t *testing.T) {
 	d.line(mark, "can't be fetched", "500")
 	w.caresFor("api")
 	s.do(nil)
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
 
 	// No answer; in the end the connection is cut.
 	mark = d.mark()
@@ -190,7 +190,7 @@ func TestDaemonOutlastsAWebServer(t *testing.T) {
 	w.caresFor("api")
 	s.do(nil)
 	close(heal)
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.2.0", third}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.2.0", third}})
 
 	// Cut in the middle of what is fetched.
 	mark = d.mark()
@@ -208,7 +208,7 @@ func TestDaemonOutlastsAWebServer(t *testing.T) {
 	d.line(mark, "can't be fetched")
 	w.caresFor("api")
 	s.do(nil)
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.3.0", fourth}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.3.0", fourth}})
 	w.same(before)
 	d.never(0, "] deleted ")
 }
@@ -311,7 +311,7 @@ func TestDaemonRefusesAnotherHostKey(t *testing.T) {
 		t.Error("a commit was taken from a host that is not the one we know")
 	}
 	s.use(good)
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
 	w.same(before)
 	d.never(0, "] deleted ")
 }
@@ -346,7 +346,7 @@ func TestDaemonMendsItsMirror(t *testing.T) {
 			d.line(0, "[2/2 done]")
 		}
 	}
-	w.shows(map[string]standing{"api": {"1.0.0", first}, "web": {"1.3.0", second}})
+	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.3.0", second}})
 	w.same(before)
 	d.never(0, "] deleted ")
 }
@@ -365,13 +365,13 @@ func TestDaemonLeavesTheMirrorOfAnother(t *testing.T) {
 		}
 	}
 	pushed := w.bump("api", "1.0.0", "1.1.0")
-	w.shows(map[string]standing{"api": {"1.1.0", pushed}})
+	w.shows(map[string]wanted{"api": {"1.1.0", pushed}})
 	if got := second.metric("pinion_kubernetes_requests_total"); got != 0 {
 		t.Errorf("the second daemon has sent %v requests", got)
 	}
 	// It takes over when the first one is gone.
 	d.kill()
 	pushed = w.bump("api", "1.1.0", "1.2.0")
-	w.shows(map[string]standing{"api": {"1.2.0", pushed}})
+	w.shows(map[string]wanted{"api": {"1.2.0", pushed}})
 	second.line(0, "[1/1 done]")
 }
