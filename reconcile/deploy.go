@@ -23,6 +23,8 @@ type Outcome struct {
 	Adopted  []render.Ref
 	Warnings []string
 	Err      error
+	// Compared: nothing was written, for other services are waited for.
+	Compared bool
 }
 
 // deploy makes the cluster show what the target wants, and returns when all
@@ -33,8 +35,15 @@ type Outcome struct {
 // server refuses. What can't be validated yet, because the namespace or the
 // CustomResourceDefinition that it needs comes with it, is validated as soon
 // as that is there.
-func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, claims map[render.Ref][]Key) (out Outcome) {
+func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, claims map[render.Ref][]Key, compare bool) (out Outcome) {
 	out.Target = t
+	if compare {
+		defer func() {
+			if out.Err != nil || out.Plan.Changes() > 0 {
+				out = Outcome{Target: t, Compared: true}
+			}
+		}()
+	}
 	if err := cl.EnsureNamespace(ctx, t.Namespace); err != nil && !bringsNamespace(t) {
 		out.Err = err
 		return out
@@ -55,7 +64,7 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, cla
 		out.Err = refusedError(out.Plan.Refused)
 		return out
 	}
-	if out.Plan.Changes() == 0 {
+	if out.Plan.Changes() == 0 || compare {
 		return out
 	}
 	var err error

@@ -542,13 +542,10 @@ func (e *Engine) decide(now time.Time, u *unit) {
 	if u.target != nil && e.options.Clusters[u.target.Cluster] == nil {
 		u.failure = &Failure{Message: fmt.Sprintf("cluster %q is not in the configuration; it has %s", u.target.Cluster, e.clusterNames())}
 	}
-	step := Next(u.view(now, e.dependencies(u)))
-	if step.Phase == Ready || step.Phase == Progressing {
-		if u.applied.IsZero() {
-			u.applied = now
-			step = Next(u.view(now, e.dependencies(u)))
-		}
+	if u.applied.IsZero() && u.compared && u.inSync {
+		u.applied = now
 	}
+	step := Next(u.view(now, e.dependencies(u)))
 	if step.Phase == Ready && !u.wasReady {
 		u.wasReady = true
 		u.failure = nil
@@ -624,6 +621,7 @@ func (e *Engine) dependencies(u *unit) []Dependency {
 
 // start gives the queued services of a cluster their jobs.
 func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
+	var later []Key
 	for len(e.queue[name]) > 0 && e.running[name] < e.options.Jobs {
 		k := e.queue[name][0]
 		e.queue[name] = e.queue[name][1:]
@@ -632,19 +630,26 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 			continue
 		}
 		claims := map[render.Ref][]Key{}
+		contested := false
 		for _, o := range u.target.Result.Objects {
 			if c := e.claims[name][o.Ref]; len(c) > 1 {
 				claims[o.Ref] = slices.Clone(c)
+				contested = contested || slices.ContainsFunc(c, func(k Key) bool { return e.units[k] != nil && e.units[k].cancel != nil })
 			}
+		}
+		if contested { // whose the object is can be seen when that job is done
+			later = append(later, k)
+			continue
 		}
 		t, cl := u.target, e.options.Clusters[name]
 		jobCtx, cancel := context.WithCancelCause(ctx)
 		u.cancel = cancel
 		e.running[name]++
 		e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
-		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims) })
+		compare := !u.compared && waitsFor(e.dependencies(u)) != ""
+		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims, compare) })
 	}
-	if len(e.queue[name]) == 0 {
+	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
 		delete(e.queue, name)
 	}
 }
@@ -668,6 +673,11 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	}
 	for _, w := range o.Warnings {
 		e.report(Event{Type: EventWarning, Environment: u.key.Environment, Service: u.key.Service, Message: w})
+	}
+	if o.Compared {
+		u.compared = true
+		e.inspect(u)
+		return
 	}
 	if o.Err != nil {
 		u.failure = e.failure(now, u, o.Err)

@@ -78,6 +78,9 @@ type View struct {
 	Dependencies []Dependency
 	// InSync: the cluster shows every object as the target wants it.
 	InSync bool
+	// Uncompared: a job has to look first; it writes nothing as long as
+	// dependencies are waited for.
+	Uncompared bool
 	// OutOfSync says in words what is missing.
 	OutOfSync string
 	Unready   []Unready
@@ -132,7 +135,7 @@ func next(v View) Step {
 	case !v.InSync && v.Damped.After(v.Now):
 		return Step{Phase: Progressing, Message: v.OutOfSync + ", though it was applied", Again: v.Damped}
 	case !v.InSync:
-		if why := waitsFor(v.Dependencies); why != "" {
+		if why := waitsFor(v.Dependencies); why != "" && !v.Uncompared {
 			return Step{Phase: Blocked, Message: why}
 		}
 		return Step{Phase: Pending, Apply: true, Message: v.OutOfSync}

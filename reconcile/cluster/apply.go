@@ -58,6 +58,10 @@ func (c *Cluster) Apply(ctx context.Context, o render.Object, commit string, opt
 		return applied, nil
 	}
 	applied.Observed = c.explained(r.applied(seen))
+	if known && (before.Environment != seen.Environment || before.Service != seen.Service) {
+		// The watch will show what is known already, so whose it was is told now.
+		c.changes.add(Key{before.Environment, before.Service})
+	}
 	applied.Changed = answer.created || !known || before.UID != seen.UID || !unchanged(&before, seen)
 	return applied, nil
 }
