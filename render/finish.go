@@ -80,6 +80,7 @@ func (f *finisher) object(s source) (Object, error) {
 	for _, key := range []string{"creationTimestamp", "managedFields", "resourceVersion", "uid", "generation", "selfLink"} {
 		delete(meta, key) // only the cluster writes these
 	}
+	f.aggregated(s.place, ref, m)
 	if err := f.mark(s.place, ref, meta); err != nil {
 		return Object{}, err
 	}
@@ -109,6 +110,19 @@ func (f *finisher) object(s source) (Object, error) {
 		f.warnf("%s: %s is larger than %d MiB, and a cluster takes no object of more than about 1.5 MiB", s.place, ref, maxObject>>20)
 	}
 	return object, nil
+}
+
+// aggregated leaves the rules of an aggregated ClusterRole to the controller
+// that writes them. Most authors write an empty list there; applying that
+// would take the role's permissions away each time, until they are back.
+func (f *finisher) aggregated(at place, ref Ref, m map[string]any) {
+	if ref.Group != "rbac.authorization.k8s.io" || ref.Kind != "ClusterRole" || m["aggregationRule"] == nil {
+		return
+	}
+	if rules, ok := m["rules"].([]any); ok && len(rules) > 0 {
+		f.warnf("%s: %s: rules are dropped, for with aggregationRule a controller writes them", at, ref)
+	}
+	delete(m, "rules")
 }
 
 // identify reads what every object must have.

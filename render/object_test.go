@@ -45,6 +45,33 @@ func TestStamp(t *testing.T) {
 	}
 }
 
+// The rules of an aggregated ClusterRole are a controller's, an empty list too.
+func TestAggregatedClusterRole(t *testing.T) {
+	for _, test := range []struct {
+		name, fields  string
+		rules, warned bool
+	}{
+		{"empty", "aggregationRule: {clusterRoleSelectors: [{matchLabels: {to: all}}]}\nrules: []\n", false, false},
+		{"own", "aggregationRule: {clusterRoleSelectors: [{matchLabels: {to: all}}]}\nrules: [{apiGroups: [x], resources: [y], verbs: [get]}]\n", false, true},
+		{"none", "aggregationRule: {clusterRoleSelectors: [{matchLabels: {to: all}}]}\n", false, false},
+		{"not aggregated", "rules: []\n", true, false},
+		{"null", "aggregationRule: null\nrules: []\n", true, false},
+	} {
+		tree := files(map[string]string{"services/web/a.yaml": "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: a}\n" + test.fields})
+		result, err := render.Build(t.Context(), tree, request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Contains(result.Objects[0].JSON, []byte(`"rules"`)); got != test.rules {
+			t.Errorf("%s: rules: %v", test.name, got)
+		}
+		warned := strings.Contains(strings.Join(result.Warnings, "\n"), "rules are dropped")
+		if warned != test.warned {
+			t.Errorf("%s: %q", test.name, result.Warnings)
+		}
+	}
+}
+
 // A version, a label or the order of the files does not hide behind a digest.
 func TestDigest(t *testing.T) {
 	object := func(text string) map[string]string { return map[string]string{"services/web/a.yaml": text} }
