@@ -114,6 +114,16 @@ func (e *missing) Error() string {
 	return fmt.Sprintf("object %s can't be read: %v", e.id, e.err)
 }
 
+// malformed is what reading a folder gives that was written wrong.
+type malformed struct {
+	id  plumbing.Hash
+	err error
+}
+
+func (e *malformed) Error() string {
+	return fmt.Sprintf("tree %s: %v; `git fsck` names it too", e.id, e.err)
+}
+
 // spelled adds to an error of writing what to do about it.
 func spelled(dir string, err error) error {
 	switch {

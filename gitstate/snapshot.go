@@ -202,7 +202,8 @@ func (s *Snapshot) stat(name string, e entry) (fs.FileInfo, error) {
 
 // Changed lists the files (and links, and submodules) that are in only one of
 // two snapshots, or differ in content or mode, sorted. It reads only the
-// folders that differ.
+// folders that differ. A folder that git's own tools would refuse as malformed
+// counts as a file that differs.
 func (s *Snapshot) Changed(other *Snapshot) ([]string, error) {
 	var names []string
 	if err := diff(s.store, other.store, s.root, other.root, ".", &names); err != nil {
@@ -222,6 +223,12 @@ func diff(sa, sb *store, a, b plumbing.Hash, dir string, names *[]string) error 
 			return nil, nil
 		}
 		t, err := s.tree(id)
+		if errors.As(err, new(*malformed)) {
+			// Nothing was ever read from it; one in the history must not stand
+			// in the way of the commits after it.
+			*names = append(*names, dir)
+			return nil, nil
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", dir, s.harmed(err))
 		}

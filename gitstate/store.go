@@ -221,7 +221,7 @@ func (s *store) tree(id plumbing.Hash) (tree, error) {
 	if err != nil {
 		if plumbing.ComputeHash(plumbing.TreeObject, data) == id {
 			// It was written so: another clone would have the same.
-			return nil, fmt.Errorf("tree %s: %w; `git fsck` names it too", id, err)
+			return nil, &malformed{id, err}
 		}
 		return nil, &missing{id, err}
 	}

@@ -259,6 +259,8 @@ func jsonnetError(main string, err error) error {
 		hint = "a function in main.jsonnet takes one argument, pinion"
 	case strings.HasPrefix(text, "Undefined external variable"):
 		hint = "the only external variable is pinion; values of your own go under parameters: in the environment's file"
+	case text == "Unexpected type null, expected function":
+		hint = "if it comes from std.native: that is null for a name that Pinion does not have"
 	case strings.HasPrefix(text, "max stack frames exceeded"):
 		hint = "look for a recursion that never ends"
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -74,37 +75,39 @@ func mask(before, after *unstructured.Unstructured) error {
 	return ssa.SanitizeUnstructuredData(before, after)
 }
 
-// secretValues returns the values that a Secret's JSON holds, encoded and
-// decoded, the longest first.
+// secretValues returns the values that a Secret's JSON holds, at any depth and
+// of any type, for an author may have put them wrong; encoded and decoded, the
+// longest first.
 func secretValues(body []byte) []string {
-	var s struct {
-		Data       map[string]any
-		StringData map[string]any
-	}
-	if json.Unmarshal(body, &s) != nil {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var object map[string]any
+	if d.Decode(&object) != nil {
 		return nil
 	}
 	var values []string
-	add := func(v any) {
-		text, ok := v.(string)
-		if !ok {
-			raw, err := json.Marshal(v)
-			if err != nil {
-				return
+	var add func(v any)
+	add = func(v any) {
+		switch v := v.(type) {
+		case nil, bool:
+		case map[string]any:
+			for _, inner := range v {
+				add(inner)
 			}
-			text = string(raw)
+		case []any:
+			for _, inner := range v {
+				add(inner)
+			}
+		default: // a string or a number
+			text := fmt.Sprint(v)
+			values = append(values, text)
+			if plain, err := base64.StdEncoding.DecodeString(text); err == nil {
+				values = append(values, string(plain))
+			}
 		}
-		values = append(values, text)
-		if plain, err := base64.StdEncoding.DecodeString(text); err == nil {
-			values = append(values, string(plain))
-		}
 	}
-	for _, v := range s.Data {
-		add(v)
-	}
-	for _, v := range s.StringData {
-		add(v)
-	}
+	add(object["data"])
+	add(object["stringData"])
 	values = slices.DeleteFunc(values, func(v string) bool { return v == "" })
 	slices.SortFunc(values, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	return values
