@@ -190,12 +190,19 @@ func Defines(crd render.Object, r render.Ref) bool {
 	return json.Unmarshal(crd.JSON, &def) == nil && def.Spec.Group == r.Group && def.Spec.Names.Kind == r.Kind
 }
 
-// each carries out f for all actions side by side, and joins the errors.
+// each carries out f for all actions side by side, and joins the errors. It
+// leaves half of the requests that may be in flight to other services, for an
+// API server that does not answer one may answer another.
 func (d *deployment) each(ctx context.Context, actions []Action, f func(context.Context, Action) error) error {
 	errs := make([]error, len(actions))
 	var wait sync.WaitGroup
+	places := make(chan struct{}, max(1, d.cl.Concurrency()/2))
 	for i, a := range actions {
-		wait.Go(func() { errs[i] = f(ctx, a) })
+		places <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-places }()
+			errs[i] = f(ctx, a)
+		})
 	}
 	wait.Wait()
 	return errors.Join(errs...)

@@ -5,10 +5,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/pinion-cd/pinion/internal/devtest"
 )
 
 // forever is a Jsonnet expression that takes hours, in little memory.
@@ -62,4 +68,49 @@ func TestDaemonDelaysNoBystander(t *testing.T) {
 			w.same(before)
 		})
 	}
+}
+
+// A service with more objects than there may be requests in flight leaves some
+// of them to others when none of its own is answered.
+func TestDaemonSparesRequestsForOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, shop("heap", "web"))
+	p := devtest.NewProxy(t, w.kubeconfig)
+	w.kubeconfig = p.Kubeconfig
+	d := w.daemon(t.TempDir())
+	d.line(0, "[2/2 done]")
+	mark := d.mark()
+	heal, met := make(chan struct{}), make(chan struct{}, 1)
+	var late atomic.Int32 // requests that the daemon has given up
+	p.Do(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch || !strings.HasPrefix(path.Base(r.URL.Path), "heap-") {
+			return false
+		}
+		io.Copy(io.Discard, r.Body) // or it is not seen that the client goes away
+		select {
+		case met <- struct{}{}:
+		default:
+		}
+		select {
+		case <-heal:
+		case <-r.Context().Done():
+			late.Add(1)
+		}
+		return devtest.Reset(rw, r)
+	})
+	var heap strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&heap, "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: heap-%d}\n", i)
+	}
+	w.push("a heap of objects", "-- services/heap/heap.yaml --\n"+heap.String())
+	<-met
+	w.bump("web", "1.0.0", "1.1.0")
+	d.line(mark, "ready dev/web 1.1.0")
+	if n := late.Load(); n > 0 {
+		t.Errorf("web waited for %d requests of another service", n)
+	}
+	p.Do(nil)
+	close(heal)
+	d.line(mark, "ready dev/heap")
+	d.line(mark, "deleted", "Deployment.apps "+w.namespace+"/heap:")
 }

@@ -137,6 +137,9 @@ func (c *Cluster) Close() {
 // Name returns the name that the configuration gave to the cluster.
 func (c *Cluster) Name() string { return c.config.Name }
 
+// Concurrency returns how many requests may be in flight, watches not counted.
+func (c *Cluster) Concurrency() int { return c.config.Concurrency }
+
 // Reach asks the API server for its version, and fails as that does.
 func (c *Cluster) Reach(ctx context.Context) error {
 	_, err := c.ServerVersion(ctx)
