@@ -44,6 +44,7 @@ func (p Problem) Error() string {
 
 // String returns "file:line:column", or "file" if the line is not known.
 func (p Position) String() string {
+	p.File = strings.ReplaceAll(p.File, "\n", `\n`) // what is said of it stays one line
 	switch {
 	case p.Line == 0:
 		return p.File
