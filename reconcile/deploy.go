@@ -35,7 +35,7 @@ type Outcome struct {
 // server refuses. What can't be validated yet, because the namespace or the
 // CustomResourceDefinition that it needs comes with it, is validated as soon
 // as that is there.
-func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, claims map[render.Ref][]Key, compare bool) (out Outcome) {
+func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, claims map[render.Ref][]Key, over map[render.Ref]string, compare bool) (out Outcome) {
 	out.Target = t
 	if compare {
 		defer func() {
@@ -58,7 +58,7 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, cla
 		return out
 	}
 	observed := cl.Lookup(t.Result.Objects)
-	out.Plan = MakePlan(PlanInput{Target: t, Observed: observed, Claims: claims})
+	out.Plan = MakePlan(PlanInput{Target: t, Observed: observed, Claims: claims, Over: over})
 	out.Warnings = append(out.Warnings, out.Plan.Warnings...)
 	if len(out.Plan.Refused) > 0 {
 		out.Err = refusedError(out.Plan.Refused)

@@ -647,7 +647,8 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 		e.running[name]++
 		e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
 		compare := !u.compared && waitsFor(e.dependencies(u)) != ""
-		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims, compare) })
+		over := maps.Clone(u.over)
+		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims, over, compare) })
 	}
 	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
 		delete(e.queue, name)
@@ -692,19 +693,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	if defined(o) {
 		e.retryUnknown(t.Cluster)
 	}
-	u.applied = now
-	u.commit = o.Commit
-	u.stuck = !u.inSync
-	if u.stuck || corrects(o.Plan) {
-		if now.Sub(u.damped) > quietCorrection {
-			u.corrections = 0
-		}
-		u.corrections++
-		u.damped = now.Add(delay(u.key, u.corrections, firstCorrection))
-	}
-	if !corrects(o.Plan) {
-		u.wasReady = false
-	}
+	u.wrote(now, o.Plan, o.Commit)
 	msg := fmt.Sprintf("%d created, %d changed, %d unchanged", o.Created, o.Changed, len(t.Result.Objects)-o.Created-o.Changed)
 	for _, r := range o.Adopted {
 		msg += "; took over " + r.String() + ", which was there before"

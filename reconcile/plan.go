@@ -48,6 +48,9 @@ type PlanInput struct {
 	Observed map[render.Ref]cluster.Observed
 	// Claims are the other services that render an object of the target.
 	Claims map[render.Ref][]Key
+	// Over are the Jobs that have run and removed themselves, with the digests
+	// that they were applied with.
+	Over map[render.Ref]string
 }
 
 // Empty tells whether the plan changes nothing and refuses nothing.
@@ -106,6 +109,8 @@ func MakePlan(in PlanInput) Plan {
 			p.Refused = append(p.Refused, why)
 		}
 		switch {
+		case isOver(in.Over, o, have, ok):
+			a.Verb, a.Reason = None, "has run, and removed itself"
 		case !ok:
 			a.Verb, a.Reason = Create, "not in the cluster under our labels"
 			moved = true
@@ -134,7 +139,9 @@ func MakePlan(in PlanInput) Plan {
 	}
 	if moved {
 		for i := range actions {
-			if actions[i].Verb == None {
+			o := t.Result.Objects[actions[i].Index]
+			have, ok := in.Observed[o.Ref]
+			if actions[i].Verb == None && !isOver(in.Over, o, have, ok) {
 				actions[i].Verb = Update
 				actions[i].Reason = "unchanged but for the commit that it comes from"
 			}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"encoding/json"
 	"hash/fnv"
 	"time"
 
@@ -36,11 +37,15 @@ type unit struct {
 	applied  time.Time // when the target was applied, or first seen in sync
 	wasReady bool
 	failure  *Failure
+	// over holds the Jobs that remove themselves and were seen complete, with
+	// their digests: that they are not there is as the commit wants it.
+	over map[render.Ref]string
 	// stuck says that the last apply succeeded, and that the cluster does not
 	// show what it wrote: an object is being deleted, or others write it too.
 	stuck bool
-	// corrections counts how often fields were taken back from others, or an
-	// apply left the service stuck, and damped is when it is applied again.
+	// corrections counts how often what was applied before had to be applied
+	// once more, or an apply left the service stuck, and damped is when it is
+	// applied again.
 	corrections int
 	damped      time.Time
 
@@ -79,6 +84,7 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 	for _, o := range u.target.Result.Objects {
 		have, ok := observed[o.Ref]
 		switch {
+		case isOver(u.over, o, have, ok):
 		case !ok:
 			u.inSync, u.outOfSync = false, o.Ref.String()+" is not there"
 		case have.Deleting:
@@ -93,10 +99,56 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 			u.inSync, u.outOfSync = false, o.Ref.String()+" names another commit than the rest of the service"
 		default:
 			u.commit, commit = have.Commit, have.Commit
+			if have.Health.Status == cluster.Current && removesItself(o) {
+				if u.over == nil {
+					u.over = map[render.Ref]string{}
+				}
+				u.over[o.Ref] = o.Digest
+			}
 			if have.Health.Status != cluster.Current {
 				u.unready = append(u.unready, Unready{o.Ref, have.Health})
 			}
 		}
+	}
+}
+
+// removesItself tells whether an object is a Job that goes when it is done.
+func removesItself(o render.Object) bool {
+	if o.Ref.Group != "batch" || o.Ref.Kind != "Job" {
+		return false
+	}
+	var job struct {
+		Spec struct {
+			TTL *int64 `json:"ttlSecondsAfterFinished"`
+		} `json:"spec"`
+	}
+	return json.Unmarshal(o.JSON, &job) == nil && job.Spec.TTL != nil
+}
+
+// isOver tells whether an object is a Job that has run and removed, or is
+// removing, itself.
+func isOver(over map[render.Ref]string, o render.Object, have cluster.Observed, there bool) bool {
+	digest, ok := over[o.Ref]
+	return ok && digest == o.Digest && (!there || have.Deleting)
+}
+
+// wrote notes an apply that has written something. One that repeats what was
+// applied or seen in sync before, because others change fields or delete
+// objects, makes the next one wait.
+func (u *unit) wrote(now time.Time, p Plan, commit string) {
+	again := !u.applied.IsZero()
+	u.applied = now
+	u.commit = commit
+	u.stuck = !u.inSync
+	if u.stuck || again || corrects(p) {
+		if now.Sub(u.damped) > quietCorrection {
+			u.corrections = 0
+		}
+		u.corrections++
+		u.damped = now.Add(delay(u.key, u.corrections, firstCorrection))
+	}
+	if !corrects(p) {
+		u.wasReady = false
 	}
 }
 
