@@ -414,7 +414,6 @@ func TestBranchRewritten(t *testing.T) {
 	ledger := u.commit("ledger/dev", "start", map[string]string{"s": "1"})
 	o := gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "m")}
 	m := open(t, o)
-	old := snapshot(t, m, tip)
 	git(t, u.dir, "update-ref", "refs/heads/main", base)
 	forced := u.commit("main", "Instead", map[string]string{"a": "3"})
 	_, err := m.Fetch(t.Context())
@@ -445,7 +444,7 @@ func TestBranchRewritten(t *testing.T) {
 
 	o.AllowRewrite = true
 	m = open(t, o)
-	old = snapshot(t, m, tip)
+	old := snapshot(t, m, tip)
 	if got := fetch(t, m); got != (gitstate.Tip{Commit: forced, Previous: next, Rewritten: true}) {
 		t.Errorf("fetch = %+v", got)
 	}

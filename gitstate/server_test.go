@@ -197,7 +197,7 @@ func (s *sshServer) serve(conn net.Conn, config *ssh.ServerConfig) {
 			if cut {
 				cmd.Stdout = &onlyAdvertisement{channel, &reply}
 			}
-			err = cmd.Run()
+			cmd.Run() // its exit status is what the client is told
 			if cut {
 				return
 			}

@@ -88,8 +88,6 @@ type input struct {
 	want [][]string
 	// sound: nothing may be said of it.
 	sound bool
-	// whole: no part of the commit can be read.
-	whole bool
 }
 
 func header(kind string) string { return "apiVersion: pinion.dev/v1\nkind: " + kind + "\n" }

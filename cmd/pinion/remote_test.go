@@ -172,7 +172,6 @@ func TestDaemonOutlastsAWebServer(t *testing.T) {
 	w.shows(map[string]wanted{"api": {"1.0.0", first}, "web": {"1.1.0", second}})
 
 	// No answer; in the end the connection is cut.
-	mark = d.mark()
 	heal, met := make(chan struct{}), make(chan struct{}, 1)
 	s.do(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 		select {

@@ -70,6 +70,6 @@ func TestRunFollowsARewriteOnlyIfAllowed(t *testing.T) {
 	w.runs("web", "registry.example/web:1.1.0")
 	d.never(0, "web 2.0.0")
 	d.stop()
-	d = w.daemon(data, "--allow-rewrite")
+	w.daemon(data, "--allow-rewrite")
 	w.runs("web", "registry.example/web:2.0.0")
 }

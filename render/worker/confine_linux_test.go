@@ -93,7 +93,7 @@ var attempts = []struct {
 			}
 		}()
 		var m map[string]int
-		m["a"] = 1
+		m["a"] = 1 //lint:ignore SA5000 the panic is what is tried
 		return nil
 	}},
 }
