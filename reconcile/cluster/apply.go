@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unique"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -49,9 +48,7 @@ func (c *Cluster) Apply(ctx context.Context, o render.Object, commit string, opt
 		seen.Health, seen.pending = Health{Status: InProgress, Message: "applied, not yet observed"}, true
 	}
 	// Nobody came between: the API server's answer is what full coverage is.
-	if seen.Digest == o.Digest && seen.Fields != (unique.Handle[string]{}) {
-		remembered.put(coverage{seen.Fields, unique.Make(o.Digest)}, true)
-	}
+	seen.remember()
 	applied := Applied{Observed: *seen, Created: answer.created, Changed: true, Warnings: answer.warnings}
 	r := c.viewOrBegin(ctx, m, seen)
 	if r == nil {
@@ -111,11 +108,6 @@ func (c *Cluster) patch(ctx context.Context, op string, o render.Object, commit 
 		return m, answer{}, err
 	}
 	body := plainSecret(o.Ref, o.Stamp(commit))
-	if m.Ref.Namespace != o.Ref.Namespace {
-		if body, err = withoutNamespace(body); err != nil {
-			return m, answer{}, fmt.Errorf("%s %s: %w", op, o.Ref, err)
-		}
-	}
 	f := failure{op: op, ref: m.Ref, body: body, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
 	ctx, done, err := c.slot(ctx)
 	if err != nil {
@@ -216,23 +208,4 @@ func rawOf(r rest.Result) ([]byte, error) {
 		return nil, err
 	}
 	return r.Raw()
-}
-
-// withoutNamespace cuts the namespace from an object of a kind that has none.
-func withoutNamespace(body []byte) ([]byte, error) {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(body, &object); err != nil {
-		return nil, err
-	}
-	var meta map[string]json.RawMessage
-	if err := json.Unmarshal(object["metadata"], &meta); err != nil {
-		return nil, err
-	}
-	delete(meta, "namespace")
-	data, err := json.Marshal(meta)
-	if err != nil {
-		return nil, err
-	}
-	object["metadata"] = data
-	return json.Marshal(object)
 }

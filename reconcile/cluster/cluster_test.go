@@ -272,8 +272,13 @@ spec:
         env: [{name: A, value: "1"}, {name: B, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
         ports: [{containerPort: 80}, {containerPort: 53, protocol: UDP}]
         resources: {limits: {cpu: "1", memory: 64Mi}}
+        envFrom: []
+        volumeDevices: []
         volumeMounts: [{name: tmp, mountPath: /tmp}]
       volumes: [{name: tmp, emptyDir: {}}]
+      imagePullSecrets: []
+      tolerations: []
+      securityContext: {}
 ---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -408,6 +413,9 @@ func TestDrift(t *testing.T) {
 		{"an own label", "ConfigMap", func() { s.edit(cm, "settings", `{"metadata":{"labels":{"team":"a"}},"data":{"c":"3"}}`) }, false},
 		{"replicas", "Deployment.apps", func() { s.edit(deployments, "web", `{"spec":{"replicas":1}}`) }, true},
 		{"a value", "ConfigMap", func() { s.edit(cm, "settings", `{"data":{"a":"9"}}`) }, true},
+		{"a list that we left empty", "Deployment.apps", func() {
+			s.edit(deployments, "web", `{"spec":{"template":{"spec":{"tolerations":[{"key":"x","operator":"Exists"}]}}}}`)
+		}, true},
 		{"a label of ours", "Service", func() {
 			s.edit(s.admins("", "v1", "services"), "web", `{"metadata":{"labels":{"pinion.dev/service":"api"}}}`)
 		}, true},
@@ -564,8 +572,16 @@ spec: {selector: {app: web}, ports: [{port: 80}]}`)
 			entries[i].Time = &old
 		}
 		u.SetManagedFields(entries)
-		if _, err := cm.Create(s.ctx, u, metav1.CreateOptions{}); err != nil {
+		made, err := cm.Create(s.ctx, u, metav1.CreateOptions{})
+		if err != nil {
 			t.Fatal(err)
+		}
+		if name == "plain" {
+			continue
+		}
+		made.SetManagedFields(entries)
+		if made, err = cm.Update(s.ctx, made, metav1.UpdateOptions{}); err != nil || !slices.ContainsFunc(made.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == "pinion" }) {
+			t.Fatalf("managedFields were not restored: %v", err)
 		}
 	}
 	kinds := []cluster.Kind{{Kind: "ConfigMap"}, {Kind: "Endpoints"}, {Group: "discovery.k8s.io", Kind: "EndpointSlice"}}

@@ -32,11 +32,6 @@ func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error)
 	}
 	f := failure{op: "compare", ref: m.Ref, body: o.JSON, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
 	body := plainSecret(o.Ref, o.JSON)
-	if m.Ref.Namespace != o.Ref.Namespace {
-		if body, err = withoutNamespace(body); err != nil {
-			return Difference{}, fmt.Errorf("compare %s: %w", o.Ref, err)
-		}
-	}
 	var d Difference
 	var live, merged *unstructured.Unstructured
 	for range 3 {

@@ -25,11 +25,20 @@
 //
 // # What is in sync
 //
+// What a Secret gives as stringData is sent as data, for fields are owned as
+// they were sent.
+//
 // InSync compares the digest that we left on the object, and whether the
 // managed fields that the API server records for us still cover every field
 // that we set. When someone else changes such a field, the API server moves the
 // ownership, so drift is found from what a watch delivers, without a request,
 // and also after a restart. N objects in sync cost no request at all.
+//
+// # How it does
+//
+// Health is kstatus', computed from each event. While a workload is not Current
+// the pods of its namespace are watched too, and Health.Reason says what its
+// newest pods suffer from; that ends when nothing there is waited for.
 //
 // # How it writes
 //

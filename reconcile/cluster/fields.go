@@ -45,6 +45,14 @@ type coverage struct {
 // values. The API server's own answer to an apply is one of them too.
 var remembered memory
 
+// remember takes note that the fields are all that an apply of the object's
+// digest sets: nobody came between the apply and this version of the object.
+func (o *Observed) remember() {
+	if o.Digest != "" && o.Fields != (unique.Handle[string]{}) {
+		remembered.put(coverage{o.Fields, unique.Make(o.Digest)}, true)
+	}
+}
+
 const mostRemembered = 1 << 16
 
 type memory struct {
@@ -103,7 +111,12 @@ func covers(node map[string]any, value any) bool {
 				continue // "leave it out"
 			}
 			child, ok := node["f:"+name].(map[string]any)
-			if !ok || !covers(child, v) {
+			// An empty list is recorded only if it is atomic, and who
+			// can't tell must not ask for it.
+			if list, isList := v.([]any); !ok && isList && len(list) == 0 {
+				continue
+			}
+			if _, theirs := child[taken]; !ok || theirs || !covers(child, v) {
 				return false
 			}
 		}
@@ -173,7 +186,14 @@ func itemNode(node map[string]any, index int, item any) (map[string]any, bool) {
 // existence only, when all that we had set in it was taken by others. The
 // live object and the others' sets tell which, and the latter is written as
 // {".":{}}.
+//
+// That an empty list is not recorded is ambiguous too: that of a map or a set
+// never is, and one that is owned as a whole is not once another has taken it.
+// What others own as a whole and we don't is therefore written as {"!":{}}.
 func canonicalFields(ours map[string]any, others []map[string]any, live map[string]any) unique.Handle[string] {
+	for _, o := range others {
+		markTaken(ours, o)
+	}
 	if live != nil {
 		settle(ours, others, live)
 	}
@@ -214,14 +234,36 @@ func settle(ours map[string]any, others []map[string]any, live any) {
 			settle(node, below, value)
 			continue
 		}
-		taken := len(value) == 0
+		emptied := len(value) == 0
 		for _, n := range below {
 			for k := range n {
-				taken = taken || k != "."
+				emptied = emptied || k != "."
 			}
 		}
-		if taken {
+		if emptied {
 			ours[key] = map[string]any{".": map[string]any{}}
+		}
+	}
+}
+
+// taken marks what others own as a whole and we don't.
+const taken = "!"
+
+func markTaken(ours, other map[string]any) {
+	if len(ours) == 0 {
+		return // all below is ours
+	}
+	for key, child := range other {
+		theirs, ok := child.(map[string]any)
+		if !ok || !strings.HasPrefix(key, "f:") && !strings.HasPrefix(key, "k:") {
+			continue
+		}
+		mine, known := ours[key].(map[string]any)
+		switch {
+		case known:
+			markTaken(mine, theirs)
+		case len(theirs) == 0 && strings.HasPrefix(key, "f:"):
+			ours[key] = map[string]any{taken: map[string]any{}}
 		}
 	}
 }

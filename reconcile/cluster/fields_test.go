@@ -34,6 +34,9 @@ func TestCovers(t *testing.T) {
 		{"another value", `{"f:l":{"v:\"a\"":{}}}`, `{"l":["b"]}`, false},
 		{"an item by place", `{"f:l":{"i:0":{}}}`, `{"l":["a"]}`, true},
 		{"a place that is not there", `{"f:l":{"i:0":{}}}`, `{"l":["a","b"]}`, false},
+		{"an empty list has no items to own", `{"f:b":{}}`, `{"a":[],"b":1}`, true},
+		{"so in an item", `{"f:l":{"k:{\"name\":\"a\"}":{".":{},"f:name":{}}}}`, `{"l":[{"name":"a","env":[]}]}`, true},
+		{"an empty list that another has taken", `{"f:a":{"!":{}},"f:b":{}}`, `{"a":[],"b":1}`, false},
 		{"no JSON", `{"f:a"`, `{"a":1}`, false},
 	} {
 		if got := coversAll(test.fields, []byte(test.object)); got != test.want {
@@ -88,6 +91,8 @@ func TestCanonicalFields(t *testing.T) {
 		{"shared with another", `{"f:a":{}}`, `{"f:a":{}}`, `{"a":{"x":1}}`, `{"f:a":{}}`},
 		{"taken by another", `{"f:a":{}}`, `{"f:a":{"f:x":{}}}`, `{"a":{"x":1}}`, `{"f:a":{".":{}}}`},
 		{"emptied by another", `{"f:a":{}}`, `{}`, `{"a":{}}`, `{"f:a":{".":{}}}`},
+		{"a leaf of another's", `{"f:b":{}}`, `{"f:a":{},"f:c":{"f:d":{}}}`, `{"a":[1],"b":1}`, `{"f:a":{"!":{}},"f:b":{}}`},
+		{"not below what is all ours", `{"f:b":{}}`, `{"f:b":{"f:a":{}}}`, `{"b":[]}`, `{"f:b":{}}`},
 		{"further down", `{"f:s":{"f:a":{}}}`, `{"f:s":{"f:a":{"f:x":{}}}}`, `{"s":{"a":{"x":1}}}`, `{"f:s":{"f:a":{".":{}}}}`},
 	} {
 		var ours, others, live map[string]any

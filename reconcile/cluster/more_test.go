@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
 )
@@ -117,6 +119,20 @@ func TestDiff(t *testing.T) {
 	d, err = s.c.Diff(s.ctx, s.object(web))
 	if err != nil || d.Conflict == nil || fmt.Sprint(d.Conflict.Managers, d.Changes) != "[kubectl-edit] [{.spec.replicas 5 2}]" {
 		t.Errorf("%+v %v", d, err)
+	}
+	// Someone who writes between our two looks is not us.
+	proxy := devtest.NewProxy(t, devtest.Cluster(t))
+	through := connect(t, restConfig(t, proxy.Kubeconfig))
+	s.edit(s.admins("apps", "v1", "deployments"), "web", `{"spec":{"replicas":2}}`)
+	var once sync.Once
+	proxy.Do(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPatch {
+			once.Do(func() { s.edit(s.admins("apps", "v1", "deployments"), "web", `{"metadata":{"annotations":{"a":"c"}}}`) })
+		}
+		return false
+	})
+	if d, err := through.Diff(s.ctx, s.object(web)); err != nil || len(d.Changes) != 0 {
+		t.Errorf("%v %v", d.Changes, err)
 	}
 	if changes, err := cluster.Compare(s.object(fill(secret, "PASSWORD", "hunter1")), s.object(fill(secret, "PASSWORD", "hunter2"))); err != nil || fmt.Sprint(changes) != `[{.data.password *** (before) *** (after)}]` {
 		t.Errorf("%v %v", changes, err)

@@ -165,7 +165,7 @@ func observeMeta(p place, version string, m metav1.Object, entries []managed, li
 
 // copied tells whether our Apply entry must be another object's.
 func (o *Observed) copied() bool {
-	return o.Applied.Before(o.Created.Add(-copyTolerance))
+	return !o.Applied.IsZero() && o.Applied.Before(o.Created.Add(-copyTolerance))
 }
 
 // creationFailure says why a controller can't even create the pods.

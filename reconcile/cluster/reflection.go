@@ -139,9 +139,18 @@ func (r *reflection) put(o *Observed) (before *Observed, taken bool) {
 	if before != nil && before.ResourceVersion != o.ResourceVersion && !newer(o.ResourceVersion, before.ResourceVersion) {
 		return before, false
 	}
-	r.adopt(o)
-	r.objects[o.Ref.Name] = o
+	r.take(before, o)
 	return before, true
+}
+
+// take keeps an object that a watch or a list has shown. r.mu is held, and o is
+// not shared yet.
+func (r *reflection) take(before, o *Observed) {
+	r.adopt(o)
+	if before != nil && before.pending && before.UID == o.UID && before.ResourceVersion == o.ResourceVersion {
+		o.remember() // this very version is the one that we wrote
+	}
+	r.objects[o.Ref.Name] = o
 }
 
 // adopt counts an object as ours that we have applied in this process, however
@@ -199,8 +208,7 @@ func (r *reflection) Replace(list []any, version string) error {
 		if before != nil && newer(before.ResourceVersion, o.ResourceVersion) {
 			continue
 		}
-		r.adopt(o)
-		r.objects[o.Ref.Name] = o
+		r.take(before, o)
 		pairs = append(pairs, pair{before, o})
 	}
 	for name, o := range r.objects {
@@ -245,6 +253,7 @@ func (r *reflection) applied(o *Observed) *Observed {
 			return o // the watch is past it, and it is gone again
 		}
 	case before.ResourceVersion == o.ResourceVersion:
+		before.remember() // nothing had to be written
 		if before.Owned == o.Owned {
 			return before
 		}

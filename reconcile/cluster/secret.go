@@ -75,9 +75,8 @@ func mask(before, after *unstructured.Unstructured) error {
 	return ssa.SanitizeUnstructuredData(before, after)
 }
 
-// secretValues returns the values that a Secret's JSON holds, at any depth and
-// of any type, for an author may have put them wrong; encoded and decoded, the
-// longest first.
+// secretValues returns the values that a Secret's JSON holds, at any depth, for
+// an author may have put them wrong; encoded and decoded, the longest first.
 func secretValues(body []byte) []string {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()

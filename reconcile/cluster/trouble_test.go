@@ -97,6 +97,12 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("it tells the value: %s", e)
 			}
 		}},
+		{"a Secret of a wrong shape", "apiVersion: v1\nkind: Secret\nmetadata: {name: bad}\ndata: {a: {b: [aHVudGVyMg==, hunter3]}}", func(t *testing.T, err error) {
+			e := as[*cluster.InvalidError](t, err)
+			if strings.Contains(e.Error(), "hunter") || strings.Contains(e.Error(), "aHVud") {
+				t.Errorf("it tells the value: %s", e)
+			}
+		}},
 		{"unknown version", "apiVersion: apps/v1beta1\nkind: Deployment\nmetadata: {name: bad}", func(t *testing.T, err error) {
 			as[*cluster.UnknownKindError](t, err, "apps/v1beta1", "it has the kind in apps/v1")
 		}},
@@ -208,6 +214,14 @@ spec:
 		}
 		as[*cluster.RetryableError](t, err, "terminating")
 		return err.Error()
+	})
+	s.untilSeen(func() string {
+		err := s.c.WatchObjects(s.ctx, s.scope, []render.Object{globe})
+		var unknown *cluster.UnknownKindError
+		if seen := s.c.Observe(s.scope); !errors.As(err, &unknown) || !seen.Complete {
+			return fmt.Sprint(err, seen.Incomplete)
+		}
+		return ""
 	})
 }
 
