@@ -1,0 +1,158 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// start gives the queued services of a cluster their jobs.
+func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
+	var later []Key
+	for len(e.queue[name]) > 0 && e.running[name] < e.options.Jobs {
+		k := e.queue[name][0]
+		e.queue[name] = e.queue[name][1:]
+		u := e.units[k]
+		if u == nil || u.cancel != nil || u.target == nil || u.target.Cluster != name {
+			continue
+		}
+		claims := map[render.Ref][]Key{}
+		contested := false
+		for _, o := range u.target.Result.Objects {
+			if c := e.claims[name][o.Ref]; len(c) > 1 {
+				claims[o.Ref] = slices.Clone(c)
+				contested = contested || slices.ContainsFunc(c, func(k Key) bool { return e.units[k] != nil && e.units[k].cancel != nil })
+			}
+		}
+		if contested { // whose the object is can be seen when that job is done
+			later = append(later, k)
+			continue
+		}
+		t, cl := u.target, e.options.Clusters[name]
+		jobCtx, cancel := context.WithCancelCause(ctx)
+		u.cancel = cancel
+		e.running[name]++
+		e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
+		compare := !u.compared && waitsFor(e.dependencies(u)) != ""
+		over := maps.Clone(u.over)
+		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims, over, compare) })
+	}
+	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
+		delete(e.queue, name)
+	}
+}
+
+// finished takes in what a job came to.
+func (e *Engine) finished(now time.Time, o Outcome) {
+	t := o.Target
+	e.running[t.Cluster]--
+	u := e.units[t.Key]
+	if u == nil {
+		return
+	}
+	if u.cancel != nil {
+		u.cancel(nil)
+		u.cancel = nil
+	}
+	e.dirty[u.key] = true
+	e.stale(u.key.Environment)
+	if u.target != t {
+		return // preempted: what came of it is seen by the watches
+	}
+	for _, w := range o.Warnings {
+		e.report(Event{Type: EventWarning, Environment: u.key.Environment, Service: u.key.Service, Message: w})
+	}
+	if o.Compared {
+		u.compared = true
+		e.inspect(u)
+		return
+	}
+	if o.Err != nil {
+		u.failure = e.failure(now, u, o.Err)
+		return
+	}
+	u.failure = nil
+	u.compared = true
+	e.inspect(u)
+	if o.Plan.Changes() == 0 {
+		return
+	}
+	if defined(o) {
+		e.retryUnknown(t.Cluster)
+	}
+	u.wrote(now, o.Plan, o.Commit)
+	msg := fmt.Sprintf("%d created, %d changed, %d unchanged", o.Created, o.Changed, len(t.Result.Objects)-o.Created-o.Changed)
+	for _, r := range o.Adopted {
+		msg += "; took over " + r.String() + ", which was there before"
+	}
+	e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Message: msg})
+}
+
+// defined tells whether a job has written a CustomResourceDefinition.
+func defined(o Outcome) bool {
+	for _, s := range o.Plan.Stages {
+		for _, a := range s {
+			if a.Verb != None && a.Ref.Kind == "CustomResourceDefinition" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// retryUnknown tries the services of a cluster again that failed because it
+// did not serve a kind.
+func (e *Engine) retryUnknown(name desired.ClusterName) {
+	for k, u := range e.units {
+		if u.failure != nil && u.failure.UnknownKind && u.target.Cluster == name {
+			u.failure = nil
+			e.dirty[k] = true
+		}
+	}
+}
+
+// corrects tells whether the plan only takes back what others have changed.
+func corrects(p Plan) bool {
+	for _, s := range p.Stages {
+		for _, a := range s {
+			if a.Verb != None && a.Verb != Correct {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// failure says when an attempt that failed is made again.
+func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
+	var unknown *cluster.UnknownKindError
+	after, passing := cluster.Retry(err)
+	passing = passing || errors.As(err, new(unreadError))
+	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown), Passing: passing}
+	if u.failure != nil {
+		f.Attempts = u.failure.Attempts + 1
+	}
+	if e.options.Attempts > 0 && (!passing || f.Attempts >= e.options.Attempts) {
+		return f
+	}
+	first := firstRetry
+	if !passing && !f.UnknownKind {
+		first = firstRefusal
+	}
+	wait := delay(u.key, f.Attempts, first)
+	if errors.As(err, new(*cluster.NamespaceError)) {
+		wait = min(wait, longestNamespace)
+	}
+	if f.UnknownKind {
+		wait = min(wait, longestUnknown)
+	}
+	f.Retry = now.Add(max(after, wait))
+	return f
+}

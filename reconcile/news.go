@@ -1,0 +1,270 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
+)
+
+// prepare starts reading the wanted commit; one that is under way is dropped.
+func (e *Engine) prepare(ctx context.Context) {
+	if e.cancel != nil {
+		e.cancel()
+		for _, k := range e.rendered.open() {
+			e.suspects[k] = true
+		}
+	}
+	e.rendered = newProgress()
+	e.generation++
+	sure := make(map[Key]known, len(e.units))
+	for k, u := range e.units {
+		if u.problem == "" && u.target != nil {
+			sure[k] = known{u.target, u.at}
+		}
+	}
+	p := preparation{
+		generation: e.generation,
+		id:         e.wanted,
+		previous:   e.commit,
+		known:      sure,
+		commits:    e.options.Commits,
+		renderer:   e.options.Renderer,
+		selection:  e.options.Selection,
+		parallel:   e.options.Renderings,
+		progress:   e.rendered,
+		suspects:   maps.Clone(e.suspects),
+	}
+	ctx, e.cancel = context.WithCancel(ctx)
+	e.preparing = true
+	e.jobs.Go(func() { p.run(ctx, e.readings) })
+}
+
+// read takes in what a preparation has found.
+func (e *Engine) read(now time.Time, r reading) {
+	if r.generation != e.generation {
+		return
+	}
+	switch {
+	case r.err != nil:
+		e.readErr = r.err
+		e.rereads++
+		e.reread = now.Add(delay(Key{}, e.rereads, firstRetry))
+		e.preparing = false
+		e.report(Event{Type: EventProblem, Commit: e.wanted, Message: fmt.Sprintf("commit %.12s could not be read: %v", e.wanted, r.err)})
+	case r.commit != nil:
+		e.readErr, e.reread, e.rereads = nil, time.Time{}, 0
+		e.took(r.commit)
+	case r.wish != nil:
+		e.wished(now, *r.wish)
+	case r.done:
+		e.preparing = false
+		e.missed()
+	}
+}
+
+// problems returns what is wrong in a commit, for the clusters that we have.
+func (e *Engine) problems(c *Commit) []desired.Problem {
+	return slices.Concat(c.Repository.Problems, c.Repository.CheckClusters(slices.Collect(maps.Keys(e.options.Clusters))))
+}
+
+// took makes a commit the present one.
+func (e *Engine) took(c *Commit) {
+	said := map[string]bool{}
+	if e.commit != nil {
+		for _, p := range e.problems(e.commit) {
+			said[p.Error()] = true
+		}
+	}
+	e.commit = c
+	e.total = 0
+	for _, d := range c.Repository.Deployments() {
+		if e.options.Selection.Has(Key{d.Environment.Name, d.Service.Name}) {
+			e.total++
+		}
+	}
+	e.lineage.known.Store(c.Repository)
+	errs := 0
+	for _, p := range e.problems(c) {
+		if p.Severity == desired.SeverityError {
+			errs++
+		}
+		if said[p.Error()] {
+			continue
+		}
+		e.report(Event{Type: EventProblem, Commit: c.ID, Message: string(p.Severity) + ": " + p.Error()})
+	}
+	for name, env := range c.Repository.Environments {
+		s := site{name, Place{env.Cluster, env.Namespace}}
+		if e.estates[s] == nil {
+			e.estates[s] = &estate{site: s}
+		}
+	}
+	for s, est := range e.estates {
+		est.former, est.stale = e.former(s), true
+	}
+	e.report(Event{Type: EventCommit, Commit: c.ID, Message: fmt.Sprintf("environments %d, services %d, mistakes %d",
+		len(c.Repository.Environments), len(c.Repository.Services), errs)})
+}
+
+// wished takes in what the commit wants of one service.
+func (e *Engine) wished(now time.Time, w wish) {
+	u := e.units[w.key]
+	if u == nil {
+		u = &unit{key: w.key, phase: Pending, base: Pending, since: now}
+		e.units[w.key] = u
+	}
+	u.generation = e.generation
+	e.dirty[w.key] = true
+	delete(e.suspects, w.key)
+	if w.err != nil {
+		e.suspects[w.key] = true
+		if u.problem != w.err.Error() {
+			u.problem = w.err.Error()
+			e.report(Event{Type: EventProblem, Environment: u.key.Environment, Service: u.key.Service, Commit: e.wanted, Message: u.problem})
+		}
+		u.again = time.Time{}
+		if u.tries++; w.retry && (e.options.Attempts == 0 || u.tries < e.options.Attempts) {
+			u.again = now.Add(delay(u.key, u.tries, firstRetry))
+		}
+		return
+	}
+	u.problem, u.again, u.tries = "", time.Time{}, 0
+	u.at = e.commit.ID
+	if w.unchanged && u.target == w.target {
+		return
+	}
+	e.unclaim(u)
+	u.setTarget(w.target)
+	e.claim(u)
+	if u.compared {
+		// The watches of its kinds run; if nothing but the way differs, it
+		// is in sync at once.
+		e.inspect(u)
+	}
+}
+
+// missed looks at the services that a whole commit did not mention.
+func (e *Engine) missed() {
+	for k, u := range e.units {
+		if u.generation == e.generation || !e.options.Selection.Has(k) {
+			continue
+		}
+		gone, why := e.commit.Repository.Gone(k.Environment, k.Service)
+		if !gone {
+			u.problem = why
+			e.dirty[k] = true
+			continue
+		}
+		if u.cancel != nil {
+			u.cancel(errPreempted)
+		}
+		if u.phase == Ready {
+			e.ready--
+		}
+		e.unclaim(u)
+		delete(e.units, k)
+		delete(e.wakes, k)
+		e.report(Event{Type: EventCommit, Environment: k.Environment, Service: k.Service, Commit: e.commit.ID, Message: why})
+	}
+	for _, est := range e.estates {
+		est.stale = true
+	}
+}
+
+// claim notes which objects a unit renders and on whom it depends.
+func (e *Engine) claim(u *unit) {
+	t := u.target
+	claims := e.claims[t.Cluster]
+	if claims == nil {
+		claims = map[render.Ref][]Key{}
+		e.claims[t.Cluster] = claims
+	}
+	for _, o := range t.Result.Objects {
+		claims[o.Ref] = append(claims[o.Ref], u.key)
+	}
+	for _, d := range t.DependsOn {
+		k := Key{u.key.Environment, d}
+		if e.dependents[k] == nil {
+			e.dependents[k] = map[Key]bool{}
+		}
+		e.dependents[k][u.key] = true
+	}
+}
+
+// unclaim takes that back; a service that was refused for it is tried again.
+func (e *Engine) unclaim(u *unit) {
+	t := u.target
+	if t == nil {
+		return
+	}
+	claims := e.claims[t.Cluster]
+	for _, o := range t.Result.Objects {
+		rest := slices.DeleteFunc(slices.Clone(claims[o.Ref]), func(k Key) bool { return k == u.key })
+		if len(rest) == 0 {
+			delete(claims, o.Ref)
+			continue
+		}
+		claims[o.Ref] = rest
+		for _, k := range rest {
+			if other := e.units[k]; other != nil && other.failure != nil {
+				other.failure = nil
+				e.dirty[k] = true
+			}
+		}
+	}
+	for _, d := range t.DependsOn {
+		delete(e.dependents[Key{u.key.Environment, d}], u.key)
+	}
+}
+
+// stir marks what the clusters say has changed.
+func (e *Engine) stir() {
+	for _, c := range e.options.Clusters {
+		for _, k := range c.Drain() {
+			key := Key{k.Environment, k.Service}
+			if u := e.units[key]; u != nil && u.compared {
+				before := u.outOfSync
+				e.inspect(u)
+				if u.stuck && u.outOfSync != before {
+					u.stuck, u.damped = false, time.Time{}
+				}
+				e.dirty[key] = true
+			}
+			e.stale(k.Environment)
+			if k.Service == "" {
+				e.recovered(c, k.Environment)
+			}
+		}
+	}
+}
+
+// recovered tries again at once what has failed for a trouble that may have
+// passed, now that a cluster is seen in full.
+func (e *Engine) recovered(c *cluster.Cluster, name desired.EnvironmentName) {
+	seen := map[site]bool{}
+	for k, u := range e.units {
+		if k.Environment != name || u.failure == nil || !u.failure.Passing || u.failure.Retry.IsZero() || e.options.Clusters[u.target.Cluster] != c {
+			continue
+		}
+		s := site{name, u.target.Place}
+		if _, looked := seen[s]; !looked {
+			seen[s] = c.Observe(cluster.Scope{Environment: name, Namespace: s.place.Namespace}).Complete
+		}
+		if seen[s] {
+			u.failure.Retry = earlier(time.Now(), u.failure.Retry)
+			e.dirty[k] = true
+		}
+	}
+}
+
+func (e *Engine) inspect(u *unit) {
+	if cl := e.options.Clusters[u.target.Cluster]; cl != nil {
+		u.inspect(cl.Lookup(u.target.Result.Objects))
+	}
+}
