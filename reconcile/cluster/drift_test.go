@@ -254,4 +254,3 @@ func TestDelete(t *testing.T) {
 		t.Errorf("delete what is gone: %v", err)
 	}
 }
-
