@@ -178,15 +178,20 @@ func (s *stand) until(c *cluster.Cluster, good func() string) {
 	}
 }
 
-// untilSeen waits for what no change is told of.
+// untilSeen asks again and again for what no change is told of.
 func (s *stand) untilSeen(good func() string) {
 	s.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for {
 		why := good()
 		if why == "" {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			s.Fatalf("after %s: %s", patience, why)
 		}
 	}
