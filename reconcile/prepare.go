@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
@@ -270,24 +271,63 @@ type rendering struct {
 	selection Selection
 	parallel  int
 	progress  *progress // nil: nobody asks
-	// suspects are rendered when all others have begun.
+	// suspects are those that took long before: they are rendered when all
+	// others are.
 	suspects map[Key]bool
 	// reuse returns the target of before that stands for an unrendered one,
 	// or nil.
 	reuse func(*Target, desired.Tree) (*Target, error)
 }
 
+// quick is the time that a rendering gets while others wait for a place. One
+// that needs longer begins anew, with all the time that the limits give it,
+// when the others are done: so a file that loops for ever delays no other
+// service by more than this.
+const quick = 2 * time.Second
+
 // run calls found for each deployment, from several goroutines, until it
 // returns false.
 func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
+	type task struct {
+		target *Target
+		tree   desired.Tree
+	}
+	var mu sync.Mutex // guards slow
+	var slow []task
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	slots := make(chan struct{}, r.parallel)
-	deployments := c.Repository.Deployments()
-	slices.SortStableFunc(deployments, func(a, b desired.Deployment) int {
-		return r.rank(a) - r.rank(b)
-	})
-	for _, d := range deployments {
+	begin := func(t task, limit time.Duration) bool {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return false
+		}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			renderCtx, cancel := ctx, context.CancelFunc(func() {})
+			if limit > 0 {
+				renderCtx, cancel = context.WithTimeout(ctx, limit)
+			}
+			defer cancel()
+			result, err := r.renderer.render(renderCtx, t.tree, t.target.Request)
+			if limit > 0 && err != nil && renderCtx.Err() != nil && ctx.Err() == nil {
+				mu.Lock()
+				slow = append(slow, t)
+				mu.Unlock()
+				return
+			}
+			r.progress.end(t.target.Key)
+			w := wish{key: t.target.Key, err: err, retry: !isAuthorError(err)}
+			if err == nil {
+				t.target.Result = result
+				w = wish{key: t.target.Key, target: t.target}
+			}
+			found(w)
+		})
+		return true
+	}
+	for _, d := range c.Repository.Deployments() {
 		key := Key{d.Environment.Name, d.Service.Name}
 		if !r.selection.Has(key) {
 			continue
@@ -314,32 +354,28 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 				continue
 			}
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
+		if r.suspects[key] {
+			mu.Lock()
+			slow = append(slow, task{t, tree})
+			mu.Unlock()
+			continue
+		}
+		if !begin(task{t, tree}, quick) {
 			return
 		}
-		r.progress.begin(key)
-		wait.Go(func() {
-			defer func() { <-slots }()
-			w := wish{key: key, target: t}
-			if t.Result, err = r.renderer.render(ctx, tree, t.Request); err != nil {
-				w = wish{key: key, err: err, retry: !isAuthorError(err)}
-			}
-			r.progress.end(key)
-			found(w)
-		})
+	}
+	wait.Wait()
+	for _, t := range slow { // nobody adds to it any more
+		r.progress.begin(t.target.Key)
+	}
+	for _, t := range slow {
+		if !begin(t, 0) {
+			return
+		}
 	}
 }
 
-func (r rendering) rank(d desired.Deployment) int {
-	if r.suspects[Key{d.Environment.Name, d.Service.Name}] {
-		return 1
-	}
-	return 0
-}
-
-// progress knows what is being rendered. A nil one forgets.
+// progress knows what takes long to render. A nil one forgets.
 type progress struct {
 	mu   sync.Mutex
 	keys map[Key]bool // guarded by mu
