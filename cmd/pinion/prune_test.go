@@ -228,7 +228,8 @@ func TestPruneDeletesAServiceThatLeft(t *testing.T) {
 
 func TestPruneWaitsForTheRollout(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, strings.Replace(twoServices, "behavior-0.0.0-broken: image-pull-error", "behavior-2.0.0: never-ready", 1))
+	// web does not wait for api: what leaves it goes while api is not ready.
+	w := newWorld(t, strings.NewReplacer("behavior-0.0.0-broken: image-pull-error", "behavior-2.0.0: never-ready", "dependsOn: [api]\n", "").Replace(twoServices))
 	d := w.daemon(t.TempDir())
 	d.line(0, "[2/2 done]")
 	mark := d.mark()
