@@ -150,13 +150,19 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Renderer:   renderer,
 		Clusters:   clusters,
 		Repository: name,
-		Report:     func(ev reconcile.Event) { m.count(ev); report(ev) },
+		Report: func(ev reconcile.Event) {
+			if ev.Type == reconcile.EventCommit {
+				s.ready.Store(true)
+			}
+			m.count(ev)
+			report(ev)
+		},
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
 	m.live.Store(&live{engine, renderer, clusters})
 	commits := make(chan string, 1)
-	wait.Go(func() { follow(ctx, mirror, commits, m, s, logger) })
+	wait.Go(func() { follow(ctx, mirror, commits, m, logger) })
 	err = engine.Run(ctx, commits)
 	stop(err)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -188,7 +194,7 @@ func openMirror(ctx context.Context, options gitstate.Options, logger *slog.Logg
 
 // follow fetches whenever the mirror says so, and sends the tip when it is
 // another one. A tip that nobody has taken yet gives way to a newer one.
-func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m *metrics, s *server, logger *slog.Logger) {
+func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m *metrics, logger *slog.Logger) {
 	last, failing := "", ""
 	send := func(tip string) {
 		if tip == "" || tip == last {
@@ -200,7 +206,6 @@ func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m
 		default:
 		}
 		commits <- tip
-		s.ready.Store(true)
 	}
 	if tip, ok := mirror.Tip(); ok {
 		send(tip)
