@@ -317,7 +317,9 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 				mu.Unlock()
 				return
 			}
-			r.progress.end(t.target.Key)
+			if ctx.Err() == nil { // else it was called off, and has not ended
+				r.progress.end(t.target.Key)
+			}
 			w := wish{key: t.target.Key, err: err, retry: !isAuthorError(err)}
 			if err == nil {
 				t.target.Result = result
