@@ -2,6 +2,7 @@ package gitstate_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -182,5 +183,136 @@ func BenchmarkIsAncestorOfAll(b *testing.B) {
 		if ok, err := m.IsAncestor(b.Context(), root, tip); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
+	}
+}
+
+// pins is an environment's file with a line for each of 1,000 services, some
+// 130 KB; bump moves one of them.
+type pins [1000]int
+
+func (p *pins) bump(i int) []byte {
+	p[i]++
+	return p.text()
+}
+
+func (p *pins) text() []byte {
+	b := make([]byte, 0, 140_000)
+	b = append(b, "apiVersion: pinion.dev/v1\nkind: Environment\npins:\n"...)
+	for i, n := range p {
+		b = fmt.Appendf(b, "  svc-%04d: {image: ghcr.io/acme/svc-%04d, version: 1.4.%d, digest: sha256:%x}\n", i, i, n, sha256.Sum256(fmt.Append(nil, i, n)))
+	}
+	return b
+}
+
+// entry is the state of a service in a ledger.
+func entry(i, n int) []byte {
+	return fmt.Appendf(nil, "service: svc-%04d\nstate: verified\nversion: 1.4.%d\nchecks:\n- {name: e2e, result: success, digest: sha256:%x}\n", i, n, sha256.Sum256(fmt.Append(nil, i, n)))
+}
+
+func entryFile(i int) string { return fmt.Sprintf("svc-%04d/deployment.yaml", i) }
+
+// crowd is a repository of 1,000 services with an environment that pins all of
+// them, and a ledger that has an entry of each.
+func crowd(b testing.TB) (*upstream, *pins) {
+	p := &pins{}
+	files := services(1000)
+	files["environments/production.yaml"] = string(p.text())
+	u := newUpstream(b, files)
+	ledger := map[string]string{}
+	for i := range p {
+		ledger[entryFile(i)] = string(entry(i, 0))
+	}
+	u.commit("ledger/production", "start", ledger)
+	return u, p
+}
+
+// promotions are n changes on main, each of one line of the environment, and n
+// on the ledger, each of one service's entry.
+func promotions(m *gitstate.Mirror, p *pins, n int) []gitstate.Change {
+	main, _ := m.Tip()
+	ledger, _ := m.Branch("ledger/production")
+	var list []gitstate.Change
+	for k := range n {
+		i := k * 7 % len(p)
+		list = append(list, gitstate.Change{Expected: main, Author: robot, Committer: robot,
+			Files: map[string][]byte{"environments/production.yaml": p.bump(i)},
+			Message: fmt.Sprintf("promote(production): svc-%04d 1.4.%d → 1.4.%d\n\nVerified in staging: rollout complete, e2e passed.\n\nPinion-Event: promoted\nPinion-Environment: production\nPinion-Service: svc-%04d\n",
+				i, p[i]-1, p[i], i)})
+		main = ""
+	}
+	for k := range n {
+		i := k * 7 % len(p)
+		list = append(list, gitstate.Change{Branch: "ledger/production", Expected: ledger, Author: robot, Committer: robot,
+			Files: map[string][]byte{entryFile(i): entry(i, p[i])},
+			Message: fmt.Sprintf("pinned(production): svc-%04d 1.4.%d → 1.4.%d\n\nPinion-Event: pinned\nPinion-Environment: production\nPinion-Service: svc-%04d\n",
+				i, p[i]-1, p[i], i)})
+		ledger = ""
+	}
+	return list
+}
+
+// A thousand promotions and as many entries of the ledger in one push; how many
+// times 0.1 s is the question, for that is how often others push.
+func BenchmarkPush1000(b *testing.B) {
+	u, p := crowd(b)
+	m := open(b, gitstate.Options{URL: u.dir})
+	for b.Loop() {
+		b.StopTimer()
+		list := promotions(m, p, 1000)
+		b.StartTimer()
+		if _, err := m.Push(b.Context(), list); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	u.fsck()
+}
+
+// One promotion of the same environment.
+func BenchmarkPush1(b *testing.B) {
+	u, p := crowd(b)
+	m := open(b, gitstate.Options{URL: u.dir})
+	for b.Loop() {
+		b.StopTimer()
+		list := promotions(m, p, 1)
+		b.StartTimer()
+		if _, err := m.Push(b.Context(), list); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	u.fsck()
+}
+
+// An entry for a ledger that has many: it must not matter how many.
+func BenchmarkLedger(b *testing.B) {
+	for _, n := range []int{100, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			u, _ := crowd(b)
+			var in bytes.Buffer
+			for k := range n {
+				text := entry(k%1000, k)
+				fmt.Fprintf(&in, "commit refs/heads/ledger/production\ncommitter A Person <a@example.com> %d +0000\ndata 6\npinned\n", 1700000000+seconds())
+				if k == 0 {
+					in.WriteString("from refs/heads/ledger/production^0\n")
+				}
+				fmt.Fprintf(&in, "M 100644 inline %s\ndata %d\n%s\n", entryFile(k%1000), len(text), text)
+			}
+			in.WriteString("done\n")
+			gitInput(b, u.dir, &in, "fast-import", "--quiet", "--done", "--force", "--date-format=raw")
+			m := open(b, gitstate.Options{URL: u.dir})
+			tip, _ := m.Branch("ledger/production")
+			k := n
+			for b.Loop() {
+				k++
+				c := change(tip, "verified", map[string]string{entryFile(k % 1000): string(entry(k%1000, k))})
+				c.Branch = "ledger/production"
+				id, err := m.Commit(b.Context(), c)
+				if err != nil {
+					b.Fatal(err)
+				}
+				tip = id
+			}
+		})
 	}
 }

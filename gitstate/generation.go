@@ -2,7 +2,6 @@ package gitstate
 
 import (
 	"bytes"
-	"compress/zlib"
 	"context"
 	"crypto/sha1"
 	"errors"
@@ -221,36 +220,48 @@ func (g *generation) counts() (packs, loose int) {
 	return len(list), loose
 }
 
-// writeLoose adds one object.
-func (g *generation) writeLoose(o plumbing.EncodedObject) error {
-	id := o.Hash().String()
+// keep adds objects that were made here, and tells whether it did so as a pack.
+func (g *generation) keep(objects []*made) (packed bool, err error) {
+	size := 0
+	for _, o := range objects {
+		size += len(o.data)
+	}
+	if len(objects) <= looseObjects && size <= looseBytes {
+		return false, g.writeObjects(objects)
+	}
+	p := newPack(objects, true)
+	index, err := p.index()
+	if err != nil {
+		return false, err
+	}
+	dir := filepath.Join(g.dir, "objects", "pack")
+	base := filepath.Join(dir, "pack-"+p.sum.String())
+	if err := writeFile(dir, base+".idx", index); err != nil {
+		return false, err
+	}
+	return true, writeFile(dir, base+".pack", p.data)
+}
+
+// writeLoose adds one object. It is deflated in haste, for all of this is a
+// copy.
+func (g *generation) writeLoose(o *made) error {
+	id := o.id.String()
 	name := filepath.Join(g.dir, "objects", id[:2], id[2:])
 	if _, err := os.Lstat(name); err == nil {
 		return nil
 	}
-	r, err := o.Reader()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	var b bytes.Buffer
-	z := zlib.NewWriter(&b)
-	fmt.Fprintf(z, "%s %d\x00", o.Type(), o.Size())
-	if _, err := io.Copy(z, r); err != nil {
-		return err
-	}
-	z.Close()
+	head := fmt.Appendf(nil, "%s %d\x00", o.kind, len(o.data))
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(g.dir, "objects", "pack"), name, b.Bytes())
+	return writeFile(filepath.Join(g.dir, "objects", "pack"), name, deflate(head, o.data))
 }
 
 // writeObjects adds objects, what is named before what names it.
-func (g *generation) writeObjects(objects []plumbing.EncodedObject) error {
+func (g *generation) writeObjects(objects []*made) error {
 	for _, t := range []plumbing.ObjectType{plumbing.BlobObject, plumbing.TreeObject, plumbing.CommitObject, plumbing.TagObject} {
 		for _, o := range objects {
-			if o.Type() == t {
+			if o.kind == t {
 				if err := g.writeLoose(o); err != nil {
 					return err
 				}
@@ -297,9 +308,17 @@ func (g *generation) addPack(ctx context.Context, r io.Reader) (packed bool, err
 		if _, err := p.Parse(); err != nil {
 			return false, fmt.Errorf("read the pack: %w", err)
 		}
-		objects := make([]plumbing.EncodedObject, 0, len(m.Objects))
-		for _, o := range m.Objects {
-			objects = append(objects, o)
+		objects := make([]*made, 0, len(m.Objects))
+		for id, o := range m.Objects {
+			r, err := o.Reader()
+			if err != nil {
+				return false, err
+			}
+			data, err := io.ReadAll(r)
+			if err = errors.Join(err, r.Close()); err != nil {
+				return false, fmt.Errorf("read the pack: %w", err)
+			}
+			objects = append(objects, &made{id: id, kind: o.Type(), data: data})
 		}
 		return false, g.writeObjects(objects)
 	}

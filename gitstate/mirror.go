@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -53,6 +54,7 @@ type Mirror struct {
 
 	// network is held by whoever talks to the remote or writes to the mirror.
 	network chan struct{}
+	pushes  atomic.Uint64
 
 	mu       sync.Mutex
 	present  *generation            // guarded by mu to replace, by network to change

@@ -2,6 +2,7 @@ package gitstate
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -71,8 +72,12 @@ func (e entry) fsMode() fs.FileMode {
 // tree is a folder: its entries, sorted by name.
 type tree []entry
 
+func (t tree) search(name string) (int, bool) {
+	return slices.BinarySearchFunc(t, name, func(e entry, name string) int { return strings.Compare(e.name, name) })
+}
+
 func (t tree) find(name string) (entry, bool) {
-	i, ok := slices.BinarySearchFunc(t, name, func(e entry, name string) int { return strings.Compare(e.name, name) })
+	i, ok := t.search(name)
 	if !ok {
 		return entry{}, false
 	}
@@ -119,23 +124,45 @@ func parseTree(data []byte) (tree, error) {
 	return t, nil
 }
 
-// encode writes the content of a tree object; git sorts a folder as if its
-// name ended in a slash.
-func (t tree) encode() []byte {
-	key := func(e entry) string {
-		if e.mode == modeDir {
-			return e.name + "/"
+// encode writes the content of a tree object, and tells where in it the id of
+// each entry is.
+func (t tree) encode() (data []byte, at []int) {
+	order := make([]int, len(t))
+	size := 0
+	for i, e := range t {
+		order[i] = i
+		size += len(e.name) + 28
+	}
+	slices.SortFunc(order, func(a, b int) int { return compareEntries(t[a], t[b]) })
+	data, at = make([]byte, 0, size), make([]int, len(t))
+	for _, i := range order {
+		data = strconv.AppendUint(data, uint64(t[i].mode), 8)
+		data = append(data, ' ')
+		data = append(data, t[i].name...)
+		data = append(data, 0)
+		at[i] = len(data)
+		data = append(data, t[i].id[:]...)
+	}
+	return data, at
+}
+
+// compareEntries is git's order: a folder is sorted as if its name ended in a
+// slash.
+func compareEntries(a, b entry) int {
+	n := min(len(a.name), len(b.name))
+	if c := strings.Compare(a.name[:n], b.name[:n]); c != 0 {
+		return c
+	}
+	next := func(e entry) int {
+		switch {
+		case len(e.name) > n:
+			return int(e.name[n])
+		case e.mode == modeDir:
+			return '/'
 		}
-		return e.name
+		return -1
 	}
-	t = slices.Clone(t)
-	slices.SortFunc(t, func(a, b entry) int { return strings.Compare(key(a), key(b)) })
-	var b bytes.Buffer
-	for _, e := range t {
-		fmt.Fprintf(&b, "%o %s\x00", e.mode, e.name)
-		b.Write(e.id[:])
-	}
-	return b.Bytes()
+	return cmp.Compare(next(a), next(b))
 }
 
 // badName says what is wrong with one element of a path, or nothing.

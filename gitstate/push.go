@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/transport"
-	"github.com/go-git/go-git/v5/storage/memory"
 )
 
 // Commit writes one commit onto a branch of the remote, and returns its id.
@@ -33,10 +32,17 @@ func (m *Mirror) Commit(ctx context.Context, c Change) (string, error) {
 }
 
 // Push writes commits onto several branches by one push: all or none, if the
-// server can do that, and each by itself otherwise. The ids are those of the
-// commits that were written, in the order of the changes, and empty for the
-// others; each of these has its error, as Commit would return it, in the
-// joined one.
+// server can do that, and each branch by itself otherwise.
+//
+// Several changes of one branch become a chain, in their order: the first is
+// judged on its Expected, which the branch has to be at, and each later one has
+// the commit before it as its parent, which is why its Expected has to be
+// empty. The branch moves past all of them at once, so that of a chain
+// everything lands, or nothing.
+//
+// The ids are those of the commits that were written, in the order of the
+// changes, and empty for the others; each branch of these has its error, as
+// Commit would return it, once in the joined one.
 func (m *Mirror) Push(ctx context.Context, changes []Change) ([]string, error) {
 	ids := make([]string, len(changes))
 	if len(changes) == 0 {
@@ -47,64 +53,91 @@ func (m *Mirror) Push(ctx context.Context, changes []Change) ([]string, error) {
 		return ids, fmt.Errorf("push: %w", err)
 	}
 	defer release()
-	list := make([]*built, len(changes))
-	seen := map[string]bool{}
-	for i, c := range changes {
-		if c.Branch == "" {
-			c.Branch = m.options.Branch
+	changes = slices.Clone(changes)
+	for i := range changes {
+		if changes[i].Branch == "" {
+			changes[i].Branch = m.options.Branch
 		}
-		if seen[c.Branch] {
-			return ids, fmt.Errorf("push: two changes for the branch %s", c.Branch)
-		}
-		seen[c.Branch] = true
-		if list[i], err = m.store.build(c); err != nil {
-			return ids, err
-		}
+	}
+	list, err := m.store.chains(changes)
+	if err != nil {
+		return ids, err
 	}
 	outcomes, err := m.send(ctx, list)
 	if err != nil {
 		return ids, err
 	}
 	var errs []error
-	for i, b := range list {
+	var landed []*chain
+	for i, c := range list {
 		if outcomes[i] != nil {
 			errs = append(errs, outcomes[i])
 			continue
 		}
-		ids[i] = b.id.String()
-		m.adopt(b)
+		landed = append(landed, c)
+		for n, place := range c.places {
+			ids[place] = c.commits[n].id.String()
+		}
 	}
+	m.adopt(landed)
 	return ids, errors.Join(errs...)
 }
 
+// Pushes is how many requests to move a branch were sent to the remote so far,
+// whatever became of them.
+func (m *Mirror) Pushes() uint64 { return m.pushes.Load() }
+
 // adopt takes over into the mirror what is on the remote now. That it fails
 // does not change that: the next fetch brings it.
-func (m *Mirror) adopt(b *built) {
-	branch := b.change.Branch
-	if _, follows := m.remote.follows("refs/heads/" + branch); !follows {
+func (m *Mirror) adopt(landed []*chain) {
+	landed = slices.DeleteFunc(landed, func(c *chain) bool {
+		_, follows := m.remote.follows("refs/heads/" + c.branch)
+		// Another place than the old one: settle has fetched, or a fetch will follow.
+		return !follows || m.present.refs[c.branch] != c.old
+	})
+	if len(landed) == 0 {
 		return
 	}
-	if m.present.refs[branch] != b.old {
-		return // settle has fetched, or will be followed by a fetch
+	packed, err := m.present.keep(gather(landed))
+	if packed {
+		m.store.reindex()
 	}
-	err := m.present.writeObjects(b.objects)
-	if err == nil {
-		err = m.present.setRef(branch, b.id)
+	for _, c := range landed {
+		if err == nil {
+			m.store.know(c)
+			err = m.present.setRef(c.branch, c.tip())
+		}
+		if err != nil {
+			m.log.Warn("could not keep a commit that was pushed; the next fetch brings it", "branch", c.branch, "commit", c.tip().String(),
+				"error", spelled(m.options.Dir, err))
+		}
 	}
 	if err != nil {
 		m.present.clean()
-		m.log.Warn("could not keep a commit that was pushed; the next fetch brings it", "branch", branch, "commit", b.id.String(),
-			"error", spelled(m.options.Dir, err))
-		return
 	}
 	m.mu.Lock()
 	m.publish()
 	m.mu.Unlock()
 }
 
-// send pushes, and says for each change what became of it: nil if it is on
-// the remote. The error is for what happened before anything was sent.
-func (m *Mirror) send(ctx context.Context, list []*built) ([]error, error) {
+// know keeps what a chain was made of for those who read it next. Its objects
+// are in the mirror.
+func (s *store) know(c *chain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, next := range c.commits {
+		s.commits.put(next.id, next, 1)
+	}
+	c.root.each(func(w *work) {
+		if !w.id.IsZero() {
+			s.trees.put(w.id, w.tree, len(w.tree)+1)
+		}
+	})
+}
+
+// send pushes, and says for each chain what became of it: nil if it is on the
+// remote. The error is for what happened before anything was sent.
+func (m *Mirror) send(ctx context.Context, list []*chain) ([]error, error) {
 	if m.remote.local() {
 		return nil, fmt.Errorf("push %s: it needs the git program, which takes the repository's locks and runs its hooks; install git, or use an https or ssh URL", m.remote.name())
 	}
@@ -124,7 +157,7 @@ func (m *Mirror) send(ctx context.Context, list []*built) ([]error, error) {
 	moved := false
 	outcomes := make([]error, len(list))
 	for i, b := range list {
-		if at := all.References["refs/heads/"+b.change.Branch]; at != b.old {
+		if at := all.References["refs/heads/"+b.branch]; at != b.old {
 			outcomes[i] = b.moved(at)
 			moved = true
 		}
@@ -137,10 +170,12 @@ func (m *Mirror) send(ctx context.Context, list []*built) ([]error, error) {
 		}
 		return outcomes, nil
 	}
-	req, err := request(list, all.Capabilities)
+	objects := gather(list)
+	req, err := request(list, objects, all.Capabilities)
 	if err != nil {
 		return nil, m.remote.failed(ctx, "push", nil, err)
 	}
+	m.pushes.Add(1)
 	report, err := c.push(ctx, req)
 	if err != nil {
 		err = m.remote.failed(ctx, "push", c, err)
@@ -152,7 +187,7 @@ func (m *Mirror) send(ctx context.Context, list []*built) ([]error, error) {
 
 // request is what goes over the wire: the expected ids, the new ones, and the
 // new objects.
-func request(list []*built, can *capability.List) (*packp.ReferenceUpdateRequest, error) {
+func request(list []*chain, objects []*made, can *capability.List) (*packp.ReferenceUpdateRequest, error) {
 	if !can.Supports(capability.ReportStatus) {
 		return nil, errors.New("the server does not report what it did with a push (report-status)")
 	}
@@ -163,44 +198,30 @@ func request(list []*built, can *capability.List) (*packp.ReferenceUpdateRequest
 	if len(list) > 1 && can.Supports(capability.Atomic) {
 		req.Capabilities.Set(capability.Atomic)
 	}
-	objects := memory.NewStorage()
-	var ids []plumbing.Hash
-	for _, b := range list {
+	for _, c := range list {
 		req.Commands = append(req.Commands, &packp.Command{
-			Name: plumbing.NewBranchReferenceName(b.change.Branch), Old: b.old, New: b.id})
-		for _, o := range b.objects {
-			if _, twice := objects.Objects[o.Hash()]; twice {
-				continue
-			}
-			if _, err := objects.SetEncodedObject(o); err != nil {
-				return nil, err
-			}
-			ids = append(ids, o.Hash())
-		}
+			Name: plumbing.NewBranchReferenceName(c.branch), Old: c.old, New: c.tip()})
 	}
-	var pack bytes.Buffer
-	if _, err := packfile.NewEncoder(&pack, objects, false).Encode(ids, 0); err != nil {
-		return nil, err
-	}
-	req.Packfile = io.NopCloser(&pack)
+	p := newPack(objects, can.Supports(capability.OFSDelta))
+	req.Packfile = io.NopCloser(bytes.NewReader(p.data))
 	return req, nil
 }
 
-func (b *built) moved(at plumbing.Hash) error {
-	e := &MovedError{Branch: b.change.Branch, Expected: b.change.Expected}
+func (c *chain) moved(at plumbing.Hash) error {
+	e := &MovedError{Branch: c.branch, Expected: c.expected}
 	if !at.IsZero() {
 		e.Actual = at.String()
 	}
 	return e
 }
 
-// held is the error of a change that came to nothing for another's sake.
-func (b *built) held() error {
-	return fmt.Errorf("push %s: not done, since another branch of the same push was refused", b.change.Branch)
+// held is the error of a chain that came to nothing for another's sake.
+func (c *chain) held() error {
+	return fmt.Errorf("push %s: not done, since another branch of the same push was refused", c.branch)
 }
 
 // judge reads the report of the remote.
-func (m *Mirror) judge(ctx context.Context, list []*built, report *packp.ReportStatus, said string) []error {
+func (m *Mirror) judge(ctx context.Context, list []*chain, report *packp.ReportStatus, said string) []error {
 	outcomes := make([]error, len(list))
 	status := map[string]string{}
 	for _, s := range report.CommandStatuses {
@@ -208,7 +229,7 @@ func (m *Mirror) judge(ctx context.Context, list []*built, report *packp.ReportS
 	}
 	refused := false
 	for _, b := range list {
-		refused = refused || report.UnpackStatus != "ok" || status["refs/heads/"+b.change.Branch] != "ok"
+		refused = refused || report.UnpackStatus != "ok" || status["refs/heads/"+b.branch] != "ok"
 	}
 	if !refused {
 		return outcomes
@@ -217,23 +238,23 @@ func (m *Mirror) judge(ctx context.Context, list []*built, report *packp.ReportS
 	refs, err := m.list(ctx)
 	known := err == nil
 	for i, b := range list {
-		why, reported := status["refs/heads/"+b.change.Branch]
-		at := refs["refs/heads/"+b.change.Branch]
+		why, reported := status["refs/heads/"+b.branch]
+		at := refs["refs/heads/"+b.branch]
 		switch {
 		case report.UnpackStatus == "ok" && why == "ok":
-		case known && at == b.id: // whatever it says
+		case known && at == b.tip(): // whatever it says
 		case known && at != b.old:
 			outcomes[i] = b.moved(at)
 		case report.UnpackStatus != "ok":
-			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: the remote could not take the objects: %s%s", b.change.Branch, report.UnpackStatus, saying(said)))
+			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: the remote could not take the objects: %s%s", b.branch, report.UnpackStatus, saying(said)))
 		case !reported:
-			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: its report does not name the branch", b.change.Branch, ErrUnknown))
+			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: its report does not name the branch", b.branch, ErrUnknown))
 		case raced(why):
 			outcomes[i] = b.moved(at)
 		case strings.Contains(why, "atomic") || why == "transaction failed":
 			outcomes[i] = b.held()
 		default:
-			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: %s%s", b.change.Branch, ErrRefused, why, saying(said)))
+			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: %s%s", b.branch, ErrRefused, why, saying(said)))
 		}
 	}
 	return outcomes
@@ -258,10 +279,10 @@ func raced(why string) bool {
 }
 
 // settle finds out what became of a push whose reply was lost.
-func (m *Mirror) settle(ctx context.Context, list []*built, lost error) []error {
+func (m *Mirror) settle(ctx context.Context, list []*chain, lost error) []error {
 	outcomes := make([]error, len(list))
-	unknown := func(b *built, why error) error {
-		text := fmt.Sprintf("push %s: %v: %v", b.change.Branch, ErrUnknown, lost)
+	unknown := func(b *chain, why error) error {
+		text := fmt.Sprintf("push %s: %v: %v", b.branch, ErrUnknown, lost)
 		if why != nil {
 			text += "; and then: " + why.Error()
 		}
@@ -276,9 +297,9 @@ func (m *Mirror) settle(ctx context.Context, list []*built, lost error) []error 
 	}
 	fetched := false
 	for i, b := range list {
-		at := refs["refs/heads/"+b.change.Branch]
+		at := refs["refs/heads/"+b.branch]
 		switch at {
-		case b.id:
+		case b.tip():
 			continue
 		case b.old:
 			// It may still be on its way, unless we know that it was turned away.
@@ -300,12 +321,12 @@ func (m *Mirror) settle(ctx context.Context, list []*built, lost error) []error 
 			}
 			fetched = true
 		}
-		tip, ok := m.present.refs[b.change.Branch]
+		tip, ok := m.present.refs[b.branch]
 		if !ok {
 			outcomes[i] = unknown(b, nil)
 			continue
 		}
-		switch ours, err := m.store.isAncestor(ctx, b.id, tip); {
+		switch ours, err := m.store.isAncestor(ctx, b.tip(), tip); {
 		case err != nil:
 			outcomes[i] = unknown(b, err)
 		case !ours:

@@ -1,0 +1,130 @@
+package gitstate
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+)
+
+// Contents that begin and end alike, of all lengths at which a number needs
+// one more byte.
+func FuzzDelta(f *testing.F) {
+	for _, n := range []int{0, 1, 127, 128, 255, 256, 1023, 1024, 1025, 0xfffe, 0xffff, 0x10000, 0x1ffff, 0x123456} {
+		f.Add(n, 0, n, "", "")
+		f.Add(n, 10, 10, "ab", "abab")
+		f.Add(10, n, 10, "x", strings.Repeat("y", 300))
+		f.Add(n, 300, n, strings.Repeat("z", 1000), "")
+	}
+	f.Fuzz(func(t *testing.T, head, middle, foot int, from, to string) {
+		r := rand.New(rand.NewPCG(1, 2))
+		random := func(n int) []byte {
+			b := make([]byte, min(max(n, 0), 1<<21))
+			for i := range b {
+				b[i] = byte(r.Uint32())
+			}
+			return b
+		}
+		h, m, e := random(head), random(middle), random(foot)
+		base := bytes.Join([][]byte{h, m, []byte(from), e}, nil)
+		target := bytes.Join([][]byte{h, []byte(to), m, e}, nil)
+		for _, c := range [][2][]byte{{base, target}, {target, base}} {
+			d := makeDelta(c[0], c[1])
+			got, err := packfile.PatchDelta(c[0], d)
+			if len(c[0]) == 0 || len(c[1]) == 0 { // go-git takes these for damaged
+				continue
+			}
+			if err != nil || !bytes.Equal(got, c[1]) {
+				t.Errorf("delta from %d to %d bytes: %v", len(c[0]), len(c[1]), err)
+			}
+		}
+	})
+}
+
+// versions are n versions of a file of many lines.
+func versions(n int) []*made {
+	var lines []string
+	for i := range 3000 {
+		lines = append(lines, fmt.Sprintf("pin %d: %x", i, rand.Uint64()))
+	}
+	var list []*made
+	var last *made
+	for i := range n {
+		lines[i*7%len(lines)] += fmt.Sprint(i)
+		data := []byte(strings.Join(lines, "\n"))
+		last = &made{id: identify(plumbing.BlobObject, data), kind: plumbing.BlobObject, data: data, prev: last}
+		list = append(list, last)
+	}
+	return list
+}
+
+// What we write is what git reads, and the index is the one that git would
+// write.
+func TestPack(t *testing.T) {
+	all := versions(180)
+	for name, c := range map[string]struct {
+		objects []*made
+		near    bool
+	}{
+		"near":     {all, true},
+		"by id":    {all, false},
+		"empty":    {nil, true},
+		"one":      {all[:1], true},
+		"tail":     {all[100:], true}, // the base of the first is not in it
+		"scarce":   {append(append([]*made(nil), all[:20]...), all[40:]...), true},
+		"no bytes": {[]*made{{id: identify(plumbing.BlobObject, nil), kind: plumbing.BlobObject}, all[0]}, true},
+	} {
+		p := newPack(c.objects, c.near)
+		dir := t.TempDir()
+		file := filepath.Join(dir, "x.pack")
+		if err := os.WriteFile(file, p.data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run := func(args ...string) string {
+			cmd := exec.Command("git", args...)
+			cmd.Dir = dir
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: git %v: %v: %s", name, args, err, out)
+			}
+			return string(out)
+		}
+		run("init", "-q")
+		if len(c.objects) > 0 {
+			run("index-pack", "--strict", "-o", file[:len(file)-5]+".idx", file)
+			if want, err := os.ReadFile(file[:len(file)-5] + ".idx"); err != nil {
+				t.Fatal(err)
+			} else if got, err := p.index(); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: the index differs from git's: %v", name, err)
+			}
+			out := run("verify-pack", "-v", file)
+			if strings.Count(out, " blob ") != len(c.objects) {
+				t.Errorf("%s: git sees %s", name, out)
+			}
+			deepest := 0
+			for _, m := range regexp.MustCompile(`(?m)^[0-9a-f]{40} blob +\d+ \d+ \d+ (\d+) [0-9a-f]{40}$`).FindAllStringSubmatch(out, -1) {
+				n, _ := strconv.Atoi(m[1])
+				deepest = max(deepest, n)
+			}
+			if want := min(50, len(c.objects)-1); deepest > 50 || deepest < want-1 && len(c.objects) > 2 {
+				t.Errorf("%s: deltas are %d deep", name, deepest)
+			}
+		}
+		if n, _, err := checkPack(bytes.NewReader(p.data), int64(len(p.data))); n != uint32(len(c.objects)) || err != nil {
+			t.Errorf("%s: %d objects, %v", name, n, err)
+		}
+	}
+	// Small: it is deltas indeed.
+	if n := len(newPack(all, true).data); n > 6*len(all[0].data) {
+		t.Errorf("%d bytes for 180 versions of %d", n, len(all[0].data))
+	}
+}
