@@ -54,6 +54,7 @@ type Mirror struct {
 
 	// network is held by whoever talks to the remote or writes to the mirror.
 	network chan struct{}
+	sent    sent // guarded by network
 	pushes  atomic.Uint64
 
 	mu       sync.Mutex

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -141,17 +142,54 @@ func (m *Mirror) send(ctx context.Context, list []*chain) ([]error, error) {
 	if m.remote.local() {
 		return nil, fmt.Errorf("push %s: it needs the git program, which takes the repository's locks and runs its hooks; install git, or use an https or ssh URL", m.remote.name())
 	}
+	all := gather(list)
+	objects := m.sent.lean(list, all, time.Now())
+	report, outcomes, err := m.ask(ctx, list, objects)
+	if err != nil || report == nil {
+		return outcomes, err
+	}
+	if len(objects) == len(all) || !lacks(report.ReportStatus) {
+		return m.judge(ctx, list, all, report), nil
+	}
+	m.log.Info("the remote does not keep objects of a push that was refused; sending them again")
+	m.sent = sent{never: true}
+	outcomes = make([]error, len(list))
+	var rest []*chain // git moves the branches that lack nothing
+	var places []int
+	for i, c := range list {
+		if report.UnpackStatus != "ok" || report.status(c.branch) != "ok" {
+			rest, places = append(rest, c), append(places, i)
+		}
+	}
+	all = gather(rest)
+	report, again, err := m.ask(ctx, rest, all)
+	if err == nil && report != nil {
+		again = m.judge(ctx, rest, all, report)
+	}
+	for n, i := range places {
+		if err != nil {
+			outcomes[i] = err
+		} else {
+			outcomes[i] = again[n]
+		}
+	}
+	return outcomes, nil
+}
+
+// ask sends one request. What became of it is for the report to say, or, if
+// there is none, known already.
+func (m *Mirror) ask(ctx context.Context, list []*chain, objects []*made) (*report, []error, error) {
 	outer := ctx
 	ctx, progress, cancel := withIdle(ctx, m.remote.timeout)
 	defer cancel()
 	c, err := dial(ctx, m.remote.ep, m.remote.auth, transport.ReceivePackServiceName)
 	if err != nil {
-		return nil, m.remote.failed(ctx, "push", nil, err)
+		return nil, nil, m.remote.failed(ctx, "push", nil, err)
 	}
 	defer c.close()
 	all, err := c.advertise(ctx)
 	if err != nil {
-		return nil, m.remote.failed(ctx, "push", c, err)
+		return nil, nil, m.remote.failed(ctx, "push", c, err)
 	}
 	progress.touch()
 	moved := false
@@ -168,21 +206,21 @@ func (m *Mirror) send(ctx context.Context, list []*chain) ([]error, error) {
 				outcomes[i] = b.held()
 			}
 		}
-		return outcomes, nil
+		return nil, outcomes, nil
 	}
-	objects := gather(list)
 	req, err := request(list, objects, all.Capabilities)
 	if err != nil {
-		return nil, m.remote.failed(ctx, "push", nil, err)
+		return nil, nil, m.remote.failed(ctx, "push", nil, err)
 	}
 	m.pushes.Add(1)
-	report, err := c.push(ctx, req)
+	answer, err := c.push(ctx, req)
 	if err != nil {
 		err = m.remote.failed(ctx, "push", c, err)
 		c.close()
-		return m.settle(outer, list, err), nil
+		m.sent.forget()
+		return nil, m.settle(outer, list, err), nil
 	}
-	return m.judge(outer, list, report, c.said()), nil
+	return &report{answer, c.said()}, nil, nil
 }
 
 // request is what goes over the wire: the expected ids, the new ones, and the
@@ -220,16 +258,29 @@ func (c *chain) held() error {
 	return fmt.Errorf("push %s: not done, since another branch of the same push was refused", c.branch)
 }
 
-// judge reads the report of the remote.
-func (m *Mirror) judge(ctx context.Context, list []*chain, report *packp.ReportStatus, said string) []error {
-	outcomes := make([]error, len(list))
-	status := map[string]string{}
-	for _, s := range report.CommandStatuses {
-		status[s.ReferenceName.String()] = s.Status
+// report is what the remote did with a push, by its own words.
+type report struct {
+	*packp.ReportStatus
+	said string // what it wrote for a person to read
+}
+
+// status is the word on a branch; empty: there is none.
+func (r *report) status(branch string) string {
+	for _, s := range r.CommandStatuses {
+		if s.ReferenceName.String() == "refs/heads/"+branch {
+			return s.Status
+		}
 	}
+	return ""
+}
+
+// judge reads the report of the remote.
+func (m *Mirror) judge(ctx context.Context, list []*chain, objects []*made, report *report) []error {
+	m.sent.forget()
+	outcomes := make([]error, len(list))
 	refused := false
-	for _, b := range list {
-		refused = refused || report.UnpackStatus != "ok" || status["refs/heads/"+b.branch] != "ok"
+	for _, c := range list {
+		refused = refused || report.UnpackStatus != "ok" || report.status(c.branch) != "ok"
 	}
 	if !refused {
 		return outcomes
@@ -237,27 +288,37 @@ func (m *Mirror) judge(ctx context.Context, list []*chain, report *packp.ReportS
 	// Where are they now? That tells a lost race from a rule.
 	refs, err := m.list(ctx)
 	known := err == nil
-	for i, b := range list {
-		why, reported := status["refs/heads/"+b.branch]
-		at := refs["refs/heads/"+b.branch]
+	for i, c := range list {
+		why := report.status(c.branch)
+		at := refs["refs/heads/"+c.branch]
 		switch {
 		case report.UnpackStatus == "ok" && why == "ok":
-		case known && at == b.tip(): // whatever it says
-		case known && at != b.old:
-			outcomes[i] = b.moved(at)
+		case known && at == c.tip(): // whatever it says
+		case known && at != c.old && (why != "" || report.UnpackStatus != "ok"):
+			outcomes[i] = c.moved(at)
 		case report.UnpackStatus != "ok":
-			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: the remote could not take the objects: %s%s", b.branch, report.UnpackStatus, saying(said)))
-		case !reported:
-			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: its report does not name the branch", b.branch, ErrUnknown))
+			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: the remote could not take the objects: %s%s", c.branch, report.UnpackStatus, saying(report.said)))
+		case why == "":
+			outcomes[i] = m.settle(ctx, list[i:i+1], m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: its report does not name the branch", c.branch)))[0]
 		case raced(why):
-			outcomes[i] = b.moved(at)
-		case strings.Contains(why, "atomic") || why == "transaction failed":
-			outcomes[i] = b.held()
+			outcomes[i] = c.moved(at)
+		case secondary(why):
+			outcomes[i] = c.held()
 		default:
-			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: %s%s", b.branch, ErrRefused, why, saying(said)))
+			outcomes[i] = m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: %s%s", c.branch, ErrRefused, why, saying(report.said)))
+		}
+		// A hook comes before the objects are stored.
+		if report.UnpackStatus == "ok" && errors.Is(outcomes[i], ErrMoved) && !strings.Contains(why, "hook") {
+			m.sent.remember(objects, time.Now())
 		}
 	}
 	return outcomes
+}
+
+// secondary tells the reasons for which git refuses a branch for another's
+// sake.
+func secondary(why string) bool {
+	return strings.Contains(why, "atomic") || why == "transaction failed"
 }
 
 func saying(said string) string {
