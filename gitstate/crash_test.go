@@ -24,15 +24,16 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("GITSTATE_TEST_COUNT"); dir != "" {
-		fmt.Fprintln(os.Stderr, count(dir, os.Getenv("GITSTATE_TEST_URL")))
+		chain, _ := strconv.Atoi(os.Getenv("GITSTATE_TEST_CHAIN"))
+		fmt.Fprintln(os.Stderr, count(dir, os.Getenv("GITSTATE_TEST_URL"), chain))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
 // count opens a mirror and then counts in a file for ever, one commit for
-// each number, going by nothing but what the tip says.
-func count(dir, url string) error {
+// each number and so many in a push, going by nothing but what the tip says.
+func count(dir, url string, chain int) error {
 	ctx := context.Background()
 	m, err := gitstate.Open(ctx, gitstate.Options{URL: url, Dir: dir, MaxLoose: 40})
 	if err != nil {
@@ -52,9 +53,15 @@ func count(dir, url string) error {
 			return err
 		}
 		n, _ := strconv.Atoi(string(text))
-		next := strconv.Itoa(n + 1)
-		c := change(tip.Commit, "n="+next, map[string]string{"n": next, "noise": noise(20_000 + n)})
-		if _, err := m.Commit(ctx, c); err != nil && !errors.Is(err, gitstate.ErrMoved) && !errors.Is(err, gitstate.ErrUnknown) {
+		expected := tip.Commit
+		var list []gitstate.Change
+		for range chain {
+			n++
+			next := strconv.Itoa(n)
+			list = append(list, change(expected, "n="+next, map[string]string{"n": next, "noise": noise(20_000 + n)}))
+			expected = ""
+		}
+		if _, err := m.Push(ctx, list); err != nil && !errors.Is(err, gitstate.ErrMoved) && !errors.Is(err, gitstate.ErrUnknown) {
 			return err
 		}
 	}
@@ -62,7 +69,12 @@ func count(dir, url string) error {
 
 // A process that clones, fetches and commits is killed at some moment, again
 // and again. What it leaves opens, and its commits are there once each.
-func TestKilled(t *testing.T) {
+func TestKilled(t *testing.T) { killed(t, 1) }
+
+// The same with so many commits in a push that they are kept as a pack.
+func TestKilledWithChains(t *testing.T) { killed(t, 50) }
+
+func killed(t *testing.T, chain int) {
 	program, err := os.Executable()
 	must(t, err)
 	u := newUpstream(t, big())
@@ -78,7 +90,7 @@ func TestKilled(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rng.IntN(250))*time.Millisecond)
 		cmd := exec.CommandContext(ctx, program)
-		cmd.Env = append(os.Environ(), "GITSTATE_TEST_COUNT="+dir, "GITSTATE_TEST_URL="+u.dir)
+		cmd.Env = append(os.Environ(), "GITSTATE_TEST_COUNT="+dir, "GITSTATE_TEST_URL="+u.dir, "GITSTATE_TEST_CHAIN="+strconv.Itoa(chain))
 		var messages strings.Builder
 		cmd.Stderr = &messages
 		cmd.WaitDelay = 10 * time.Second // a git that it started may go on for a moment
@@ -106,6 +118,9 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	t.Logf("%d commits", len(subjects)-1)
+	if (len(subjects)-1)%chain != 0 {
+		t.Errorf("a chain of %d is torn apart", chain)
+	}
 	if len(subjects) < 5 {
 		t.Errorf("it never got anywhere: %q", subjects)
 	}
@@ -120,6 +135,61 @@ func TestKilled(t *testing.T) {
 	}
 	u.fsck()
 	fsck(t, present(t, dir))
+}
+
+// A process that is killed while it keeps a chain leaves one of these states
+// behind: parts of the pack, the index alone, all of it with the branch where
+// it was. Each of them opens, and catches up.
+func TestKilledWhileKeepingAChain(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a": "1"})
+	dir := filepath.Join(t.TempDir(), "m")
+	o := gitstate.Options{URL: u.dir, Dir: dir}
+	m := open(t, o)
+	first, _ := m.Tip()
+	ids, err := m.Push(t.Context(), after(first, counting("", 0, 60)...))
+	must(t, err)
+	must(t, m.Close())
+	found, _ := filepath.Glob(filepath.Join(present(t, dir), "objects/pack/pack-*.pack"))
+	if len(found) != 1 {
+		t.Fatalf("the packs are %v", found)
+	}
+	pack, idx := found[0], strings.TrimSuffix(found[0], ".pack")+".idx"
+	for name, files := range map[string]map[string]string{
+		"begun":      {"tmp_index": idx},
+		"index":      {filepath.Base(idx): idx},
+		"index, tmp": {filepath.Base(idx): idx, "tmp_pack": pack},
+		"both":       {filepath.Base(idx): idx, filepath.Base(pack): pack},
+	} {
+		o := gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "m")}
+		must(t, os.CopyFS(o.Dir, os.DirFS(dir)))
+		to := filepath.Join(present(t, o.Dir), "objects/pack")
+		must(t, os.RemoveAll(to))
+		must(t, os.Mkdir(to, 0o755))
+		for base, from := range files {
+			data, err := os.ReadFile(from)
+			must(t, err)
+			if strings.HasPrefix(base, "tmp_") {
+				data = data[:len(data)/2]
+			}
+			must(t, os.WriteFile(filepath.Join(to, base), data, 0o644))
+		}
+		must(t, os.WriteFile(filepath.Join(present(t, o.Dir), "refs/heads/main"), []byte(first+"\n"), 0o644))
+		m := open(t, o)
+		if tip, _ := m.Tip(); tip != first {
+			t.Errorf("%s: it opens at %s", name, tip)
+		}
+		if tip := fetch(t, m); tip.Commit != ids[59] || tip.Previous != first {
+			t.Errorf("%s: fetch = %+v", name, tip)
+		}
+		walk(t, snapshot(t, m, ids[30]))
+		fsck(t, present(t, o.Dir))
+		if left, _ := filepath.Glob(filepath.Join(to, "tmp_*")); len(left) != 0 {
+			t.Errorf("%s: files are left: %v", name, left)
+		}
+		if left, _ := filepath.Glob(filepath.Join(o.Dir, "git-*")); len(left) != 1 || !strings.HasSuffix(left[0], "git-1") {
+			t.Errorf("%s: it was cloned anew: %v", name, left)
+		}
+	}
 }
 
 // No file may grow: that is what a full disk looks like to us. It runs in a
