@@ -197,19 +197,20 @@ func (d *decoder) policy(raw *policyFile) *Policy {
 		}
 	case raw.HTTP != nil:
 		p.Check, p.HTTP = CheckHTTP, &HTTP{URL: raw.HTTP.URL.Text, Expect: raw.HTTP.Expect.or("status == 200")}
-		p.Expression = raw.HTTP.Expect.Position
+		p.Expression, raw.expression = raw.HTTP.Expect.Position, d.written(raw.HTTP.Expect)
 		if !raw.HTTP.Expect.Set {
 			p.Expression = raw.HTTP.URL.Position
 		}
 	case raw.Prometheus != nil:
 		x := raw.Prometheus
 		p.Check, p.Prometheus = CheckPrometheus, &Prometheus{URL: x.URL.Text, Query: x.Query.Text, Expect: x.Expect.Text, For: x.For.duration(0)}
-		p.Expression = x.Expect.Position
+		p.Expression, raw.expression = x.Expect.Position, d.written(x.Expect)
 	case raw.Approval != nil:
 		p.Check, p.Approval = CheckApproval, &Approval{Groups: namesOf[string](raw.Approval.Groups), Count: 1}
 		if raw.Approval.Count.Set {
 			p.Approval.Count = int(raw.Approval.Count.Value)
 		}
+		p.Approval.AllowAuthor = raw.Approval.AllowAuthor.Value
 	case raw.Window != nil:
 		x := raw.Window
 		p.Check, p.Window = CheckWindow, &Window{Allow: x.Allow.Text, Timezone: x.Timezone.or("UTC"), Position: x.Timezone.Position}
@@ -218,7 +219,7 @@ func (d *decoder) policy(raw *policyFile) *Policy {
 		}
 		p.Window.Spans, _ = parseSpans(x.Allow.Text) // a fault is told already, and breaks the file
 	case raw.CEL.Set:
-		p.Check, p.CEL, p.Expression = CheckCEL, raw.CEL.Text, raw.CEL.Position
+		p.Check, p.CEL, p.Expression, raw.expression = CheckCEL, raw.CEL.Text, raw.CEL.Position, d.written(raw.CEL)
 	}
 	needs, key := raw.Soak, "soak" // the time that it takes at least
 	if raw.Prometheus != nil {

@@ -158,3 +158,17 @@ func some(names []string) string {
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
+
+// PipelineOf returns the pipeline that claims the service: nil if none does. If
+// it can't be told which one, or whether any does, the problems say why.
+func (r *Repository) PipelineOf(svc ServiceName) (*Pipeline, []Problem) {
+	p, problems := r.claimant(svc)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return p, nil
+}
+
+// Nearest returns the candidate that a misspelt name probably means, or "" if
+// none is near.
+func Nearest(name string, candidates []string) string { return nearest(name, candidates) }

@@ -70,6 +70,7 @@ type decoder struct {
 	file     string
 	kind     Kind
 	name     string
+	data     []byte // of the file
 	problems []Problem
 	broken   bool       // there is an error outside of what is isolated
 	isolated int        // depth: an error now does not break the file
@@ -109,6 +110,8 @@ func (d *decoder) decode(n *yaml.Node, into any, f field, path string) {
 		d.list(n, v, f, path)
 	case *number:
 		d.number(n, v, path)
+	case *flag:
+		d.flag(n, v, path)
 	case *object:
 		d.object(n, v, path)
 	case tabular:
@@ -367,6 +370,15 @@ func (d *decoder) number(n *yaml.Node, into *number, path string) {
 		d.fail(n, fmt.Sprintf("%s is %s", path, abridge(n.Value)), "write a whole number from 1 up")
 	}
 	into.Value = value
+}
+
+func (d *decoder) flag(n *yaml.Node, into *flag, path string) {
+	into.Position, into.Set = d.at(n), true
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+		d.wrongType(n, "a boolean", path, "write true or false, without quotes")
+		return
+	}
+	into.Value = strings.EqualFold(n.Value, "true")
 }
 
 func (d *decoder) object(n *yaml.Node, into *object, path string) {

@@ -18,13 +18,14 @@ const APIVersion = "pinion.dev/v1"
 //	atLeastOne:"true"    the list must not be empty
 //	doc:"…"              the description
 //
-// word, list, number, object and table carry the place where they stand.
+// word, list, number, flag, object and table carry the place where they stand.
 type (
 	word struct {
 		Text     string
 		Position Position
 		Set      bool
 		Bad      bool // it is there, and at fault
+		style    yaml.Style
 	}
 	list struct {
 		Items    []word
@@ -33,6 +34,11 @@ type (
 	}
 	number struct {
 		Value    int64
+		Position Position
+		Set      bool
+	}
+	flag struct {
+		Value    bool
 		Position Position
 		Set      bool
 	}
@@ -133,6 +139,8 @@ type policyFile struct {
 	Window     *windowFile     `yaml:"window" oneof:"true" doc:"The time in which it may happen."`
 	CEL        word            `yaml:"cel" form:"text" oneof:"true" example:"deployment.pins.web.version.startsWith('1.')" doc:"An expression in the Common Expression Language that must be true."`
 	Timeout    word            `yaml:"timeout" form:"duration" example:"2h" doc:"Not passed by then: failed. Absent: it may take any time."`
+
+	expression written // the CEL expression, if there is one
 }
 
 type reportFile struct {
@@ -156,8 +164,9 @@ type prometheusFile struct {
 }
 
 type approvalFile struct {
-	Groups list   `yaml:"groups,required" form:"token" atLeastOne:"true" doc:"The groups whose members may approve."`
-	Count  number `yaml:"count" default:"1" doc:"How many people must approve."`
+	Groups      list   `yaml:"groups,required" form:"token" atLeastOne:"true" doc:"The groups whose members may approve."`
+	Count       number `yaml:"count" default:"1" doc:"How many people must approve."`
+	AllowAuthor flag   `yaml:"allowAuthor" default:"false" doc:"Whether the approval of somebody who chose the version counts."`
 }
 
 type windowFile struct {
@@ -213,5 +222,5 @@ func folderOf(kind Kind) string {
 }
 
 func wordAt(file string, n *yaml.Node) word {
-	return word{Text: n.Value, Position: Position{file, n.Line, n.Column}, Set: true}
+	return word{Text: n.Value, Position: Position{file, n.Line, n.Column}, Set: true, style: n.Style}
 }

@@ -37,8 +37,15 @@ type Policy struct {
 
 	Timeout time.Duration // not passed by then: failed; 0: none
 	// Expression is the place of the CEL expression (cel, http.expect or
-	// prometheus.expect), for who compiles it.
+	// prometheus.expect), for who compiles it; see [Repository.ExpressionAt].
 	Expression Position
+}
+
+// ExpressionAt returns the place in the file of a character of a policy's CEL
+// expression, by its line and column in the expression, both counted from 0.
+// Where that can't be told, it is the place of the expression as a whole.
+func (r *Repository) ExpressionAt(p *Policy, line, column int) Position {
+	return rawOf[*policyFile](r, KindPolicy, string(p.Name)).expression.place(p.Expression, line, column)
 }
 
 // Report waits for an outside system to report success or failure.
@@ -71,6 +78,8 @@ type Prometheus struct {
 type Approval struct {
 	Groups []string
 	Count  int // how many people, at least 1
+	// AllowAuthor: the approval of somebody who chose the version counts, too.
+	AllowAuthor bool
 }
 
 // Window is the time in which something may happen.

@@ -320,7 +320,7 @@ func (rd reader) bytes(at string) ([]byte, *fault, error) {
 
 // parse fills in all but the name, the path and the ids.
 func (f *file) parse(kind Kind, data []byte) {
-	d := &decoder{file: f.path, kind: kind, name: f.name}
+	d := &decoder{file: f.path, kind: kind, name: f.name, data: data}
 	root, bad := parse(data)
 	if bad != nil {
 		d.failAt(Position{f.path, bad.line, bad.column}, bad.message, bad.hint)

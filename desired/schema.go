@@ -98,6 +98,12 @@ func valueSchema(sample any, f field) *schema {
 			s.Default = json.Number(f.fallback)
 		}
 		return s
+	case *flag:
+		s := &schema{Type: "boolean"}
+		if f.fallback != "" {
+			s.Default = f.fallback == "true"
+		}
+		return s
 	case *object:
 		return &schema{Type: []string{"object", "null"}}
 	case tabular:

@@ -150,7 +150,7 @@ func TestSchemaRefuses(t *testing.T) {
 		desired.KindEnvironment: {"x: y", "cluster: 3", "cluster: A", "parameters: []", "pins: {web: x}", "pins: {web: {}}", "pins: {web: {image: 1.4}}", "pins: {web: {image: web}}", "pins: {web: {image: \"web:1\", x: y}}", "pins: {Web: {image: \"web:1\"}}", "manifests: {web: 4f1c2aa}"},
 		desired.KindService:     {"x: y", "artifacts: web", "artifacts: [a, a]", "artifacts: [A]", "rollout: {timeout: 30}", "rollout: {timeout: 1d}", "rollout: {x: y}", "conflicts: tak", "manifests: /etc"},
 		desired.KindPipeline:    {"x: y"},
-		desired.KindPolicy:      {"x: y", "", "soak: 3", "soak: 3m\nreport: {by: [ci]}", "report: {}", "report: {by: []}", "job: {}", "http: {url: x}", "prometheus: {url: \"http://x\", query: x}", "approval: {groups: [a], count: 0}", "approval: {groups: [a], count: x}", "window: {allow: never}", "cel: \"\""},
+		desired.KindPolicy:      {"x: y", "", "soak: 3", "soak: 3m\nreport: {by: [ci]}", "report: {}", "report: {by: []}", "job: {}", "http: {url: x}", "prometheus: {url: \"http://x\", query: x}", "approval: {groups: [a], count: 0}", "approval: {groups: [a], count: x}", "approval: {groups: [a], allowAuthor: x}", "window: {allow: never}", "cel: \"\""},
 		desired.KindHold:        {"environments: dev", "owners: x"},
 	} {
 		for _, line := range lines {
