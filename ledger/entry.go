@@ -10,7 +10,7 @@ import (
 type Event string
 
 // The events. Those of a candidate (see Entry.Candidate) are offered, check,
-// approved, superseded and failed.
+// approved, rerun, superseded and failed.
 const (
 	EventPinned     Event = "pinned"
 	EventStarted    Event = "started"
@@ -47,7 +47,8 @@ type Entry struct {
 	Authors    []Person // of a pinned or an offered entry
 
 	// Checks: the one result of a check entry; the results that a verified or
-	// failed entry is founded on. Policy is set in a rerun entry.
+	// failed entry is founded on, without their Output. The time of each is the
+	// entry's. Policy is set in a rerun entry.
 	Checks   []Check
 	Approval *Approval
 	Policy   desired.PolicyName
@@ -60,4 +61,7 @@ type Entry struct {
 	Reason string
 	// Before is the version that the subject begins with, "" if none.
 	Before string
+	// After is, of a superseded entry, the version that takes the place, "" if
+	// none does.
+	After string
 }

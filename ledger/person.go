@@ -1,10 +1,19 @@
 package ledger
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// String returns "Name <address>", as git writes it.
+// String returns "Name <address>", or the one that is known.
 func (p Person) String() string {
-	return strings.TrimSpace(p.Name + " <" + p.Email + ">")
+	switch {
+	case p.Email == "" && ParsePerson(p.Name) == p:
+		return p.Name
+	case p.Name == "" && ParsePerson(p.Email) == p:
+		return p.Email
+	}
+	return p.trailer()
 }
 
 // ParsePerson reads "Name <address>", an address, or a name.
@@ -19,9 +28,38 @@ func ParsePerson(s string) Person {
 	return Person{Name: s}
 }
 
-// Authors tells who a commit on main is by. The actor is its author, also
-// where a forge made the commit; the authors are the actor and whom the
-// trailers Requested-By and Co-authored-by name, each address once.
+// Same tells whether two persons are one: their addresses are the same, in
+// whatever case, or, without addresses, their names.
+func (p Person) Same(o Person) bool {
+	if p.Email != "" || o.Email != "" {
+		return strings.EqualFold(p.Email, o.Email)
+	}
+	return p.Name == o.Name
+}
+
+// Authors tells who a commit on main is by. The actor is its author: the
+// committer is often a forge's web page that has pressed the button. The
+// authors are the actor and whom a line Requested-By or Co-authored-by names,
+// each once. Such a line counts wherever it stands, for a squash merge moves it
+// away from the end, and one author too many is the safe side: it is one person
+// more whose own approval does not count.
 func Authors(author, committer Person, message string) (actor Person, authors []Person) {
-	return author, []Person{author}
+	actor = author.normal()
+	if actor == (Person{}) {
+		actor = committer.normal()
+	}
+	add := func(p Person) {
+		if p != (Person{}) && !slices.ContainsFunc(authors, p.Same) {
+			authors = append(authors, p)
+		}
+	}
+	add(actor)
+	for l := range strings.SplitSeq(message, "\n") {
+		for _, key := range []string{"Requested-By:", "Co-authored-by:"} {
+			if hasPrefixFold(l, key) {
+				add(ParsePerson(l[len(key):]).normal())
+			}
+		}
+	}
+	return actor, authors
 }

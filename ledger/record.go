@@ -95,7 +95,7 @@ type Deployment struct {
 	State     State    `json:"state"`
 	Reason    string   `json:"reason,omitempty"` // why it is in this state, in words
 	Cause     Cause    `json:"cause"`
-	From      string   `json:"from,omitempty"`    // of a promotion: "staging@<ledger commit>"
+	From      string   `json:"from,omitempty"`    // of a promotion: "staging@<ledger commit>", several with a comma between
 	Actor     Person   `json:"actor"`             // who made the commit
 	Authors   []Person `json:"authors,omitempty"` // who chose this release: author, Requested-By and Co-authored-by of the pin that it began with
 
@@ -123,7 +123,7 @@ type Past struct {
 
 // Refusal is a release that no automation brings (back) into the environment:
 // it failed there, was rolled back, or its candidate failed a gate. A person's
-// pin of it takes the refusal away.
+// pin of it takes the refusal away, and so does its verification.
 type Refusal struct {
 	// Release: without a Source, its pins are refused whatever the manifests.
 	Release Release   `json:"release"`
@@ -153,8 +153,9 @@ type Record struct {
 	// Verified is the last one that was verified; it may be the newest.
 	Verified *Past `json:"verified,omitempty"`
 	// Previous are those before Deployment, newest first, at most MaxPrevious.
-	Previous []Past    `json:"previous,omitempty"`
-	Refused  []Refusal `json:"refused,omitempty"`
+	Previous []Past `json:"previous,omitempty"`
+	// Refused are the refusals, newest first, at most MaxRefused.
+	Refused []Refusal `json:"refused,omitempty"`
 	// Candidate is what waits to enter.
 	Candidate *Candidate `json:"candidate,omitempty"`
 	// Retired is when the environment stopped asking for the service; the
@@ -163,6 +164,10 @@ type Record struct {
 	Drifted time.Time `json:"drifted,omitzero"` // when somebody last changed an object of the present deployment
 }
 
-// MaxPrevious is how many deployments of before a record keeps. The others are
-// in the history.
-const MaxPrevious = 20
+// What a record keeps at most, so that its cost does not grow with its age. The
+// rest is in the history. A release that was refused so long ago is kept out by
+// the newer ones that came after it.
+const (
+	MaxPrevious = 20
+	MaxRefused  = 50
+)
