@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"crypto/sha1"
 	"encoding/binary"
+	"hash/adler32"
 	"hash/crc32"
 	"io"
 	"runtime"
@@ -247,14 +248,31 @@ var deflaters = sync.Pool{New: func() any {
 	return z
 }}
 
-// deflate writes what is long in haste; it is a delta as a rule.
-func deflate(data ...[]byte) []byte {
+// deflate writes data in the format zlib (RFC 1950), in haste: what is long is
+// a delta as a rule. What is short stays as it is, in one stored block (RFC
+// 1951, 3.2.4): most objects of a long chain are, and the codes for a block of
+// their own cost more time than they save bytes.
+func deflate(parts ...[]byte) []byte {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	if size < 256 {
+		out := make([]byte, 7, size+11)
+		copy(out, "\x78\x01\x01")
+		binary.LittleEndian.PutUint16(out[3:], uint16(size))
+		binary.LittleEndian.PutUint16(out[5:], ^uint16(size))
+		for _, p := range parts {
+			out = append(out, p...)
+		}
+		return binary.BigEndian.AppendUint32(out, adler32.Checksum(out[7:]))
+	}
 	var b bytes.Buffer
 	z := deflaters.Get().(*zlib.Writer)
 	defer deflaters.Put(z)
 	z.Reset(&b)
-	for _, d := range data {
-		z.Write(d) // a bytes.Buffer takes everything
+	for _, p := range parts {
+		z.Write(p) // a bytes.Buffer takes everything
 	}
 	z.Close()
 	return b.Bytes()

@@ -60,11 +60,27 @@ func (m *Mirror) Push(ctx context.Context, changes []Change) ([]string, error) {
 			changes[i].Branch = m.options.Branch
 		}
 	}
+	if m.remote.local() {
+		return ids, fmt.Errorf("push %s: it needs the git program, which takes the repository's locks and runs its hooks; install git, or use an https or ssh URL", m.remote.name())
+	}
+	calling, hangUp := context.WithCancel(ctx)
+	defer hangUp()
+	call := func() *line { return m.call(calling) }
+	many := len(changes) >= manyChanges
+	if many {
+		early := make(chan *line, 1)
+		go func() { early <- m.call(calling) }()
+		call = func() *line { return <-early }
+	}
 	list, err := m.store.chains(changes)
 	if err != nil {
+		if many {
+			hangUp()
+			call().hangUp()
+		}
 		return ids, err
 	}
-	outcomes, err := m.send(ctx, list)
+	outcomes, err := m.send(ctx, call(), list)
 	if err != nil {
 		return ids, err
 	}
@@ -138,13 +154,10 @@ func (s *store) know(c *chain) {
 
 // send pushes, and says for each chain what became of it: nil if it is on the
 // remote. The error is for what happened before anything was sent.
-func (m *Mirror) send(ctx context.Context, list []*chain) ([]error, error) {
-	if m.remote.local() {
-		return nil, fmt.Errorf("push %s: it needs the git program, which takes the repository's locks and runs its hooks; install git, or use an https or ssh URL", m.remote.name())
-	}
+func (m *Mirror) send(ctx context.Context, l *line, list []*chain) ([]error, error) {
 	all := gather(list)
 	objects := m.sent.lean(list, all, time.Now())
-	report, outcomes, err := m.ask(ctx, list, objects)
+	report, outcomes, err := m.ask(ctx, l, list, objects)
 	if err != nil || report == nil {
 		return outcomes, err
 	}
@@ -162,7 +175,7 @@ func (m *Mirror) send(ctx context.Context, list []*chain) ([]error, error) {
 		}
 	}
 	all = gather(rest)
-	report, again, err := m.ask(ctx, rest, all)
+	report, again, err := m.ask(ctx, m.call(ctx), rest, all)
 	if err == nil && report != nil {
 		again = m.judge(ctx, rest, all, report)
 	}
@@ -176,26 +189,50 @@ func (m *Mirror) send(ctx context.Context, list []*chain) ([]error, error) {
 	return outcomes, nil
 }
 
+// manyChanges take so long to build that the remote is called meanwhile.
+const manyChanges = 16
+
+// line is a call to the remote that waits for a request.
+type line struct {
+	ctx      context.Context // the call's own: it ends when the remote falls silent
+	cancel   context.CancelFunc
+	progress *idle
+	session  session
+	refs     *packp.AdvRefs
+	err      error
+}
+
+func (m *Mirror) call(ctx context.Context) *line {
+	l := &line{}
+	l.ctx, l.progress, l.cancel = withIdle(ctx, m.remote.timeout)
+	l.session, l.err = dial(l.ctx, m.remote.ep, m.remote.auth, transport.ReceivePackServiceName)
+	if l.err != nil {
+		l.session = nil
+	} else {
+		l.refs, l.err = l.session.advertise(l.ctx)
+	}
+	l.err = m.remote.failed(l.ctx, "push", l.session, l.err)
+	return l
+}
+
+func (l *line) hangUp() {
+	if l.session != nil {
+		l.session.close()
+	}
+	l.cancel()
+}
+
 // ask sends one request. What became of it is for the report to say, or, if
 // there is none, known already.
-func (m *Mirror) ask(ctx context.Context, list []*chain, objects []*made) (*report, []error, error) {
-	outer := ctx
-	ctx, progress, cancel := withIdle(ctx, m.remote.timeout)
-	defer cancel()
-	c, err := dial(ctx, m.remote.ep, m.remote.auth, transport.ReceivePackServiceName)
-	if err != nil {
-		return nil, nil, m.remote.failed(ctx, "push", nil, err)
+func (m *Mirror) ask(ctx context.Context, l *line, list []*chain, objects []*made) (*report, []error, error) {
+	defer l.hangUp()
+	if l.err != nil {
+		return nil, nil, l.err
 	}
-	defer c.close()
-	all, err := c.advertise(ctx)
-	if err != nil {
-		return nil, nil, m.remote.failed(ctx, "push", c, err)
-	}
-	progress.touch()
 	moved := false
 	outcomes := make([]error, len(list))
 	for i, b := range list {
-		if at := all.References["refs/heads/"+b.branch]; at != b.old {
+		if at := l.refs.References["refs/heads/"+b.branch]; at != b.old {
 			outcomes[i] = b.moved(at)
 			moved = true
 		}
@@ -208,19 +245,20 @@ func (m *Mirror) ask(ctx context.Context, list []*chain, objects []*made) (*repo
 		}
 		return nil, outcomes, nil
 	}
-	req, err := request(list, objects, all.Capabilities)
+	req, err := request(list, objects, l.refs.Capabilities)
 	if err != nil {
-		return nil, nil, m.remote.failed(ctx, "push", nil, err)
+		return nil, nil, m.remote.failed(l.ctx, "push", nil, err)
 	}
+	l.progress.touch()
 	m.pushes.Add(1)
-	answer, err := c.push(ctx, req)
+	answer, err := l.session.push(l.ctx, req)
 	if err != nil {
-		err = m.remote.failed(ctx, "push", c, err)
-		c.close()
+		err = m.remote.failed(l.ctx, "push", l.session, err)
+		l.hangUp()
 		m.sent.forget()
-		return nil, m.settle(outer, list, err), nil
+		return nil, m.settle(ctx, list, err), nil
 	}
-	return &report{answer, c.said()}, nil, nil
+	return &report{answer, l.session.said()}, nil, nil
 }
 
 // request is what goes over the wire: the expected ids, the new ones, and the
