@@ -31,9 +31,11 @@ func newAPIServer(ctx context.Context, p *pki, listener net.Listener) (func(cont
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file="+p.serviceAccountKeyFile,
 		"--service-account-signing-key-file="+p.serviceAccountKeyFile,
-		// The nodes' Hostname is an address of this machine on which nothing
-		// listens, so a request for logs fails at once (kubelet.go).
+		// The nodes' Hostname is the address at which logs are served (kubelet.go).
 		"--kubelet-preferred-address-types=Hostname",
+		"--kubelet-certificate-authority="+p.caFile,
+		"--kubelet-client-certificate="+p.kubeletClientFile,
+		"--kubelet-client-key="+p.kubeletClientKeyFile,
 	); err != nil {
 		return nil, err
 	}

@@ -168,6 +168,7 @@ containerStatuses:
 {{ range .spec.containers }}
 - name: {{ .name | Quote }}
   image: {{ .image | Quote }}
+  imageID: {{ ImageID .image | Quote }}
   ready: %[1]t
   started: %[1]t
   restartCount: {{ $restarts }}
@@ -187,6 +188,7 @@ containerStatuses:
 {{ range .status.containerStatuses }}
 - name: {{ .name | Quote }}
   image: {{ .image | Quote }}
+  imageID: {{ ImageID .image | Quote }}
   ready: false
   started: false
   restartCount: {{ $restarts }}
@@ -211,6 +213,7 @@ containerStatuses:
 {{ range .spec.containers }}
 - name: {{ .name | Quote }}
   image: {{ .image | Quote }}
+  imageID: {{ ImageID .image | Quote }}
   ready: false
   started: false
   restartCount: {{ $crashes }}
@@ -278,6 +281,7 @@ initContainerStatuses:
 {{ range .spec.initContainers }}
 - name: {{ .name | Quote }}
   image: {{ .image | Quote }}
+  imageID: {{ ImageID .image | Quote }}
   ready: true
   restartCount: 0
   {{ if eq .restartPolicy "Always" }}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -100,13 +101,23 @@ func (c *cluster) start() error {
 	if err := c.startControllerManager(p, as); err != nil {
 		return fmt.Errorf("set up kube-controller-manager: %w", err)
 	}
-	if err := createNodes(ctx, client, c.options.nodes); err != nil {
+	logs, err := listenLoopback(0)
+	if err != nil {
+		return fmt.Errorf("the kubelet's port: %w", err)
+	}
+	kubeletPort := logs.Addr().(*net.TCPAddr).Port
+	logServer, err := newLogServer(p, client, logs)
+	if err != nil {
+		return fmt.Errorf("set up the log server: %w", err)
+	}
+	c.run("log server", logServer)
+	if err := createNodes(ctx, client, c.options.nodes, kubeletPort); err != nil {
 		return err
 	}
 	if err := createStorageClass(ctx, client); err != nil {
 		return err
 	}
-	kubelet, err := newKubelet(admin, c.log)
+	kubelet, err := newKubelet(admin, kubeletPort, c.log)
 	if err != nil {
 		return fmt.Errorf("set up the kubelet: %w", err)
 	}

@@ -9,10 +9,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/kwok/pkg/kwok/controllers"
 	kwoklog "sigs.k8s.io/kwok/pkg/log"
+	"sigs.k8s.io/kwok/pkg/utils/gotpl"
 )
 
 const (
@@ -24,7 +26,7 @@ const (
 
 // newKubelet returns the function that runs KWOK for every node there is. It
 // takes no leases for the nodes: nobody competes for them.
-func newKubelet(admin access, log io.Writer) (func(context.Context) error, error) {
+func newKubelet(admin access, port int, log io.Writer) (func(context.Context) error, error) {
 	config := admin.config("kubelet")
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -45,8 +47,10 @@ func newKubelet(admin access, log io.Writer) (func(context.Context) error, error
 		RESTClient:                client.CoreV1().RESTClient(),
 		ManageAllNodes:            true,
 		NodeIP:                    nodeIP,
+		NodePort:                  port,
 		CIDR:                      podIPs,
 		LocalStages:               stages,
+		FuncMap:                   gotpl.FuncMap{"ImageID": imageID},
 		NodePlayStageParallelism:  1,
 		PodPlayStageParallelism:   4,
 		PodsOnNodeSyncParallelism: 1,
@@ -64,8 +68,9 @@ func newKubelet(admin access, log io.Writer) (func(context.Context) error, error
 	}, nil
 }
 
-// createNodes adds the nodes node-0 to node-(n-1) where they are missing.
-func createNodes(ctx context.Context, client kubernetes.Interface, n int) error {
+// createNodes adds the nodes node-0 to node-(n-1) where they are missing, and
+// tells all nodes the port of their kubelet, which is another one at each start.
+func createNodes(ctx context.Context, client kubernetes.Interface, n, port int) error {
 	for i := range n {
 		name := fmt.Sprintf("node-%d", i)
 		node := &corev1.Node{
@@ -82,11 +87,20 @@ func createNodes(ctx context.Context, client kubernetes.Interface, n int) error 
 					{Type: corev1.NodeInternalIP, Address: nodeIP},
 					{Type: corev1.NodeHostName, Address: "127.0.0.1"},
 				},
-				DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: 1}},
 			},
 		}
 		if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create node %s: %w", name, err)
+		}
+	}
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list the nodes: %w", err)
+	}
+	patch := fmt.Appendf(nil, `{"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": %d}}}}`, port)
+	for _, node := range nodes.Items {
+		if _, err := client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+			return fmt.Errorf("tell node %s its kubelet's port: %w", node.Name, err)
 		}
 	}
 	return nil

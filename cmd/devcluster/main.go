@@ -7,7 +7,8 @@
 // surroundings would: they bind volume claims and give load balancers an
 // address. So a Deployment rolls out, a Job completes, a namespace terminates
 // and RBAC refuses, but no image is pulled and no container runs: a pod's
-// status is played, and an annotation on the pod chooses the play (behavior.go).
+// status is played, and an annotation on the pod chooses the play (behavior.go);
+// another is what its containers have written (logs.go).
 //
 // The process owns one data folder. It holds a lock on it, works in it (so that
 // etcd's sockets have short relative names), and keeps in it etcd's data, the
@@ -15,8 +16,8 @@
 // behind the same kubeconfig. It listens on loopback alone.
 //
 // The parts start in the order etcd, kube-apiserver, kube-scheduler,
-// kube-controller-manager, kubelet, controllers, and stop in the opposite one,
-// each with a context of its own. If one ends before it was told to, the whole
+// kube-controller-manager, the kubelet's logs, kubelet, controllers, and stop in
+// the opposite one, each with a context of its own. If one ends before it was told to, the whole
 // process stops with an error.
 //
 // A crash leaves the data folder as it was: the lock dies with the process, and

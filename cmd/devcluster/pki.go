@@ -26,14 +26,25 @@ type pki struct {
 	serverFile, serverKeyFile string
 	serviceAccountKeyFile     string
 
+	kubeletFile, kubeletKeyFile             string // the kubelet serves with these
+	kubeletClientFile, kubeletClientKeyFile string // and the API server comes with these
+
 	ca    *x509.Certificate
 	caKey crypto.Signer
 	caPEM []byte
 }
 
-// An identity is a client certificate: the name is the user, the groups its groups.
+// kubeletClient is who the API server is to the kubelet.
+const kubeletClient = "kube-apiserver-kubelet-client"
+
+// An identity is a certificate: of a server, or of a client, and then the name
+// is the user, the groups its groups.
 type identity struct {
 	certPEM, keyPEM []byte
+}
+
+func (id identity) write(certFile, keyFile string) error {
+	return errors.Join(writeFile(certFile, id.certPEM), writeFile(keyFile, id.keyPEM))
 }
 
 func openPKI(d dataDir) (*pki, error) {
@@ -43,6 +54,10 @@ func openPKI(d dataDir) (*pki, error) {
 		serverFile:            d.file("pki", "server.crt"),
 		serverKeyFile:         d.file("pki", "server.key"),
 		serviceAccountKeyFile: d.file("pki", "service-account.key"),
+		kubeletFile:           d.file("pki", "kubelet.crt"),
+		kubeletKeyFile:        d.file("pki", "kubelet.key"),
+		kubeletClientFile:     d.file("pki", "kubelet-client.crt"),
+		kubeletClientKeyFile:  d.file("pki", "kubelet-client.key"),
 	}
 	if err := p.openAuthority(); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
@@ -50,20 +65,24 @@ func openPKI(d dataDir) (*pki, error) {
 	if _, _, err := loadOrCreateKey(p.serviceAccountKeyFile); err != nil {
 		return nil, fmt.Errorf("service account key: %w", err)
 	}
-	server, err := p.issue(&x509.Certificate{
-		Subject:     pkix.Name{CommonName: "kube-apiserver"},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
-	})
+	server, err := p.server("kube-apiserver", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 	if err != nil {
-		return nil, fmt.Errorf("serving certificate: %w", err)
+		return nil, err
+	}
+	kubelet, err := p.server("kubelet")
+	if err != nil {
+		return nil, err
+	}
+	toKubelet, err := p.client(kubeletClient)
+	if err != nil {
+		return nil, err
 	}
 	if err := errors.Join(
-		writeFile(p.serverFile, server.certPEM),
-		writeFile(p.serverKeyFile, server.keyPEM),
+		server.write(p.serverFile, p.serverKeyFile),
+		kubelet.write(p.kubeletFile, p.kubeletKeyFile),
+		toKubelet.write(p.kubeletClientFile, p.kubeletClientKeyFile),
 	); err != nil {
-		return nil, fmt.Errorf("serving certificate: %w", err)
+		return nil, fmt.Errorf("keep the certificates: %w", err)
 	}
 	return p, nil
 }
@@ -98,6 +117,20 @@ func (p *pki) openAuthority() error {
 	}
 	p.ca, err = x509.ParseCertificate(block.Bytes)
 	return err
+}
+
+// server issues a serving certificate for loopback.
+func (p *pki) server(name string, dnsNames ...string) (identity, error) {
+	id, err := p.issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: name},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:    dnsNames,
+	})
+	if err != nil {
+		return id, fmt.Errorf("serving certificate for %s: %w", name, err)
+	}
+	return id, nil
 }
 
 // client issues a client certificate for a user.

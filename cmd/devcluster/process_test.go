@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -253,6 +254,8 @@ func TestRestart(t *testing.T) {
 	p = up(t, dir)
 	wantConfigMaps(t, old, "before-term")
 	createConfigMap(t, old, "before-kill")
+	createPod(t, old, metav1.NamespaceDefault, "web", podTemplate("web", run))
+	eventually(t, podIs(old, metav1.NamespaceDefault, "web", isReady))
 	if err := p.end(t, syscall.SIGKILL); err == nil {
 		t.Error("after SIGKILL: exit code 0")
 	}
@@ -262,6 +265,10 @@ func TestRestart(t *testing.T) {
 	nodes, err := old.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(nodes.Items) != 2 {
 		t.Errorf("there are %d nodes, want 2; error: %v", len(nodes.Items), err)
+	}
+	// The kubelet has another port now.
+	if _, err := logs(t, old, metav1.NamespaceDefault, "web", corev1.PodLogOptions{}); err != nil {
+		t.Error(err)
 	}
 	if err := p.end(t, os.Interrupt); err != nil {
 		t.Errorf("after SIGINT: %v, want exit code 0; stderr:\n%s", err, p.stderr.String())
