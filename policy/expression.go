@@ -1,38 +1,380 @@
 package policy
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/checker"
+	"github.com/google/cel-go/common/env"
+	"github.com/google/cel-go/common/overloads"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/ext"
 
 	"github.com/pinion-cd/pinion/desired"
 )
 
-// Expression is a compiled expression. It may be used by several goroutines.
-type Expression struct{}
+const (
+	maxExpression = 4 << 10 // bytes of an expression
+	maxCompiled   = 1 << 10 // expressions that are remembered, of each language
+	maxFaults     = 5       // of one expression
+
+	// Of an evaluation, in the units of CEL, which are about a step each. A
+	// million took half a second: too much where deployments are judged, and
+	// bearable where an answer is fetched.
+	judgingCost  = 100_000
+	fetchingCost = 1_000_000
+)
+
+// Expression is a compiled expression in the Common Expression Language
+// (https://github.com/google/cel-spec). It may be used by several goroutines.
+type Expression struct {
+	program cel.Program
+	cost    uint64 // that an evaluation may take
+}
+
+// ExpressionError is why an expression does not compile.
+type ExpressionError struct{ Faults []ExpressionFault } // at least one
+
+// ExpressionFault is one thing that is wrong with an expression. Line and
+// Column, in characters, count from 0.
+type ExpressionFault struct {
+	Line, Column  int
+	Message, Hint string
+}
+
+func (e *ExpressionError) Error() string {
+	texts := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		texts[i] = f.Message
+		if f.Hint != "" {
+			texts[i] += "; " + f.Hint
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// language is what the expressions of one kind of policy may speak of.
+type language struct {
+	variables []cel.EnvOption
+	names     []string // of variables and fields, for suggestions
+	cost      uint64   // that an evaluation may take
+
+	once sync.Once
+	env  *cel.Env
+	err  error
+
+	mu       sync.Mutex // guards what follows
+	compiled map[string]result
+}
+
+type result struct {
+	expression *Expression
+	err        error
+}
+
+// facts are what an expression sees of a deployment. There is no time among
+// them: what an expression says of a deployment does not change by itself.
+type facts struct {
+	Environment string         `cel:"environment"`
+	Service     string         `cel:"service"`
+	Version     string         `cel:"version"`
+	Pins        map[string]pin `cel:"pins"` // by artifact
+	Source      string         `cel:"source"`
+	Commit      string         `cel:"commit"`
+	Manifests   string         `cel:"manifests"`
+	Cause       string         `cel:"cause"`
+	Authors     []string       `cel:"authors"`
+	Actor       string         `cel:"actor"`
+}
+
+type pin struct {
+	Image      string `cel:"image"`
+	Repository string `cel:"repository"`
+	Version    string `cel:"version"`
+	Digest     string `cel:"digest"`
+}
+
+var (
+	ofDeployment = &language{
+		variables: []cel.EnvOption{
+			ext.NativeTypes(ext.ParseStructTags(true), reflect.TypeFor[facts](), reflect.TypeFor[pin]()),
+			cel.Variable("deployment", cel.ObjectType("policy.facts")),
+		},
+		names: []string{"deployment", "environment", "service", "version", "pins", "source", "commit", "manifests", "cause", "authors", "actor", "image", "repository", "digest"},
+		cost:  judgingCost,
+	}
+	ofHTTP = &language{
+		variables: []cel.EnvOption{
+			cel.Variable("status", cel.IntType),
+			cel.Variable("body", cel.DynType),
+			cel.Variable("headers", cel.MapType(cel.StringType, cel.StringType)),
+		},
+		names: []string{"status", "body", "headers"},
+		cost:  fetchingCost,
+	}
+	ofPrometheus = &language{
+		variables: []cel.EnvOption{cel.Variable("value", cel.DoubleType)},
+		names:     []string{"value"},
+		cost:      fetchingCost,
+	}
+)
 
 // CompileDeployment compiles the expression of a cel policy, over deployment.
-func CompileDeployment(src string) (*Expression, error) { return nil, errors.New("not compiled") }
+// The error is an *ExpressionError.
+func CompileDeployment(src string) (*Expression, error) { return ofDeployment.compile(src) }
 
 // CompileHTTP compiles the expectation of an http policy, over status, body
-// and headers; see [HTTPVariables].
-func CompileHTTP(src string) (*Expression, error) { return nil, errors.New("not compiled") }
+// and headers; see [HTTPVariables]. The error is an *ExpressionError.
+func CompileHTTP(src string) (*Expression, error) { return ofHTTP.compile(src) }
 
 // CompilePrometheus compiles the expectation of a prometheus policy, over
-// value; see [PrometheusVariables].
-func CompilePrometheus(src string) (*Expression, error) { return nil, errors.New("not compiled") }
+// value; see [PrometheusVariables]. The error is an *ExpressionError.
+func CompilePrometheus(src string) (*Expression, error) { return ofPrometheus.compile(src) }
+
+// HTTPVariables are what the expressions of http policies see of an answer. The
+// body is what its JSON says, or a string if it is none. The names of headers
+// are in lower case.
+func HTTPVariables(status int, headers map[string]string, body []byte) map[string]any {
+	low := make(map[string]string, len(headers))
+	for name, value := range headers {
+		low[strings.ToLower(name)] = value
+	}
+	return map[string]any{"status": int64(status), "headers": low, "body": parseBody(body)}
+}
+
+// PrometheusVariables are what the expressions of prometheus policies see.
+func PrometheusVariables(value float64) map[string]any { return map[string]any{"value": value} }
+
+func parseBody(body []byte) any {
+	var v any
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil || d.More() {
+		return strings.ToValidUTF8(string(body), "\uFFFD")
+	}
+	return numbers(v)
+}
+
+// numbers makes whole numbers integers, which a double would round from 2⁵³ on.
+func numbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
+			return i
+		}
+		f, err := v.Float64()
+		if err != nil {
+			return math.Inf(1)
+		}
+		return f
+	case []any:
+		for i := range v {
+			v[i] = numbers(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = numbers(v[k])
+		}
+	}
+	return v
+}
+
+func (l *language) compile(src string) (*Expression, error) {
+	l.mu.Lock()
+	r, known := l.compiled[src]
+	l.mu.Unlock()
+	if known {
+		return r.expression, r.err
+	}
+	r.expression, r.err = l.compileAnew(src)
+	if len(src) > maxExpression {
+		return nil, r.err // not worth to be remembered
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.compiled) >= maxCompiled || l.compiled == nil {
+		l.compiled = make(map[string]result)
+	}
+	l.compiled[src] = r
+	return r.expression, r.err
+}
+
+func (l *language) compileAnew(src string) (x *Expression, err error) {
+	defer func() {
+		// The compiler is not ours, and the daemon must outlive what it does
+		// not expect.
+		if r := recover(); r != nil {
+			x, err = nil, fault(fmt.Sprintf("the expression can't be compiled: %v", r), "")
+		}
+	}()
+	switch {
+	case len(src) > maxExpression:
+		return nil, fault(fmt.Sprintf("the expression has %d bytes, more than %d", len(src), maxExpression), "say less in one policy")
+	case !utf8.ValidString(src):
+		return nil, fault("the expression is not UTF-8", "")
+	}
+	l.once.Do(func() { l.env, l.err = cel.NewCustomEnv(append(l.variables, surroundings...)...) })
+	if l.err != nil {
+		return nil, fault("expressions can't be compiled: "+l.err.Error(), "")
+	}
+	ast, issues := l.env.Compile(src)
+	if issues.Err() != nil {
+		return nil, l.explain(issues)
+	}
+	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) {
+		hint := "compare it with something"
+		if t.IsExactType(cel.DynType) {
+			hint = "compare it with something: " + example(src) + " == true"
+		}
+		return nil, fault(fmt.Sprintf("the expression is %s, not a boolean", noun(t)), hint)
+	}
+	cost, err := l.env.EstimateCost(ast, sizes{})
+	if err != nil {
+		return nil, fault("the expression's cost can't be told: "+err.Error(), "")
+	}
+	if most := 10 * l.cost; cost.Max > most { // it is a guess, and seldom comes to that
+		return nil, fault(fmt.Sprintf("the expression may take more than %d steps", most), "nest fewer all, exists, map and filter")
+	}
+	program, err := l.env.Program(ast, cel.CostLimit(l.cost))
+	if err != nil {
+		return nil, fault("the expression can't be compiled: "+err.Error(), "")
+	}
+	return &Expression{program, l.cost}, nil
+}
+
+// surroundings are what all expressions have besides their variables.
+var surroundings = []cel.EnvOption{
+	cel.StdLib(cel.StdLibSubset(env.NewLibrarySubset().AddExcludedFunctions(calendar...))),
+	cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateDurationLiterals()),
+	cel.CrossTypeNumericComparisons(true), // value < 1
+	cel.DefaultUTCTimeZone(true),
+	cel.ParserRecursionLimit(64),
+	cel.ParserExpressionSizeLimit(maxExpression),
+	cel.ExpressionNodeLimit(4 * maxExpression),
+	cel.RegexProgramSizeLimit(1 << 10),
+	ext.Strings(),
+	ext.Sets(),
+}
+
+// calendar are the functions that would look up time zones on the machine.
+var calendar = func() (functions []*env.Function) {
+	for _, name := range []string{
+		overloads.TimeGetDate, overloads.TimeGetDayOfMonth, overloads.TimeGetDayOfWeek, overloads.TimeGetDayOfYear,
+		overloads.TimeGetFullYear, overloads.TimeGetHours, overloads.TimeGetMilliseconds, overloads.TimeGetMinutes,
+		overloads.TimeGetMonth, overloads.TimeGetSeconds,
+	} {
+		functions = append(functions, env.NewFunction(name))
+	}
+	return functions
+}()
+
+func fault(message, hint string) *ExpressionError {
+	return &ExpressionError{[]ExpressionFault{{Message: message, Hint: hint}}}
+}
+
+func example(src string) string {
+	if len(src) > 40 || strings.ContainsAny(src, " \n") {
+		return "…"
+	}
+	return src
+}
+
+func noun(t *cel.Type) string {
+	switch t.Kind() {
+	case types.DynKind:
+		return "of any type"
+	case types.StringKind:
+		return "text"
+	case types.IntKind, types.UintKind, types.DoubleKind:
+		return "a number"
+	case types.ListKind:
+		return "a list"
+	case types.MapKind, types.StructKind:
+		return "a mapping"
+	case types.NullTypeKind:
+		return "null"
+	}
+	return "of the type " + t.String()
+}
+
+// explain turns what the compiler complains of into faults.
+func (l *language) explain(issues *cel.Issues) *ExpressionError {
+	var e ExpressionError
+	for _, x := range issues.Errors() {
+		if len(e.Faults) == maxFaults {
+			break
+		}
+		f := ExpressionFault{Line: max(0, x.Location.Line()-1), Column: max(0, x.Location.Column()), Message: strings.ReplaceAll(x.Message, " (in container '')", "")}
+		_, name, reference := strings.Cut(f.Message, "undeclared reference to '")
+		if !reference {
+			_, name, reference = strings.Cut(f.Message, "undefined field '")
+		}
+		name, _, _ = strings.Cut(name, "'")
+		// A list of all that might stand there helps nobody.
+		f.Message, _, _ = strings.Cut(f.Message, " expecting ")
+		f.Message = strings.Replace(f.Message, "Syntax error: mismatched input '<EOF>'", "syntax error: it ends too early", 1)
+		f.Message = strings.Replace(f.Message, "Syntax error:", "syntax error:", 1)
+		if literal, ok := strings.CutPrefix(f.Message, "invalid "); ok {
+			if function, ok := strings.CutSuffix(literal, " argument"); ok {
+				f.Message = fmt.Sprintf("the text that %s is given does not have the form that it takes", function)
+			}
+		}
+		switch {
+		case reference:
+			f.Hint = "known are " + strings.Join(l.names, ", ")
+			if near := desired.Nearest(name, l.names); near != "" {
+				f.Hint = fmt.Sprintf("did you mean %q?", near)
+			}
+		case strings.Contains(f.Message, "(double, int)"), strings.Contains(f.Message, "(int, double)"):
+			f.Hint = "write the whole number with a point: 0.0"
+		}
+		e.Faults = append(e.Faults, f)
+	}
+	if len(e.Faults) == 0 {
+		return fault("the expression does not compile", "")
+	}
+	return &e
+}
+
+// sizes guesses how much there is of what only an evaluation shows, to find
+// what can't be meant. The limit of an evaluation holds whatever comes.
+type sizes struct{}
+
+func (sizes) EstimateSize(n checker.AstNode) *checker.SizeEstimate {
+	switch n.Type().Kind() {
+	case types.StringKind, types.BytesKind:
+		return &checker.SizeEstimate{Max: 1000}
+	}
+	return &checker.SizeEstimate{Max: 100}
+}
+
+func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+	return nil
+}
 
 // Eval evaluates the expression. An error is no answer, and lets nothing pass.
 func (x *Expression) Eval(vars map[string]any) (bool, error) {
-	return false, errors.New("not compiled")
+	if x == nil || x.program == nil {
+		return false, errors.New("there is no expression")
+	}
+	out, _, err := x.program.Eval(vars)
+	switch {
+	case err != nil && strings.Contains(err.Error(), "cost limit exceeded"):
+		return false, fmt.Errorf("it takes more than %d steps", x.cost)
+	case err != nil:
+		return false, err
+	}
+	b, ok := out.Value().(bool)
+	if !ok {
+		return false, fmt.Errorf("it is %v, not true or false", out.Value())
+	}
+	return b, nil
 }
-
-// HTTPVariables are what CompileHTTP's expressions see of an answer. The body
-// is what its JSON says, or a string if it is none. The names of headers are in
-// lower case.
-func HTTPVariables(status int, headers map[string]string, body []byte) map[string]any { return nil }
-
-// PrometheusVariables are what CompilePrometheus's expressions see.
-func PrometheusVariables(value float64) map[string]any { return nil }
-
-// CheckExpressions returns an error for each expression of a policy that does
-// not compile.
-func CheckExpressions(r *desired.Repository) []desired.Problem { return nil }
