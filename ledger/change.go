@@ -93,12 +93,7 @@ func (c Change) valid() bool {
 	default:
 		return false
 	}
-	for i, p := range c.Release.Pins {
-		if !isLabel(string(p.Artifact)) || i > 0 && c.Release.Pins[i-1].Artifact == p.Artifact {
-			return false
-		}
-	}
-	return validChecks(c.Checks) == nil
+	return c.Release.valid() == nil && validChecks(c.Checks) == nil
 }
 
 // Subject returns the first line of the message.
@@ -167,6 +162,8 @@ func parseChange(message string) (Change, error) {
 	for _, t := range trailers {
 		several := false
 		switch v := t.value; {
+		case t.key == "Pinion-Deployment" || t.key == "Pinion-Candidate":
+			return Change{}, fmt.Errorf("it is an entry of a ledger")
 		case t.key == "Pinion-Event":
 			c.Kind = ChangeKind(v)
 		case t.key == "Pinion-Environment":

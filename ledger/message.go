@@ -62,8 +62,8 @@ func (e Entry) valid() error {
 		return wrong("%q is not the name of an environment", e.Environment)
 	case !isLabel(string(e.Service)):
 		return wrong("%q is not the name of a service", e.Service)
-	case e.Time.IsZero():
-		return wrong("it has no time")
+	case e.Time.Year() < 1970 || e.Time.Year() > 9999:
+		return wrong("it has no time that git could have")
 	}
 	switch {
 	case !e.Candidate && e.Deployment == "":
@@ -82,21 +82,13 @@ func (e Entry) valid() error {
 	} else if e.Event == EventOffered {
 		return wrong("a deployment can't be offered: a candidate can")
 	}
-	for i, p := range e.Release.Pins {
-		if !isLabel(string(p.Artifact)) {
-			return wrong("%q is not the name of an artifact", p.Artifact)
-		}
-		if i > 0 && e.Release.Pins[i-1].Artifact == p.Artifact {
-			return wrong("it pins the artifact %s twice", p.Artifact)
-		}
+	if err := e.Release.valid(); err != nil {
+		return wrong("%w", err)
 	}
-	switch e.Cause {
-	case CausePin, CauseManifests, CausePromotion, CauseRollback, CauseRevert:
-	case "":
-		if e.Event == EventPinned {
-			return wrong("it does not say the cause")
-		}
-	default:
+	switch {
+	case e.Cause == "" && e.Event == EventPinned:
+		return wrong("it does not say the cause")
+	case e.Cause != "" && !e.Cause.known():
 		return wrong("there is no cause %q", e.Cause)
 	}
 	if e.Event == EventPinned {
@@ -125,6 +117,20 @@ func (e Entry) valid() error {
 		return wrong("%q is not the name of a policy", e.Policy)
 	case e.Late && e.Event != EventCheck && e.Event != EventApproved && e.Event != EventRerun:
 		return wrong("only a check, an approval or a rerun can come late")
+	}
+	return nil
+}
+
+func (r Release) valid() error {
+	for i, p := range r.Pins {
+		switch {
+		case !isLabel(string(p.Artifact)):
+			return fmt.Errorf("%q is not the name of an artifact", p.Artifact)
+		case i > 0 && r.Pins[i-1].Artifact == p.Artifact:
+			return fmt.Errorf("it pins the artifact %s twice", p.Artifact)
+		case p.Image == "":
+			return fmt.Errorf("the artifact %s has no image", p.Artifact)
+		}
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ func (r *Record) apply(e Entry) (reason string) {
 		if d.State != StateCompleted {
 			return fmt.Sprintf("%s is %s: a check can be made once more while it is %s", who, d.State, StateCompleted)
 		}
-		return takeCheck(&d.Checks, e.Policy, who)
+		return takeCheck(&d.Checks, &d.Reruns, e.Policy, who)
 	case EventDrifted:
 		r.Drifted = e.Time
 		return ""
@@ -179,7 +179,7 @@ func (r *Record) pin(e Entry) (reason string) {
 	who := e.Deployment + " in " + string(r.Environment)
 	switch {
 	case d.ID == e.Deployment:
-		return fmt.Sprintf("%s is already pinned, and %s", who, d.State)
+		return fmt.Sprintf("%s was pinned already, and is %s", who, d.State)
 	case slices.ContainsFunc(r.Previous, func(p Past) bool { return p.ID == e.Deployment }):
 		return fmt.Sprintf("%s was there before %s: a deployment comes once", who, d.ID)
 	case d.ID != "" && !d.State.Final():
@@ -264,7 +264,7 @@ func (r *Record) applyCandidate(e Entry) (reason string) {
 	case EventApproved:
 		return addApproval(&c.Approvals, *e.Approval, who)
 	case EventRerun:
-		return takeCheck(&c.Checks, e.Policy, who)
+		return takeCheck(&c.Checks, &c.Reruns, e.Policy, who)
 	case EventSuperseded:
 		r.Candidate = nil
 		return ""
@@ -289,12 +289,13 @@ func addCheck(checks *[]Check, c Check, who string) (reason string) {
 	return ""
 }
 
-func takeCheck(checks *[]Check, policy desired.PolicyName, who string) (reason string) {
+func takeCheck(checks *[]Check, reruns *[]desired.PolicyName, policy desired.PolicyName, who string) (reason string) {
 	i, found := findCheck(*checks, policy)
 	if !found {
 		return fmt.Sprintf("the check %s of %s has no result that could be taken back", policy, who)
 	}
 	*checks = orNil(slices.Delete(*checks, i, i+1))
+	*reruns = append(slices.Clip(*reruns), policy)
 	return ""
 }
 

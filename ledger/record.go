@@ -106,6 +106,8 @@ type Deployment struct {
 
 	Checks    []Check    `json:"checks,omitempty"` // sorted by policy; the newest result of each
 	Approvals []Approval `json:"approvals,omitempty"`
+	// Reruns are the policies whose result was taken back, each time once more.
+	Reruns []desired.PolicyName `json:"reruns,omitempty"`
 }
 
 // Past is a deployment of before, in short.
@@ -141,6 +143,8 @@ type Candidate struct {
 	Reason    string     `json:"reason,omitempty"` // what it waited for when it was offered
 	Checks    []Check    `json:"checks,omitempty"`
 	Approvals []Approval `json:"approvals,omitempty"`
+	// Reruns are the policies whose result was taken back, each time once more.
+	Reruns []desired.PolicyName `json:"reruns,omitempty"`
 }
 
 // Record is the present of one service in one environment: the file

@@ -69,7 +69,11 @@ func paragraphs(s string, most int) string {
 // tail brings the output of a program into the form in which it is stored. Its
 // end is what is kept.
 func tail(s string, most int) string {
-	s = strings.TrimRightFunc(strings.TrimLeft(printable(s), "\n"), unicode.IsSpace)
+	var lines []string
+	for line := range strings.SplitSeq(printable(s), "\n") {
+		lines = append(lines, strings.TrimRightFunc(line, unicode.IsSpace))
+	}
+	s = strings.Trim(strings.Join(lines, "\n"), "\n")
 	if len(s) <= most {
 		return s
 	}
