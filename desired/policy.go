@@ -45,6 +45,9 @@ type Policy struct {
 // expression, by its line and column in the expression, both counted from 0.
 // Where that can't be told, it is the place of the expression as a whole.
 func (r *Repository) ExpressionAt(p *Policy, line, column int) Position {
+	if f := r.folders[KindPolicy]; f == nil || f.files[string(p.Name)] == nil {
+		return p.Expression // it was not read from files
+	}
 	return rawOf[*policyFile](r, KindPolicy, string(p.Name)).expression.place(p.Expression, line, column)
 }
 

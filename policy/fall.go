@@ -130,7 +130,13 @@ func last(failed ledger.Record, p *desired.Pipeline, record func(desired.Environ
 		if !known {
 			return nil, "", fmt.Sprintf("what was verified last in %s is not known", s.Environment)
 		}
-		if v := r.Verified; v != nil && !v.Release.Equal(failed.Deployment.Release) && (to == nil || v.Ended.After(to.Ended)) {
+		v := r.Verified
+		if v != nil {
+			if _, no := refusal(r, v.Release, s.ManifestsHead); no {
+				continue
+			}
+		}
+		if v != nil && !v.Release.Equal(failed.Deployment.Release) && (to == nil || v.Ended.After(to.Ended)) {
 			to, where = v, s.Environment
 		}
 	}

@@ -1,0 +1,289 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
+)
+
+// proof is a release that was verified in an environment.
+type proof struct {
+	id, commit string
+	release    ledger.Release
+	at         time.Time
+	authors    []ledger.Person
+	checks     []ledger.Check
+	reason     string // why it is verified; of the current deployment alone
+}
+
+// same tells whether two releases are one: in pins and source, or, where the
+// manifests do not move, in pins.
+func same(a, b ledger.Release, pinsOnly bool) bool {
+	return a.Equal(b) || pinsOnly && a.SamePins(b)
+}
+
+// refusal returns what keeps a release out of an environment.
+func refusal(r ledger.Record, x ledger.Release, pinsOnly bool) (ledger.Refusal, bool) {
+	if pinsOnly {
+		i := slices.IndexFunc(r.Refused, func(f ledger.Refusal) bool { return f.Release.SamePins(x) })
+		if i < 0 {
+			return ledger.Refusal{}, false
+		}
+		return r.Refused[i], true
+	}
+	return r.Refuses(x)
+}
+
+// proofs returns the releases that count as verified in an environment, the
+// newest first. What has failed there since, or is refused there, does not.
+func proofs(r ledger.Record, pinsOnly bool) []proof {
+	var all []proof
+	var failed []ledger.Release
+	is := func(x ledger.Release) func(ledger.Release) bool {
+		return func(y ledger.Release) bool { return same(x, y, pinsOnly) }
+	}
+	add := func(p proof, state ledger.State) {
+		switch {
+		case state == ledger.StateFailed:
+			failed = append(failed, p.release)
+		case state != ledger.StateVerified || slices.ContainsFunc(failed, is(p.release)):
+		case slices.ContainsFunc(all, func(o proof) bool { return same(o.release, p.release, pinsOnly) }):
+		default:
+			if _, no := refusal(r, p.release, pinsOnly); !no {
+				all = append(all, p)
+			}
+		}
+	}
+	past := func(p ledger.Past) {
+		add(proof{id: p.ID, commit: p.Commit, release: p.Release, at: p.Ended, authors: p.Authors}, p.State)
+	}
+	if d := r.Deployment; d.ID != "" {
+		add(proof{d.ID, d.Commit, d.Release, d.Ended, d.Authors, d.Checks, d.Reason}, d.State)
+	}
+	for _, p := range r.Previous {
+		past(p)
+	}
+	if v := r.Verified; v != nil && v.ID != r.Deployment.ID && !slices.ContainsFunc(r.Previous, func(p ledger.Past) bool { return p.ID == v.ID }) {
+		past(*v) // older than all that are kept
+	}
+	return all
+}
+
+// find looks for the candidate: the newest release that is verified in all
+// stages before and not older than what the target has had. Found says in which
+// deployments, in the order of the stages. Its verdicts say how it is with each
+// stage; unknown, that not all of them could be looked at.
+func (w *work) find() (found []proof, verdicts []Verdict, unknown bool) {
+	lists := make([][]proof, len(w.stage.After))
+	heads := make([]bool, len(w.stage.After))
+	for i, env := range w.stage.After {
+		v := Verdict{Gate: "stage " + string(env), Outcome: Pending, Needs: fmt.Sprintf("see `pinion why %s %s`", env, w.Service)}
+		heads[i] = w.pipeline.Stage(env).ManifestsHead
+		r, known := w.Before[env]
+		switch {
+		case !known:
+			v.Reason, v.Needs, unknown = fmt.Sprintf("what happened in %s is not known", env), "", true
+		case !r.Retired.IsZero():
+			v.Reason, v.Needs = fmt.Sprintf("%s has left %s on %s", w.Service, env, on(r.Retired)), ""
+		default:
+			lists[i] = proofs(r, heads[i] || w.stage.ManifestsHead)
+			v.Reason = standing(r)
+		}
+		verdicts = append(verdicts, v)
+	}
+	// The nearest is the newest one, which may lack some of the stages.
+	var nearest []*proof
+	for _, p := range lists[0] {
+		if w.Forced != nil && !same(p.release, *w.Forced, w.Forced.Source == "" || w.stage.ManifestsHead) {
+			continue
+		}
+		all, missing := make([]*proof, len(lists)), false
+		for i, list := range lists {
+			j := slices.IndexFunc(list, func(o proof) bool { return same(p.release, o.release, i > 0 && (heads[0] || heads[i])) })
+			if j < 0 {
+				missing = true
+				continue
+			}
+			all[i] = &list[j]
+		}
+		if nearest == nil || !missing {
+			nearest = all
+		}
+		if !missing {
+			for _, x := range all {
+				found = append(found, *x)
+			}
+			break
+		}
+		if w.Forced == nil && w.had(p.release) {
+			break // what comes now is older
+		}
+	}
+	for i, p := range nearest {
+		v := &verdicts[i]
+		if p == nil {
+			w.apart(*nearest[0], lists[i], w.stage.After[i], v)
+			continue
+		}
+		v.Outcome, v.Since, v.Needs = Passed, p.at, ""
+		v.Reason = fmt.Sprintf("%s was verified there on %s (%s)", version(p.release), on(p.at), p.id)
+	}
+	return found, verdicts, unknown
+}
+
+// apart says of a release of the first stage why it does not count in another
+// one that has its pins: these alone are not enough.
+func (w *work) apart(p proof, other []proof, env desired.EnvironmentName, v *Verdict) {
+	i := slices.IndexFunc(other, func(o proof) bool { return o.release.SamePins(p.release) })
+	if i < 0 {
+		return
+	}
+	a, b := apart(p.release, other[i].release)
+	v.Reason = fmt.Sprintf("%s has verified %s, and %s %s", w.stage.After[0], a, env, b)
+	v.Needs = "the same manifests have to be verified in both: change both in one commit"
+}
+
+// had tells whether the target has or had a release.
+func (w *work) had(x ledger.Release) bool {
+	if w.Target.Deployment.ID != "" && same(w.Target.Deployment.Release, x, w.stage.ManifestsHead) {
+		return true
+	}
+	return slices.ContainsFunc(w.Target.Previous, func(p ledger.Past) bool { return same(p.Release, x, w.stage.ManifestsHead) })
+}
+
+// standing says how it is with an environment from which nothing comes.
+func standing(r ledger.Record) string {
+	d := r.Deployment
+	if d.ID == "" {
+		return "nothing was deployed there yet"
+	}
+	text := fmt.Sprintf("%s is %s there", version(d.Release), d.State)
+	if d.State == ledger.StateFailed && d.Reason != "" {
+		text += " (" + strings.TrimSuffix(d.Reason, ".") + ")"
+	}
+	if r.Verified == nil {
+		text += ", and nothing was verified there yet"
+	}
+	if f, no := r.Refuses(d.Release); no && d.State == ledger.StateVerified {
+		text += ", and refused: " + f.Reason
+	}
+	return text
+}
+
+// block is why the candidate is not to enter.
+type block struct {
+	reason, needs string
+	passing       bool // it may be otherwise soon, so an offer is not taken back
+}
+
+// compare holds the candidate against what the target has. Nil: it may enter.
+func (w *work) compare(x proof) *block {
+	t, d := w.Target, w.Target.Deployment
+	env, pinsOnly := w.Environment, w.stage.ManifestsHead
+	here := d.ID != "" && t.Retired.IsZero()
+	if len(problems(w.Pinned)) > 0 {
+		return &block{fmt.Sprintf("%s can't move in %s: %s", w.Service, env, w.Pinned.Problems[0].Error()), "mend the file", true}
+	}
+	// 0. The files may say what the ledger does not know yet.
+	if b := w.unsettled(here); b != nil {
+		return b
+	}
+	if !t.Retired.IsZero() {
+		return &block{fmt.Sprintf("%s was taken out of %s on %s", w.Service, env, on(t.Retired)), "pin it there by hand to bring it back", false}
+	}
+	if here && same(d.Release, x.release, pinsOnly) {
+		why := fmt.Sprintf("%s has %s", env, version(x.release))
+		if d.State != ledger.StateVerified {
+			why += fmt.Sprintf(", which is %s", d.State)
+		}
+		return &block{reason: why}
+	}
+	if f, no := refusal(t, x.release, pinsOnly); no {
+		return &block{fmt.Sprintf("%s is refused in %s since %s: %s", version(x.release), env, on(f.Time), strings.TrimSuffix(f.Reason, ".")), "pin it by hand to try again", false}
+	}
+	if w.Forced == nil {
+		if b := w.backward(x); b != nil {
+			return b
+		}
+	}
+	if here && !d.State.Final() && (d.Cause == ledger.CauseRollback || d.Cause == ledger.CauseRevert) {
+		return &block{fmt.Sprintf("%s goes back to %s, which is %s", env, version(d.Release), d.State), "wait until that has ended", true}
+	}
+	return nil
+}
+
+// unsettled says that the tip's files and the ledger differ: somebody has just
+// changed the files.
+func (w *work) unsettled(here bool) *block {
+	d := w.Target.Deployment
+	switch {
+	case w.Pinned == nil && !here:
+		return nil
+	case w.Pinned == nil:
+		return &block{fmt.Sprintf("the files of %s do not have %s any more, which the ledger does not know yet", w.Environment, w.Service), "wait until it does", true}
+	}
+	files := ledger.ReleaseOf(w.Pinned.Pins, w.Pinned.Source)
+	if here && files.SamePins(d.Release) && (files.Source == "" || files.Source == d.Release.Source) {
+		return nil
+	}
+	what := version(files)
+	if here && files.SamePins(d.Release) {
+		_, what = apart(d.Release, files)
+	}
+	return &block{fmt.Sprintf("the files of %s say %s since %s, which the ledger does not know yet", w.Environment, what, short(w.Rules.Commit)), "wait until it does", true}
+}
+
+// backward says that the candidate would lead back, or over what a person has
+// decided.
+func (w *work) backward(x proof) *block {
+	t, d := w.Target, w.Target.Deployment
+	if d.ID == "" {
+		return nil
+	}
+	env, samePins := w.Environment, d.Release.SamePins(x.release)
+	byHand := "pin it by hand, or use `pinion promote`"
+	for _, p := range t.Previous {
+		// With the pins that are there, other manifests are no way back.
+		if p.Started.IsZero() || !(p.Release.Equal(x.release) || !samePins && p.Release.SamePins(x.release)) {
+			continue
+		}
+		return &block{reason: fmt.Sprintf("%s ran in %s before %s does, and automation does not go back", version(x.release), env, version(d.Release)), needs: byHand}
+	}
+	if newer, ok := ledger.Newer(d.Release, x.release); ok && newer {
+		return &block{reason: fmt.Sprintf("%s holds %s, which is newer%s", env, version(d.Release), pinnedBy(d)), needs: byHand}
+	}
+	if samePins && w.older(x.release.Source, d.Release.Source) {
+		have, would := apart(d.Release, x.release)
+		return &block{reason: fmt.Sprintf("%s has %s, and %s are older", env, have, would), needs: byHand}
+	}
+	// Versions that do not say which is newer leave it to the commits.
+	newer, ok := ledger.Newer(x.release, d.Release)
+	byPerson := d.Cause == ledger.CausePin || d.Cause == ledger.CauseRevert
+	if !(ok && newer) && byPerson && !w.older(d.Commit, x.commit) {
+		have, would := apart(d.Release, x.release)
+		return &block{reason: fmt.Sprintf("%s holds %s%s, and it can't be told that %s is newer", env, have, pinnedBy(d), would), needs: byHand}
+	}
+	return nil
+}
+
+func (w *work) older(commit, than string) bool {
+	return w.Older != nil && commit != "" && than != "" && w.Older(commit, than)
+}
+
+func pinnedBy(d ledger.Deployment) string {
+	if d.Actor == (ledger.Person{}) {
+		return ""
+	}
+	return ", pinned by " + name(d.Actor)
+}
+
+func problems(d *desired.Deployment) []desired.Problem {
+	if d == nil {
+		return nil
+	}
+	return d.Problems
+}
