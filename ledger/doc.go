@@ -14,5 +14,12 @@
 // none, and what comes late is recorded and moves nothing. It never decides
 // that a move is to be made; that is package policy's.
 //
-// It is pure. Times have the precision of git, a second.
+// What others say, in a report or in a reason, is text and never more: it can
+// neither become a trailer nor hide one, it is cut to a size, and passwords in
+// addresses, the values of Secrets and what can't be shown are left out. The
+// cost of a record does not grow with the number of entries.
+//
+// It is pure: it makes values, and who writes them makes each commit whole, so
+// a crash leaves an entry there with its tree, or not at all. Times have the
+// precision of git, a second.
 package ledger

@@ -36,7 +36,7 @@ const (
 
 // Encode returns the record as YAML, the same bytes for the same record.
 func (r Record) Encode() []byte {
-	return appendMapping([]byte(header), reflect.ValueOf(&r).Elem(), recordShape(), 0, false)
+	return appendMapping(append(make([]byte, 0, 4<<10), header...), reflect.ValueOf(&r).Elem(), recordShape(), 0, false)
 }
 
 // DecodeRecord reads what Encode wrote. It is strict, also where somebody has

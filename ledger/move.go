@@ -209,6 +209,8 @@ func (r *Record) pin(e Entry) (reason string) {
 		why := "rolled back by " + by
 		if e.Reason != "" {
 			why += ": " + e.Reason
+		} else if d.State == StateFailed && d.Reason != "" {
+			why += ": " + d.Reason
 		}
 		r.addRefusal(Refusal{left, why, e.Time})
 	}
@@ -332,10 +334,12 @@ func (r Release) describe() string {
 // others; and nothing is if all was good before, for then it was something
 // else that failed, such as the environment's parameters.
 func (r *Record) refuse(x Release, reason string, at time.Time) {
-	if v := r.Verified; v == nil || !v.Release.SamePins(x) {
-		x.Source = ""
-	} else if v.Release.Source == x.Source {
+	v := r.Verified
+	switch {
+	case v != nil && v.Release.Equal(x), x.isZero():
 		return
+	case len(x.Pins) > 0 && (v == nil || !v.Release.SamePins(x)):
+		x.Source = ""
 	}
 	r.addRefusal(Refusal{x, reason, at})
 }
@@ -367,9 +371,12 @@ func (r Record) Refuses(x Release) (Refusal, bool) {
 }
 
 // RanBefore returns the last deployment of before that had a release's pins,
-// whatever its manifests. Its Started is zero if it was pinned and never ran.
+// whatever its manifests; of a service without artifacts, its manifests. Its
+// Started is zero if it was pinned and never ran.
 func (r Record) RanBefore(x Release) (Past, bool) {
-	i := slices.IndexFunc(r.Previous, func(p Past) bool { return p.Release.SamePins(x) })
+	i := slices.IndexFunc(r.Previous, func(p Past) bool {
+		return p.Release.SamePins(x) && (len(x.Pins) > 0 || p.Release.Source == x.Source)
+	})
 	if i < 0 {
 		return Past{}, false
 	}

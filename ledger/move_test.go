@@ -314,7 +314,7 @@ func TestRefusals(t *testing.T) {
 		{"rolled back to the same", slices.Concat(verified, []Entry{pinned("c", "1.4.1", of("1.4.1", "a"), because(CauseRollback))}),
 			""},
 		{"failed and rolled back", slices.Concat(verified, []Entry{pinned("b", "1.4.2"), entry(EventFailed, "b", reason("e2e failed")), pinned("c", "1.4.1", because(CauseRollback))}),
-			"1.4.2 * rolled back by pinion"},
+			"1.4.2 * rolled back by pinion: e2e failed"},
 		{"pinned again by a person", slices.Concat(verified, []Entry{pinned("b", "1.4.2"), entry(EventFailed, "b"), pinned("c", "1.4.2")}),
 			""},
 		{"promoted again", slices.Concat(verified, []Entry{pinned("b", "1.4.2"), entry(EventFailed, "b"), pinned("c", "1.4.2", because(CausePromotion))}),
@@ -349,7 +349,23 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 
-	r := after(t, Record{}, pinned("a", "1.4.2"), entry(EventFailed, "a"))
+	// A service without artifacts is its manifests.
+	bare := func(e *Entry) { e.Release.Pins = nil }
+	r := after(t, Record{}, pinned("a", "", bare), entry(EventFailed, "a"), pinned("b", "", bare))
+	if f, ok := r.Refuses(Release{nil, commit("a")}); !ok {
+		t.Errorf("Refuses: %v, %v", f, ok)
+	}
+	if f, ok := r.Refuses(Release{nil, commit("b")}); ok {
+		t.Errorf("Refuses: %v", f)
+	}
+	if _, ok := r.RanBefore(Release{nil, commit("a")}); !ok {
+		t.Error("RanBefore does not know the manifests")
+	}
+	if p, ok := r.RanBefore(Release{nil, commit("c")}); ok {
+		t.Errorf("RanBefore: %v", p)
+	}
+
+	r = after(t, Record{}, pinned("a", "1.4.2"), entry(EventFailed, "a"))
 	if f, ok := r.Refuses(release("1.4.2", "x")); !ok || f.Reason != "it failed" {
 		t.Errorf("Refuses: %v, %v", f, ok)
 	}
@@ -433,7 +449,7 @@ func TestRandomStories(t *testing.T) {
 	refused := 0
 	for seed := range uint64(100) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		var r Record
+		var r, told Record // told: from the messages alone
 		ended := map[string]State{}
 		for _, e := range story(rnd, "web", 120) {
 			before := r.Encode()
@@ -486,6 +502,13 @@ func TestRandomStories(t *testing.T) {
 			decoded, err := DecodeRecord("web/deployment.yaml", next.Encode())
 			if err != nil || !reflect.DeepEqual(decoded, next) {
 				t.Fatalf("%s: read back: %v %s", e.Subject(), err, cmp.Diff(next, decoded))
+			}
+			parsed, err := ParseMessage(e.Message(), e.Time)
+			if err == nil {
+				told, err = told.Apply(parsed)
+			}
+			if err != nil || !bytes.Equal(told.Encode(), next.Encode()) {
+				t.Fatalf("%s: the messages lead to something else: %v %s", e.Subject(), err, cmp.Diff(next, told))
 			}
 			// An entry that was recorded is refused when it comes again, but for
 			// those that say only that something is so once more.

@@ -174,18 +174,28 @@ func plain(s string) bool {
 	}
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
-		case c == ':' && s[i+1] == ' ', c == '#' && s[i-1] == ' ', c < ' ', c == 0x7f:
-			return false
+		case ordinary[c]:
+		case c == ':' && s[i+1] != ' ', c == '#' && s[i-1] != ' ':
 		case c >= utf8.RuneSelf:
 			r, size := utf8.DecodeRuneInString(s[i:])
 			if !unicode.IsPrint(r) || r == utf8.RuneError {
 				return false
 			}
 			i += size - 1
+		default:
+			return false
 		}
 	}
 	return true
 }
+
+// ordinary are the characters that mean nothing within a plain text.
+var ordinary = func() (table [256]bool) {
+	for c := ' '; c < 0x7f; c++ {
+		table[c] = c != ':' && c != '#'
+	}
+	return table
+}()
 
 // block tells whether a text of several lines can be written line by line.
 func block(s string) bool {
