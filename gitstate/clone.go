@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/plumbing/transport"
@@ -53,7 +56,9 @@ func openClone(f *folder) (*Clone, error) {
 	}
 	var odbs []*odb
 	for _, dir := range dirs {
-		odbs = append(odbs, openODB(dir))
+		o := openODB(dir)
+		o.packs = newPacks(dir)
+		odbs = append(odbs, o)
 	}
 	s := newStore(odbs...)
 	s.retry = true
@@ -71,17 +76,10 @@ func (c *Clone) Root() string { return c.folder.root }
 // of "origin"; empty if there is none. It may hold user info: Redact it
 // before showing it.
 func (c *Clone) RemoteURL() (string, error) {
-	config, err := c.folder.config()
+	_, r, err := c.remote()
 	if err != nil {
 		return "", err
 	}
-	name := "origin"
-	if head, err := c.folder.storage().Reference(plumbing.HEAD); err == nil && head.Type() == plumbing.SymbolicReference {
-		if b := config.Branches[head.Target().Short()]; b != nil && b.Remote != "" {
-			name = b.Remote
-		}
-	}
-	r := config.Remotes[name]
 	if r == nil || len(r.URLs) == 0 {
 		return "", nil
 	}
@@ -91,6 +89,106 @@ func (c *Clone) RemoteURL() (string, error) {
 	}
 	return url, nil
 }
+
+// remote is the remote that the present branch follows, or else "origin"; nil
+// if there is no such remote.
+func (c *Clone) remote() (name string, r *config.RemoteConfig, err error) {
+	all, err := c.folder.config()
+	if err != nil {
+		return "", nil, err
+	}
+	name = "origin"
+	if head, err := c.folder.storage().Reference(plumbing.HEAD); err == nil && head.Type() == plumbing.SymbolicReference {
+		if b := all.Branches[head.Target().Short()]; b != nil && b.Remote != "" && b.Remote != "." {
+			name = b.Remote
+		}
+	}
+	return name, all.Remotes[name], nil
+}
+
+// Published finds a branch of the remote, as it was when it was last fetched:
+// its name here, such as "origin/main", and the id. Empty stands for the
+// remote's own choice, and else for main. The id is empty if the clone has no
+// such branch.
+func (c *Clone) Published(branch string) (name, id string, err error) {
+	remote, _, err := c.remote()
+	if err != nil {
+		return "", "", err
+	}
+	prefix := "refs/remotes/" + remote + "/"
+	names := []string{branch}
+	if branch == "" {
+		names = []string{"HEAD", "main"}
+	}
+	refs := c.folder.storage()
+	for _, n := range names {
+		full := plumbing.ReferenceName(prefix + n)
+		if full.Validate() != nil {
+			continue
+		}
+		if target, err := refs.Reference(full); err == nil && target.Type() == plumbing.SymbolicReference {
+			full = target.Target()
+		}
+		ref, err := storer.ResolveReference(refs, full)
+		switch {
+		case err == nil:
+			return strings.TrimPrefix(full.String(), "refs/remotes/"), ref.Hash().String(), nil
+		case !errors.Is(err, plumbing.ErrReferenceNotFound):
+			return "", "", fmt.Errorf("read %s: %w", full, err)
+		}
+	}
+	return "", "", nil
+}
+
+// Ledgers are the branches "ledger/…" of the remote and where they were when
+// they were last fetched; in a repository that has none of those, such as a
+// bare one, its own branches of that name.
+func (c *Clone) Ledgers() (map[string]string, error) {
+	remote, _, err := c.remote()
+	if err != nil {
+		return nil, err
+	}
+	for _, prefix := range []string{"refs/remotes/" + remote + "/", "refs/heads/"} {
+		branches, err := c.folder.below(prefix, "ledger/")
+		if err != nil || len(branches) > 0 {
+			return branches, err
+		}
+	}
+	return nil, nil
+}
+
+// FetchesLedgers tells whether a `git fetch` brings the ledgers. One clone with
+// --single-branch does not, for example.
+func (c *Clone) FetchesLedgers() bool {
+	_, r, err := c.remote()
+	if err != nil || r == nil {
+		return false
+	}
+	return slices.ContainsFunc(r.Fetch, func(s config.RefSpec) bool { return s.Match("refs/heads/ledger/any") })
+}
+
+// Fetched is when the remote was last asked, as far as that can be told: zero,
+// if it can't.
+func (c *Clone) Fetched() time.Time {
+	remote, _, err := c.remote()
+	if err != nil {
+		return time.Time{}
+	}
+	var last time.Time
+	for _, file := range []string{
+		filepath.Join(c.folder.git, "FETCH_HEAD"),
+		filepath.Join(c.folder.common, "FETCH_HEAD"),
+		filepath.Join(c.folder.common, "refs", "remotes", remote, "HEAD"), // of a clone that was never fetched again
+	} {
+		if info, err := os.Stat(file); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last
+}
+
+// Shallow tells whether the clone's history is cut off somewhere.
+func (c *Clone) Shallow() bool { return len(c.store.shallow) > 0 }
 
 // Snapshot is the tree of a revision; see Resolve.
 func (c *Clone) Snapshot(ctx context.Context, rev string) (*Snapshot, error) {

@@ -156,3 +156,89 @@ func TestNoClone(t *testing.T) {
 		t.Log(err)
 	}
 }
+
+func TestLedgersOfAClone(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a": "1"})
+	first := u.tip("main")
+	dev, staging := u.commit("ledger/dev", "one", map[string]string{"x": "1"}), u.commit("ledger/staging", "two", map[string]string{"x": "2"})
+	want := map[string]string{"ledger/dev": dev, "ledger/staging": staging}
+	check := func(dir string, want map[string]string) *gitstate.Clone {
+		t.Helper()
+		c := openClone(t, dir)
+		got, err := c.Ledgers()
+		must(t, err)
+		if len(want) == 0 && len(got) == 0 {
+			return c
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("ledgers of %s: %s", filepath.Base(dir), d)
+		}
+		return c
+	}
+	published := func(c *gitstate.Clone, branch, name, id string) {
+		t.Helper()
+		if gotName, got, err := c.Published(branch); err != nil || gotName != name || got != id {
+			t.Errorf("published %q = %s %s, %v; want %s %s", branch, gotName, got, err, name, id)
+		}
+	}
+
+	// A bare repository has its own.
+	bare := check(u.dir, want)
+	published(bare, "", "", "")
+	if !bare.Fetched().IsZero() || bare.FetchesLedgers() || bare.Shallow() {
+		t.Error("nobody fetches into it")
+	}
+
+	// A clone has the remote's, packed, loose, and both.
+	dir := filepath.Join(t.TempDir(), "clone")
+	git(t, "", "clone", "--quiet", u.dir, dir)
+	c := check(dir, want)
+	published(c, "", "origin/main", first)
+	if c.Fetched().IsZero() || !c.FetchesLedgers() {
+		t.Error("it was cloned")
+	}
+	git(t, dir, "pack-refs", "--all")
+	check(dir, want)
+	want["ledger/dev"] = u.commit("ledger/dev", "three", map[string]string{"x": "3"})
+	git(t, dir, "fetch", "--quiet")
+	check(dir, want)
+
+	// A ledger of one's own is none, and a broken reference elsewhere does not matter.
+	git(t, dir, "branch", "ledger/mine", first)
+	broken := filepath.Join(dir, ".git", "refs", "heads", "broken")
+	write(t, broken, []byte("nonsense"))
+	check(dir, want)
+	must(t, os.Remove(broken)) // git itself would not fetch with it
+	second := u.commit("main", "four", map[string]string{"a": "2"})
+	git(t, dir, "fetch", "--quiet")
+	c = check(dir, want)
+	published(c, "", "origin/main", second)
+	published(c, "main", "origin/main", second)
+	published(c, "nope", "", "")
+	published(c, "../x", "", "")
+
+	// The remote that the present branch follows counts.
+	other := newUpstream(t, map[string]string{"b": "1"})
+	prod := other.commit("ledger/prod", "five", map[string]string{"x": "1"})
+	git(t, dir, "remote", "add", "other", other.dir)
+	git(t, dir, "fetch", "--quiet", "other")
+	git(t, dir, "checkout", "--quiet", "-b", "topic", "--track", "other/main")
+	c = check(dir, map[string]string{"ledger/prod": prod})
+	published(c, "", "other/main", other.tip("main"))
+	tree := filepath.Join(t.TempDir(), "tree")
+	git(t, dir, "worktree", "add", "--quiet", tree, "main")
+	check(tree, want)
+
+	// One that does not bring them.
+	single := filepath.Join(t.TempDir(), "single")
+	git(t, "", "clone", "--quiet", "--single-branch", "--depth=1", "file://"+u.dir, single)
+	c = check(single, nil)
+	if c.FetchesLedgers() || !c.Shallow() {
+		t.Error("it fetches main only, and that without a history")
+	}
+	git(t, single, "config", "--add", "remote.origin.fetch", "+refs/heads/ledger/*:refs/remotes/origin/ledger/*")
+	git(t, single, "fetch", "--quiet")
+	if c = check(single, want); !c.FetchesLedgers() {
+		t.Error("it fetches them now")
+	}
+}

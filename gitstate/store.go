@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -27,6 +28,7 @@ const (
 type odb struct {
 	dir     string // the git directory
 	storage *filesystem.Storage
+	packs   *packs // asked first, if set
 }
 
 func openODB(dir string) *odb {
@@ -34,13 +36,20 @@ func openODB(dir string) *odb {
 		filesystem.Options{KeepDescriptors: true})}
 }
 
-func (o *odb) close() error { return o.storage.Close() }
+func (o *odb) close() error {
+	if o.packs != nil {
+		o.packs.close()
+	}
+	return o.storage.Close()
+}
 
 // reopen forgets what was known about the folder: someone else may have
 // repacked it.
 func (o *odb) reopen() {
-	o.storage.Close()
+	o.close()
+	packs := o.packs
 	*o = *openODB(o.dir)
+	o.packs = packs
 }
 
 // get reads an object. go-git was seen to panic on damaged packs, so that is
@@ -166,6 +175,12 @@ func (s *store) object(id plumbing.Hash, want plumbing.ObjectType) (data []byte,
 
 func (s *store) objectLocked(id plumbing.Hash, want plumbing.ObjectType) (data []byte, err error) {
 	err = s.locked(id, func(o *odb) error {
+		if o.packs != nil {
+			if kind, content, err := o.packs.get(id); err == nil && kind == want {
+				data = slices.Clone(content)
+				return nil
+			}
+		}
 		obj, err := o.get(id)
 		if err != nil {
 			return err
@@ -190,6 +205,12 @@ func (s *store) size(id plumbing.Hash) (n int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = s.locked(id, func(o *odb) error {
+		if o.packs != nil {
+			if _, content, err := o.packs.get(id); err == nil {
+				n = int64(len(content))
+				return nil
+			}
+		}
 		n, err = o.size(id)
 		return err
 	})

@@ -1,0 +1,380 @@
+package gitstate
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"compress/zlib"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// packs reads objects from the pack files of a folder (gitformat-pack). It
+// looks up in an index what it is asked for, where go-git loads the whole of
+// it first: 0.2 s for a clone with 100,000 entries in its ledgers, in a
+// command that reads thirty of them. What it does not know, or finds odd, it
+// leaves to go-git. It is not safe for concurrent use; its store guards it.
+type packs struct {
+	dir    string // "pack"
+	open   bool
+	files  []*packFile // the one that was of use last comes first
+	in     *bufio.Reader
+	zip    io.ReadCloser
+	recent *lru[packPlace, packed]
+}
+
+type packFile struct {
+	index, data *os.File
+	fanout      [256]uint32
+	count       int64
+}
+
+type packPlace struct {
+	file   *packFile
+	offset int64
+}
+
+type packed struct {
+	kind plumbing.ObjectType
+	data []byte // never changed
+}
+
+const (
+	recentBytes = 16 << 20
+	// Objects that are larger, and chains of deltas that are longer than git
+	// makes them, are go-git's to read, or to refuse.
+	mostPacked = 64 << 20
+	mostDeltas = 4096
+)
+
+var errOddPack = errors.New("a pack that is not understood")
+
+func newPacks(gitDir string) *packs {
+	return &packs{dir: filepath.Join(gitDir, "objects", "pack"), recent: newLRU[packPlace, packed](recentBytes)}
+}
+
+// get reads an object. An error only says that it has to be read otherwise.
+func (p *packs) get(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	p.load()
+	for i, f := range p.files {
+		offset, err := f.find(id)
+		if err != nil {
+			return 0, nil, err
+		}
+		if offset < 0 {
+			continue
+		}
+		if i > 0 {
+			copy(p.files[1:i+1], p.files[:i])
+			p.files[0] = f
+		}
+		o, err := p.read(packPlace{f, offset}, 0)
+		if err == nil && identify(o.kind, o.data) != id {
+			err = errOddPack
+		}
+		return o.kind, o.data, err
+	}
+	return 0, nil, plumbing.ErrObjectNotFound
+}
+
+// load opens the packs that are there, once. A newer one is go-git's.
+func (p *packs) load() {
+	if p.open {
+		return
+	}
+	p.open = true
+	names, _ := filepath.Glob(filepath.Join(p.dir, "pack-*.idx"))
+	type dated struct {
+		f    *packFile
+		when int64
+	}
+	var all []dated
+	for _, name := range names {
+		f, when, err := openPack(name)
+		if err == nil {
+			all = append(all, dated{f, when})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b dated) int { return cmp.Compare(b.when, a.when) })
+	for _, d := range all {
+		p.files = append(p.files, d.f)
+	}
+}
+
+func (p *packs) close() {
+	for _, f := range p.files {
+		f.index.Close()
+		f.data.Close()
+	}
+	*p = packs{dir: p.dir, recent: newLRU[packPlace, packed](recentBytes)}
+}
+
+const packIndexHead = 8 + 256*4
+
+func openPack(name string) (*packFile, int64, error) {
+	index, err := os.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	f := &packFile{index: index}
+	when, err := f.open(strings.TrimSuffix(name, ".idx") + ".pack")
+	if err != nil {
+		index.Close()
+		return nil, 0, err
+	}
+	return f, when, nil
+}
+
+func (f *packFile) open(data string) (when int64, err error) {
+	var head [packIndexHead]byte
+	if _, err := f.index.ReadAt(head[:], 0); err != nil {
+		return 0, err
+	}
+	if string(head[:8]) != "\xfftOc\x00\x00\x00\x02" {
+		return 0, errOddPack
+	}
+	for i := range f.fanout {
+		f.fanout[i] = binary.BigEndian.Uint32(head[8+4*i:])
+		if i > 0 && f.fanout[i] < f.fanout[i-1] {
+			return 0, errOddPack
+		}
+	}
+	f.count = int64(f.fanout[255])
+	info, err := f.index.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if info.Size() < packIndexHead+f.count*28+40 {
+		return 0, errOddPack
+	}
+	f.data, err = os.Open(data)
+	return info.ModTime().UnixNano(), err
+}
+
+// find looks an object up in the index: the table of the first bytes says
+// between which places, and the ids there are sorted. It is -1 if the pack
+// does not have it.
+func (f *packFile) find(id plumbing.Hash) (int64, error) {
+	low, high := int64(0), int64(f.fanout[id[0]])
+	if id[0] > 0 {
+		low = int64(f.fanout[id[0]-1])
+	}
+	for high-low > 512 {
+		var name [20]byte
+		mid := (low + high) / 2
+		if _, err := f.index.ReadAt(name[:], packIndexHead+mid*20); err != nil {
+			return 0, err
+		}
+		if bytes.Compare(name[:], id[:]) <= 0 {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	if low == high {
+		return -1, nil
+	}
+	ids := make([]byte, (high-low)*20)
+	if _, err := f.index.ReadAt(ids, packIndexHead+low*20); err != nil {
+		return 0, err
+	}
+	n := int64(0)
+	for m := high - low; n < m; {
+		mid := (n + m) / 2
+		if bytes.Compare(ids[mid*20:mid*20+20], id[:]) < 0 {
+			n = mid + 1
+		} else {
+			m = mid
+		}
+	}
+	if n == high-low || !bytes.Equal(ids[n*20:n*20+20], id[:]) {
+		return -1, nil
+	}
+	var b [8]byte
+	if _, err := f.index.ReadAt(b[:4], packIndexHead+f.count*24+(low+n)*4); err != nil {
+		return 0, err
+	}
+	offset := binary.BigEndian.Uint32(b[:])
+	if offset>>31 == 0 {
+		return int64(offset), nil
+	}
+	if _, err := f.index.ReadAt(b[:], packIndexHead+f.count*28+int64(offset&^(1<<31))*8); err != nil {
+		return 0, err
+	}
+	if far := binary.BigEndian.Uint64(b[:]); far < 1<<62 {
+		return int64(far), nil
+	}
+	return 0, errOddPack
+}
+
+// read reads the object at a place, and first those that it is a delta of.
+func (p *packs) read(at packPlace, depth int) (packed, error) {
+	if o, ok := p.recent.get(at); ok {
+		return o, nil
+	}
+	if depth > mostDeltas {
+		return packed{}, errOddPack
+	}
+	var head [64]byte
+	n, err := at.file.data.ReadAt(head[:], at.offset)
+	if err != nil && err != io.EOF {
+		return packed{}, err
+	}
+	kind, size, used := packHead(head[:n])
+	if used == 0 || size > mostPacked {
+		return packed{}, errOddPack
+	}
+	base := packPlace{file: at.file, offset: -1}
+	switch kind {
+	case plumbing.OFSDeltaObject:
+		distance, m := packDistance(head[used:n])
+		if m == 0 || distance <= 0 || distance >= at.offset {
+			return packed{}, errOddPack
+		}
+		base.offset, used = at.offset-distance, used+m
+	case plumbing.REFDeltaObject:
+		if n < used+20 {
+			return packed{}, errOddPack
+		}
+		if base.offset, err = at.file.find(plumbing.Hash(head[used : used+20])); err != nil || base.offset < 0 {
+			return packed{}, cmp.Or(err, errOddPack)
+		}
+		used += 20
+	case plumbing.CommitObject, plumbing.TreeObject, plumbing.BlobObject, plumbing.TagObject:
+	default:
+		return packed{}, errOddPack
+	}
+	data, err := p.inflate(at.file, at.offset+int64(used), size)
+	if err != nil {
+		return packed{}, err
+	}
+	o := packed{kind, data}
+	if base.offset >= 0 {
+		b, err := p.read(base, depth+1)
+		if err != nil {
+			return packed{}, err
+		}
+		o.kind = b.kind
+		if o.data, err = applyDelta(b.data, data); err != nil {
+			return packed{}, err
+		}
+	}
+	if len(o.data) < recentBytes/4 {
+		p.recent.put(at, o, len(o.data)+64)
+	}
+	return o, nil
+}
+
+// packHead reads an entry's kind and the size of what is deflated behind it.
+func packHead(b []byte) (kind plumbing.ObjectType, size int64, used int) {
+	if len(b) == 0 {
+		return 0, 0, 0
+	}
+	kind, size = plumbing.ObjectType(b[0]>>4&7), int64(b[0]&15)
+	for shift := 4; b[used]&0x80 != 0; shift += 7 {
+		if used++; used == len(b) || shift > 50 {
+			return 0, 0, 0
+		}
+		size |= int64(b[used]&0x7f) << shift
+	}
+	return kind, size, used + 1
+}
+
+// packDistance reads what appendDistance writes.
+func packDistance(b []byte) (n int64, used int) {
+	for used < len(b) && used < 9 {
+		c := b[used]
+		n |= int64(c & 0x7f)
+		if used++; c&0x80 == 0 {
+			return n, used
+		}
+		n = (n + 1) << 7
+	}
+	return 0, 0
+}
+
+func (p *packs) inflate(f *packFile, offset, size int64) ([]byte, error) {
+	section := io.NewSectionReader(f.data, offset, 1<<62-offset)
+	if p.in == nil {
+		p.in = bufio.NewReaderSize(section, 4<<10)
+	} else {
+		p.in.Reset(section)
+	}
+	var err error
+	if p.zip == nil {
+		p.zip, err = zlib.NewReader(p.in)
+	} else {
+		err = p.zip.(zlib.Resetter).Reset(p.in, nil)
+	}
+	if err != nil {
+		p.zip = nil
+		return nil, err
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(p.zip, data); err != nil {
+		return nil, err
+	}
+	// The end of the stream has its checksum.
+	var more [1]byte
+	if n, err := p.zip.Read(more[:]); n > 0 || err != io.EOF {
+		return nil, cmp.Or(err, errOddPack)
+	}
+	return data, nil
+}
+
+// applyDelta follows a delta's instructions: copy from the base, or insert.
+func applyDelta(base, delta []byte) ([]byte, error) {
+	from, n := binary.Uvarint(delta)
+	if n <= 0 || from != uint64(len(base)) {
+		return nil, errOddPack
+	}
+	delta = delta[n:]
+	size, n := binary.Uvarint(delta)
+	if n <= 0 || size > mostPacked {
+		return nil, errOddPack
+	}
+	delta = delta[n:]
+	out := make([]byte, 0, size)
+	for len(delta) > 0 {
+		op := delta[0]
+		delta = delta[1:]
+		if op&0x80 == 0 {
+			if op == 0 || int(op) > len(delta) {
+				return nil, errOddPack
+			}
+			out, delta = append(out, delta[:op]...), delta[op:]
+			continue
+		}
+		var field [7]byte
+		for i := range field {
+			if op>>i&1 == 0 {
+				continue
+			}
+			if len(delta) == 0 {
+				return nil, errOddPack
+			}
+			field[i], delta = delta[0], delta[1:]
+		}
+		offset := int64(binary.LittleEndian.Uint32(field[:4]))
+		count := int64(field[4]) | int64(field[5])<<8 | int64(field[6])<<16
+		if count == 0 {
+			count = 1 << 16
+		}
+		if offset+count > int64(len(base)) || int64(len(out))+count > int64(size) {
+			return nil, errOddPack
+		}
+		out = append(out, base[offset:offset+count]...)
+	}
+	if len(out) != int(size) {
+		return nil, fmt.Errorf("%w: a delta makes %d bytes, not %d", errOddPack, len(out), size)
+	}
+	return out, nil
+}
