@@ -118,30 +118,40 @@ func (g *globals) openFolder(dir, id string, commits reconcile.Commits) (*reposi
 	return &repository{commits: commits, commit: c, name: dir, close: func() { root.Close() }}, nil
 }
 
-// openURL mirrors a remote repository in the user's cache folder.
-func (g *globals) openURL(ctx context.Context) (*repository, error) {
+// openMirror mirrors a remote repository in the user's cache folder, and brings
+// the mirror up to date.
+func (g *globals) openMirror(ctx context.Context) (*gitstate.Mirror, gitstate.Tip, error) {
 	config, err := g.readConfig()
 	if err != nil {
-		return nil, err
+		return nil, gitstate.Tip{}, err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return nil, fmt.Errorf("find a folder for the mirror: %w", err)
+		return nil, gitstate.Tip{}, fmt.Errorf("find a folder for the mirror: %w", err)
 	}
 	sum := sha256.Sum256([]byte(gitstate.Redact(g.repo)))
 	options, err := config.Repository.options()
 	if err != nil {
-		return nil, err
+		return nil, gitstate.Tip{}, err
 	}
 	options.URL = g.repo
 	options.Dir = filepath.Join(cache, "pinion", hex.EncodeToString(sum[:8]))
 	m, err := gitstate.Open(ctx, options)
 	if err != nil {
-		return nil, err
+		return nil, gitstate.Tip{}, err
 	}
 	tip, err := m.Fetch(ctx)
 	if err != nil {
-		return nil, errors.Join(err, m.Close())
+		return nil, gitstate.Tip{}, errors.Join(err, m.Close())
+	}
+	return m, tip, nil
+}
+
+// openURL opens the mirror of a remote repository.
+func (g *globals) openURL(ctx context.Context) (*repository, error) {
+	m, tip, err := g.openMirror(ctx)
+	if err != nil {
+		return nil, err
 	}
 	id := tip.Commit
 	if g.rev != "" {

@@ -101,21 +101,6 @@ func (g *globals) writeStatus(format string, services []reconcile.ServiceStatus)
 	return w.Flush()
 }
 
-// shortAge writes a duration as kubectl does: its largest unit or two.
-func shortAge(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0s"
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
-}
-
 func dash(s string) string {
 	if s == "" {
 		return "-"
