@@ -2,11 +2,15 @@ package gitstate_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/pinion-cd/pinion/gitstate"
 )
@@ -188,18 +192,32 @@ func BenchmarkIsAncestorOfAll(b *testing.B) {
 
 // pins is an environment's file with a line for each of 1,000 services, some
 // 130 KB; bump moves one of them.
-type pins [1000]int
+type pins struct {
+	version [1000]int
+	lines   [1000][]byte
+}
+
+func newPins() *pins {
+	p := &pins{}
+	for i := range p.lines {
+		p.version[i]--
+		p.bump(i)
+	}
+	return p
+}
 
 func (p *pins) bump(i int) []byte {
-	p[i]++
+	p.version[i]++
+	n := p.version[i]
+	p.lines[i] = fmt.Appendf(nil, "  svc-%04d: {image: ghcr.io/acme/svc-%04d, version: 1.4.%d, digest: sha256:%x}\n", i, i, n, sha256.Sum256(fmt.Append(nil, i, n)))
 	return p.text()
 }
 
 func (p *pins) text() []byte {
 	b := make([]byte, 0, 140_000)
 	b = append(b, "apiVersion: pinion.dev/v1\nkind: Environment\npins:\n"...)
-	for i, n := range p {
-		b = fmt.Appendf(b, "  svc-%04d: {image: ghcr.io/acme/svc-%04d, version: 1.4.%d, digest: sha256:%x}\n", i, i, n, sha256.Sum256(fmt.Append(nil, i, n)))
+	for _, line := range p.lines {
+		b = append(b, line...)
 	}
 	return b
 }
@@ -214,12 +232,12 @@ func entryFile(i int) string { return fmt.Sprintf("svc-%04d/deployment.yaml", i)
 // crowd is a repository of 1,000 services with an environment that pins all of
 // them, and a ledger that has an entry of each.
 func crowd(b testing.TB) (*upstream, *pins) {
-	p := &pins{}
+	p := newPins()
 	files := services(1000)
 	files["environments/production.yaml"] = string(p.text())
 	u := newUpstream(b, files)
 	ledger := map[string]string{}
-	for i := range p {
+	for i := range p.lines {
 		ledger[entryFile(i)] = string(entry(i, 0))
 	}
 	u.commit("ledger/production", "start", ledger)
@@ -233,19 +251,19 @@ func promotions(m *gitstate.Mirror, p *pins, n int) []gitstate.Change {
 	ledger, _ := m.Branch("ledger/production")
 	var list []gitstate.Change
 	for k := range n {
-		i := k * 7 % len(p)
+		i := k * 7 % len(p.lines)
 		list = append(list, gitstate.Change{Expected: main, Author: robot, Committer: robot,
 			Files: map[string][]byte{"environments/production.yaml": p.bump(i)},
 			Message: fmt.Sprintf("promote(production): svc-%04d 1.4.%d → 1.4.%d\n\nVerified in staging: rollout complete, e2e passed.\n\nPinion-Event: promoted\nPinion-Environment: production\nPinion-Service: svc-%04d\n",
-				i, p[i]-1, p[i], i)})
+				i, p.version[i]-1, p.version[i], i)})
 		main = ""
 	}
 	for k := range n {
-		i := k * 7 % len(p)
+		i := k * 7 % len(p.lines)
 		list = append(list, gitstate.Change{Branch: "ledger/production", Expected: ledger, Author: robot, Committer: robot,
-			Files: map[string][]byte{entryFile(i): entry(i, p[i])},
+			Files: map[string][]byte{entryFile(i): entry(i, p.version[i])},
 			Message: fmt.Sprintf("pinned(production): svc-%04d 1.4.%d → 1.4.%d\n\nPinion-Event: pinned\nPinion-Environment: production\nPinion-Service: svc-%04d\n",
-				i, p[i]-1, p[i], i)})
+				i, p.version[i]-1, p.version[i], i)})
 		ledger = ""
 	}
 	return list
@@ -315,4 +333,67 @@ func BenchmarkLedger(b *testing.B) {
 			}
 		})
 	}
+}
+
+// The same beside somebody who pushes to main every 100 ms, another file: how
+// long it takes until all of it is there, and how many pushes. A push that was
+// too late is followed by one of half as many commits.
+func BenchmarkPush1000Beside(b *testing.B) {
+	u, p := crowd(b)
+	s := serveHTTP(b, u, false, "", "")
+	other := open(b, gitstate.Options{URL: u.dir})
+	ctx, stop := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ctx.Err() == nil; n++ {
+			<-tick.C
+			tip, err := other.Fetch(ctx)
+			if err == nil {
+				_, err = other.Commit(ctx, change(tip.Commit, "other", map[string]string{"services/svc-0000/service.yaml": fmt.Sprint(n)}))
+			}
+			if err != nil && ctx.Err() == nil && !errors.Is(err, gitstate.ErrMoved) {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.Cleanup(func() { stop(); wg.Wait(); u.fsck() })
+	for _, kind := range []string{"file", "http"} {
+		b.Run(kind, func(b *testing.B) {
+			o := gitstate.Options{URL: u.dir}
+			if kind == "http" {
+				o.URL = s.url
+			}
+			m := open(b, o)
+			before, lost := m.Pushes(), 0
+			for b.Loop() {
+				lost += promoteAll(b, m, p)
+			}
+			b.ReportMetric(float64(m.Pushes()-before)/float64(b.N), "pushes/op")
+			b.ReportMetric(float64(lost)/float64(b.N), "lost/op")
+		})
+	}
+}
+
+// promoteAll makes 1,000 promotions, and tells how many pushes were too late.
+func promoteAll(b *testing.B, m *gitstate.Mirror, p *pins) (lost int) {
+	for left, batch := len(p.lines), len(p.lines); left > 0; {
+		fetch(b, m)
+		saved := *p
+		batch = min(batch, left)
+		_, err := m.Push(b.Context(), promotions(m, p, batch))
+		switch {
+		case err == nil:
+			left -= batch
+		case errors.Is(err, gitstate.ErrMoved):
+			*p = saved
+			batch = max(batch/2, 1)
+			lost++
+		default:
+			b.Fatal(err)
+		}
+	}
+	return lost
 }

@@ -244,7 +244,6 @@ func (c *chain) edit(s *store, w *work, dir string, files map[string]*made) erro
 			return err
 		}
 		if sub.id.IsZero() || sub.id == emptyTree {
-			delete(w.below, name)
 			remove(i, there)
 		} else {
 			put(i, there, entry{name, modeDir, sub.id})

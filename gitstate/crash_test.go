@@ -3,10 +3,12 @@
 package gitstate_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -99,9 +101,13 @@ func killed(t *testing.T, chain int) {
 		if ctx.Err() == nil || messages.Len() > 0 {
 			t.Fatalf("round %d: it ended by itself: %v: %s", round, err, &messages)
 		}
-		m, err := gitstate.Open(t.Context(), gitstate.Options{URL: u.dir, Dir: dir})
+		var log bytes.Buffer
+		m, err := gitstate.Open(t.Context(), gitstate.Options{URL: u.dir, Dir: dir, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
+		}
+		if strings.Contains(log.String(), "damaged") {
+			t.Errorf("round %d: it left more than a copy that is not up to date: %s", round, &log)
 		}
 		tip, err := m.Fetch(t.Context())
 		if err != nil {

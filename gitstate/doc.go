@@ -21,6 +21,13 @@
 // that commit, or nothing happens. If the reply is lost, the remote is asked
 // whether the commit is there.
 //
+// A push may carry a chain of commits for each of several branches; a branch
+// moves past all of its chain, or not at all. The pack is of our own making,
+// with each version of a file or folder as a delta against the one before it,
+// and complete in itself: what was sent is what is kept, as loose objects if it
+// is little and as that pack if it is much. Only what a push brought that then
+// lost the race for its branch is left out of the next one (see sent).
+//
 // go-git is not safe even for concurrent reads. Reading goes through one
 // store with one lock, which is never held while something is fetched, written
 // or indexed; snapshots share what was parsed, by object id. Talking to the

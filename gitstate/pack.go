@@ -101,7 +101,7 @@ func newPack(objects []*made, near bool) *pack {
 		if o.delta == nil {
 			continue
 		}
-		if base, ok := where[o.prev.id]; ok && base < i && depth[base] < maxDepth {
+		if base, ok := where[o.prev.id]; ok && depth[base] < maxDepth {
 			depth[i] = depth[base] + 1
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // Contents that begin and end alike, of all lengths at which a number needs
 // one more byte.
 func FuzzDelta(f *testing.F) {
-	for _, n := range []int{0, 1, 127, 128, 255, 256, 1023, 1024, 1025, 0xfffe, 0xffff, 0x10000, 0x1ffff, 0x123456} {
+	for _, n := range []int{0, 1, 2, 3, 4, 5, 127, 128, 255, 256, 1023, 1024, 1025, 0xfffe, 0xffff, 0x10000, 0x1ffff, 0x123456} {
 		f.Add(n, 0, n, "", "")
 		f.Add(n, 10, 10, "ab", "abab")
 		f.Add(10, n, 10, "x", strings.Repeat("y", 300))

@@ -119,21 +119,25 @@ func TestPushAfterARefusal(t *testing.T) {
 			t.Errorf("%v after %d pushes, want %v after %d", err, m.Pushes(), want, pushes)
 		}
 	}
-	hook(t, u, "pre-receive", "exit 1")
+	refuse := func() { hook(t, u, "pre-receive", "exit 1") }
+	race := func() { hook(t, u, "pre-receive", faster("main")) }
+	refuse()
 	check(push(), gitstate.ErrRefused, 1)
 	hook(t, u, "pre-receive", faster("main")+"\nexit 1")
 	check(push(), gitstate.ErrMoved, 2)
-	hook(t, u, "pre-receive", faster("main"))
-	check(push(), gitstate.ErrMoved, 3)
-	hook(t, u, "pre-receive", "exit 1")
-	check(push(), gitstate.ErrRefused, 4)
-	hook(t, u, "pre-receive", faster("main"))
-	check(push(), gitstate.ErrMoved, 5)
+	refuse()
+	check(push(), gitstate.ErrRefused, 3)
+	race()
+	check(push(), gitstate.ErrMoved, 4)
+	refuse()
+	check(push(), gitstate.ErrRefused, 5)
+	race()
+	check(push(), gitstate.ErrMoved, 6)
 	git(t, u.dir, "gc", "--quiet", "--prune=now")
-	check(push(), gitstate.ErrMoved, 6) // the hook runs although objects are missing; there is no point in the second try then
-	check(push(), gitstate.ErrMoved, 7)
+	check(push(), gitstate.ErrMoved, 7) // the hook runs although objects are missing; there is no point in the second try then
+	check(push(), gitstate.ErrMoved, 8)
 	git(t, u.dir, "gc", "--quiet", "--prune=now")
 	hook(t, u, "pre-receive", "true")
-	check(push(), nil, 8)
+	check(push(), nil, 9)
 	u.fsck()
 }
