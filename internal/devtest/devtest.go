@@ -4,8 +4,8 @@
 // Cluster is one for the whole test binary; tests that share it keep to
 // namespaces of their own. Start is one for a test alone, which may stop, kill
 // and restart it. Proxy stands between a client and an API server, and does
-// the harm that a test asks for. All processes end with the test binary, also
-// if that is killed.
+// the harm that a test asks for. Prometheus is a real one, of whose series the
+// test decides. All processes end with the test binary, also if that is killed.
 package devtest
 
 import (
@@ -157,21 +157,30 @@ func find() (string, error) {
 	if path := os.Getenv("PINION_DEVCLUSTER"); path != "" {
 		return path, nil
 	}
+	root, err := module()
+	if err != nil {
+		return "", fmt.Errorf("%w; set PINION_DEVCLUSTER to the binary", err)
+	}
+	path := filepath.Join(root, "bin", "devcluster")
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("bin/devcluster is not there; build it with: make build")
+	}
+	return path, nil
+}
+
+// module returns the folder of the product's go.mod.
+func module() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		path := filepath.Join(dir, "bin", "devcluster")
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			if _, err := os.Stat(path); err != nil {
-				return "", fmt.Errorf("bin/devcluster is not there; build it with: make build")
-			}
-			return path, nil
+			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", fmt.Errorf("no go.mod above the test's folder; set PINION_DEVCLUSTER to the binary")
+			return "", fmt.Errorf("no go.mod above the test's folder")
 		}
 		dir = parent
 	}

@@ -1,0 +1,291 @@
+package devtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// pushed is how often Prometheus gets a sample of each series, as it would by
+// scraping.
+const pushed = 200 * time.Millisecond
+
+// PrometheusServer is a running Prometheus. It has the series that the test has
+// set, and no others.
+//
+// They are pushed to it by remote write: a Prometheus that scrapes does so for
+// the first time 5 seconds after its start, and no option changes that. So the
+// series have the labels that the test gives, and neither job nor instance.
+type PrometheusServer struct {
+	URL string
+
+	t       testing.TB
+	dir     string
+	client  *http.Client
+	process *os.Process
+	exited  chan struct{} // closed when the process has ended
+
+	mu     sync.Mutex
+	series map[string]series // guarded by mu; by their encoded labels
+	last   int64             // guarded by mu; when samples were pushed, in ms
+}
+
+// Prometheus starts a Prometheus for one test, which ends with it.
+func Prometheus(t testing.TB) *PrometheusServer {
+	t.Helper()
+	root, err := module()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := findPrometheus(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	p := &PrometheusServer{t: t, dir: t.TempDir(), client: &http.Client{Transport: transport}, series: map[string]series{}}
+	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(p.Kill)
+	for {
+		err = p.start(binary)
+		// Between our choice of a port and its use somebody else may take it.
+		if err == nil || !strings.Contains(err.Error(), "address already in use") {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() { p.repeat(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		group.Wait()
+	})
+	return p
+}
+
+// Set gives a series its value from now on: a sample each 200 ms. When it
+// returns, a query finds the value.
+func (p *PrometheusServer) Set(name string, labels map[string]string, value float64) {
+	p.t.Helper()
+	p.change(series{labels: named(name, labels), value: value})
+}
+
+// Remove ends a series: a query finds it no more, as if its target were gone.
+func (p *PrometheusServer) Remove(name string, labels map[string]string) {
+	p.t.Helper()
+	p.change(series{labels: named(name, labels), value: stale})
+}
+
+// Kill ends Prometheus without notice.
+func (p *PrometheusServer) Kill() {
+	if p.process != nil {
+		p.process.Kill()
+		<-p.exited
+	}
+}
+
+func named(name string, labels map[string]string) map[string]string {
+	all := map[string]string{"__name__": name}
+	maps.Copy(all, labels)
+	return all
+}
+
+func (p *PrometheusServer) change(s series) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := string(appendLabels(nil, s.labels))
+	if isStale(s.value) {
+		delete(p.series, key)
+	} else {
+		p.series[key] = s
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ready)
+	defer cancel()
+	if err := p.push(ctx, s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// repeat pushes all series, time and again. If it can't, Set will say so.
+func (p *PrometheusServer) repeat(ctx context.Context) {
+	tick := time.NewTicker(pushed)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		var all []series
+		for _, s := range p.series {
+			all = append(all, s)
+		}
+		p.push(ctx, all...)
+		p.mu.Unlock()
+	}
+}
+
+// push sends a sample of each series. The caller holds mu.
+func (p *PrometheusServer) push(ctx context.Context, all ...series) error {
+	if len(all) == 0 {
+		return nil
+	}
+	// A series has one sample a millisecond, and one in the future is not found.
+	now := time.Now().UnixMilli()
+	for ; now <= p.last; now = time.Now().UnixMilli() {
+		runtime.Gosched()
+	}
+	p.last = now
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL+"/api/v1/write", bytes.NewReader(uncompressed(writeRequest(now, all))))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Encoding", "snappy")
+	request.Header.Set("Content-Type", "application/x-protobuf")
+	request.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
+	response, err := p.client.Do(request)
+	if err != nil {
+		return fmt.Errorf("push samples to Prometheus: %w", err)
+	}
+	defer response.Body.Close()
+	if said, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("push samples to Prometheus: %s: %s", response.Status, bytes.TrimSpace(said))
+	}
+	return nil
+}
+
+// start returns when Prometheus answers queries.
+func (p *PrometheusServer) start(binary string) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	p.URL = "http://" + address
+	config, data, log := filepath.Join(p.dir, "prometheus.yml"), filepath.Join(p.dir, "data"), filepath.Join(p.dir, "log")
+	if err := os.WriteFile(config, []byte("global: {}\n"), 0o600); err != nil {
+		return err
+	}
+	out, err := os.Create(log)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := exec.Command(binary,
+		"--config.file="+config,
+		"--storage.tsdb.path="+data,
+		"--storage.tsdb.retention.time=1d",
+		"--web.listen-address="+address,
+		"--web.enable-remote-write-receiver",
+		"--log.level=warn")
+	cmd.Dir = p.dir
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = parentDeath()
+	began := make(chan error, 1)
+	threads <- func() { began <- cmd.Start() }
+	if err := <-began; err != nil {
+		return fmt.Errorf("start %s: %w", binary, err)
+	}
+	exited := make(chan struct{})
+	p.process, p.exited = cmd.Process, exited
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+
+	ctx, cancel := context.WithTimeout(context.Background(), ready)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := p.answers(ctx, data)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-exited:
+			said, _ := os.ReadFile(log)
+			return fmt.Errorf("%s ended before it was ready: %s: %s", binary, cmd.ProcessState, bytes.TrimSpace(said))
+		case <-ctx.Done():
+			said, _ := os.ReadFile(log)
+			return fmt.Errorf("%s was not ready after %s: %w: %s", binary, ready, err, bytes.TrimSpace(said))
+		}
+	}
+}
+
+// answers complains until ours answers at the address, and is ready.
+func (p *PrometheusServer) answers(ctx context.Context, data string) error {
+	if _, err := p.get(ctx, "/-/ready"); err != nil {
+		return err
+	}
+	body, err := p.get(ctx, "/api/v1/status/flags")
+	if err != nil {
+		return err
+	}
+	var flags struct{ Data map[string]string }
+	if err := json.Unmarshal(body, &flags); err != nil {
+		return fmt.Errorf("the flags of Prometheus: %w", err)
+	}
+	if got := flags.Data["storage.tsdb.path"]; got != data {
+		return fmt.Errorf("the Prometheus at %s has its data in %s, ours in %s", p.URL, got, data)
+	}
+	return nil
+}
+
+func (p *PrometheusServer) get(ctx context.Context, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := p.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", path, response.Status, bytes.TrimSpace(body))
+	}
+	return body, err
+}
+
+// findPrometheus returns the binary: $PINION_PROMETHEUS, else that of the PATH,
+// else the one that make has fetched.
+func findPrometheus(root string) (string, error) {
+	if path := os.Getenv("PINION_PROMETHEUS"); path != "" {
+		if _, err := exec.LookPath(path); err != nil {
+			return "", fmt.Errorf("PINION_PROMETHEUS: %w", err)
+		}
+		return path, nil
+	}
+	if path, err := exec.LookPath("prometheus"); err == nil {
+		return path, nil
+	}
+	path := filepath.Join(root, ".cache", "prometheus", "usr", "bin", "prometheus")
+	if _, err := os.Stat(path); err != nil {
+		return "", errors.New("prometheus is not there; on Debian and its kin get it with: make prometheus; " +
+			"elsewhere install it so that it is on the PATH, or set PINION_PROMETHEUS to the binary")
+	}
+	return path, nil
+}
