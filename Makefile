@@ -25,7 +25,7 @@ given = $(if $(filter command line,$(origin $(1))),$($(1)))
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '%s\n' '' \
 	  'The first build of devcluster compiles Kubernetes: 10-15 minutes on 2 cores, 4 GB of disk.' '' \
 	  'make demo KEEP=1                  leave the demo running until Ctrl-C' \
@@ -64,9 +64,14 @@ endif
 	  $(if $(filter-out 0,$(KEEP)),-keep))
 
 .PHONY: test
-test: starting bin/devcluster ## run all tests
+test: starting bin/devcluster prometheus ## run all tests
 	@$(alive) 'go test of the product' go test -timeout $(test_timeout) $(ARGS) ./...
 	@cd cmd/devcluster && ../../$(alive) 'go test of devcluster' go test -timeout $(test_timeout) $(ARGS) ./...
+
+.PHONY: prometheus
+prometheus: ## fetch the Prometheus of the tests, unless there is one
+	@[ -n "$${PINION_PROMETHEUS-}" ] || command -v prometheus >/dev/null || [ -x .cache/prometheus/usr/bin/prometheus ] || \
+	  $(alive) 'fetching Prometheus' .ci/prometheus .cache/prometheus
 
 .PHONY: starting
 starting: | tools
