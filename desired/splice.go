@@ -20,27 +20,19 @@ var ErrNotPinned = errors.New("the artifact is not pinned there")
 // artifact. Only the reference's own bytes change: comments, order, spacing,
 // quotes and ends of lines stay. What can't be changed so, or does not read as
 // wanted afterwards, is refused with a [Problem] at its place; a pin that is
-// not there with [ErrNotPinned].
+// not there with [ErrNotPinned]. For many edits of one file there is [Editor].
 func SetPin(file string, data []byte, artifact ArtifactName, reference string) ([]byte, error) {
-	if _, err := ParseImage(reference); err != nil {
-		return nil, fmt.Errorf("pin %s in %s: %w", artifact, file, err)
-	}
-	s, err := openSplice(file, data)
-	if err != nil {
-		return nil, err
-	}
-	n := s.root
-	for _, key := range []string{"pins", string(artifact), "image"} {
-		_, next, err := s.lookup(n, key)
-		if err != nil {
-			return nil, err
-		}
-		if next == nil || next.Kind == yaml.ScalarNode && next.Tag == "!!null" {
-			return nil, fmt.Errorf("pin %s in %s: %w: add pins.%s.image by hand once", artifact, file, ErrNotPinned, artifact)
-		}
-		n = next
-	}
-	return s.replace(n, reference)
+	return once(file, data, func(s *splice) error { return s.setPin(artifact, reference, false) })
+}
+
+// AddPin returns the environment's file with a reference for an artifact that
+// may not have had one. If it has, that is [SetPin]; otherwise two lines are
+// added, in the order of the names and indented as the file does it, and pins:
+// itself at the end of the file if need be. A comment that is indented deeper
+// than the entry before counts as that entry's. Pins that are written between
+// braces are refused with a [Problem].
+func AddPin(file string, data []byte, artifact ArtifactName, reference string) ([]byte, error) {
+	return once(file, data, func(s *splice) error { return s.setPin(artifact, reference, true) })
 }
 
 // SetManifests returns the environment's file with the commit that a service's
@@ -48,62 +40,123 @@ func SetPin(file string, data []byte, artifact ArtifactName, reference string) (
 // adds one line to manifests: in the order of the names, or manifests: itself
 // at the end of the file.
 func SetManifests(file string, data []byte, service ServiceName, commit string) ([]byte, error) {
-	if message, hint := checkLabel(string(service)); message != "" {
-		return nil, fmt.Errorf("set the manifests of a service in %s: %w", file, &hinted{message, hint})
-	}
-	if message, hint := checkCommit(commit); message != "" {
-		return nil, fmt.Errorf("set the manifests of %s in %s: %w", service, file, &hinted{message, hint})
-	}
+	return once(file, data, func(s *splice) error { return s.setManifests(service, commit) })
+}
+
+func once(file string, data []byte, edit func(*splice) error) ([]byte, error) {
 	s, err := openSplice(file, data)
 	if err != nil {
 		return nil, err
 	}
-	key, manifests, err := s.lookup(s.root, "manifests")
-	if err != nil {
+	if err := edit(s); err != nil {
 		return nil, err
 	}
-	switch {
-	case key == nil:
-		return s.addTable("manifests", string(service), commit)
-	case manifests.Kind == yaml.ScalarNode && manifests.Tag == "!!null" && manifests.Value == "":
-		return s.addFirst(key, manifests, string(service), commit)
-	case manifests.Kind != yaml.MappingNode:
-		return nil, s.refuse(manifests, "manifests is "+describe(manifests)+", not a mapping", "remove what follows manifests:")
-	}
-	_, old, err := s.lookup(manifests, string(service))
-	if err != nil {
-		return nil, err
-	}
-	if old != nil {
-		return s.replace(old, commit)
-	}
-	if manifests.Style&yaml.FlowStyle != 0 {
-		return nil, s.refuse(manifests, "manifests is written between braces, and a line can't be added to it", "write it in lines, without { and }")
-	}
-	return s.addSorted(key, manifests, string(service), commit)
+	return s.bytes(), nil
 }
 
-// splice is a file that is about to be edited.
+// splice is a file that is edited. An edit that is refused leaves it as it was.
 type splice struct {
 	file  string
 	mark  []byte // the byte order mark, if there is one
-	text  []byte // without it
+	text  []byte // without it; replaced, never changed
 	lines []lineSpan
 	root  *yaml.Node
+	// kept says that where it is evident what an edit does to the tree, that is
+	// done to the tree, rather than to parse the file again and to compare.
+	kept bool
+	calm bool // see calm
 }
 
 func openSplice(file string, data []byte) (*splice, error) {
-	s := &splice{file: file, text: data}
+	s := &splice{file: file, text: bytes.TrimPrefix(data, byteOrderMark)}
+	s.mark = data[:len(data)-len(s.text)]
 	root, f := parse(data)
 	if f != nil {
 		return nil, s.refuse(&yaml.Node{Line: f.line, Column: f.column}, f.message, f.hint)
 	}
 	s.root = root
-	s.text = bytes.TrimPrefix(data, byteOrderMark)
-	s.mark = data[:len(data)-len(s.text)]
 	s.lines = splitLines(s.text)
 	return s, nil
 }
+
+func (s *splice) bytes() []byte { return slices.Concat(s.mark, s.text) }
+
+// setPin replaces a pin's reference, or, if add says so, adds the pin.
+func (s *splice) setPin(artifact ArtifactName, reference string, add bool) error {
+	if _, err := ParseImage(reference); err != nil {
+		return fmt.Errorf("pin %s in %s: %w", artifact, s.file, err)
+	}
+	if message, hint := checkLabel(string(artifact)); add && message != "" {
+		return fmt.Errorf("pin an artifact in %s: %w", s.file, &hinted{message, hint})
+	}
+	names := []string{"pins", string(artifact), "image"}
+	n := s.root
+	for depth, name := range names {
+		key, next, err := s.lookup(n, name)
+		switch {
+		case err != nil:
+			return err
+		case next != nil && !isNull(next):
+			n = next
+			continue
+		case !add:
+			return fmt.Errorf("pin %s in %s: %w: add pins.%s.image by hand once", artifact, s.file, ErrNotPinned, artifact)
+		case name == "image" && next != nil:
+			return s.refuse(next, "the image is empty", "write a reference after image:")
+		case name == "image":
+			return s.refuse(n, fmt.Sprintf("the pin of %s has no image", artifact), "add image: to it by hand once")
+		case next != nil && next.Value != "":
+			return s.refuse(next, name+" is empty, not a mapping", "remove what follows "+name+":")
+		case next == nil && depth == 0:
+			return s.addTable(names, reference)
+		case n.Style&yaml.FlowStyle != 0:
+			return s.refuse(n, "pins is written between braces, and a pin can't be added to it", "write it in lines, without { and }")
+		case next == nil:
+			pins, _, _ := s.lookup(s.root, "pins")
+			return s.addSorted(pins, n, names[depth:], reference)
+		case depth == 0:
+			return s.addFirst(key, next, s.indent(), names[1:], reference)
+		default:
+			return s.addFirst(key, next, key.Column-1+s.step(), names[depth+1:], reference)
+		}
+	}
+	return s.replace(n, reference)
+}
+
+// setManifests replaces or adds the commit of a service's manifests.
+func (s *splice) setManifests(service ServiceName, commit string) error {
+	if message, hint := checkLabel(string(service)); message != "" {
+		return fmt.Errorf("set the manifests of a service in %s: %w", s.file, &hinted{message, hint})
+	}
+	if message, hint := checkCommit(commit); message != "" {
+		return fmt.Errorf("set the manifests of %s in %s: %w", service, s.file, &hinted{message, hint})
+	}
+	key, manifests, err := s.lookup(s.root, "manifests")
+	if err != nil {
+		return err
+	}
+	switch {
+	case key == nil:
+		return s.addTable([]string{"manifests", string(service)}, commit)
+	case isNull(manifests) && manifests.Value == "":
+		return s.addFirst(key, manifests, s.indent(), []string{string(service)}, commit)
+	case manifests.Kind != yaml.MappingNode:
+		return s.refuse(manifests, "manifests is "+describe(manifests)+", not a mapping", "remove what follows manifests:")
+	}
+	_, old, err := s.lookup(manifests, string(service))
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		return s.replace(old, commit)
+	}
+	if manifests.Style&yaml.FlowStyle != 0 {
+		return s.refuse(manifests, "manifests is written between braces, and a line can't be added to it", "write it in lines, without { and }")
+	}
+	return s.addSorted(key, manifests, []string{string(service)}, commit)
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
 func (s *splice) refuse(n *yaml.Node, message, hint string) error {
 	name := strings.TrimSuffix(path.Base(s.file), path.Ext(s.file))
@@ -185,21 +238,43 @@ func (s *splice) inner(n *yaml.Node) (start, end int, err error) {
 }
 
 // replace puts another text into a scalar.
-func (s *splice) replace(n *yaml.Node, text string) ([]byte, error) {
+func (s *splice) replace(n *yaml.Node, text string) error {
 	start, end, err := s.inner(n)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if n.Style == 0 && !plain(text) {
-		text = `"` + text + `"`
+	put, style := text, n.Style
+	if style == 0 && !plain(text) {
+		put, style = quoted(text), yaml.DoubleQuotedStyle
 	}
-	after := slices.Concat(s.text[:start], []byte(text), s.text[end:])
-	root, f := parse(after)
-	if f != nil || !same(s.root, root, n, strings.Trim(text, `"`)) {
-		return nil, s.refuse(n, "to edit this in place would change more than this", "edit it by hand")
+	after := slices.Concat(s.text[:start], []byte(put), s.text[end:])
+	if s.kept && s.evidentlyReplaces(n, start, end, put) && s.fits(after) {
+		s.replaced(n, text, style, after, start, end, len(put))
+		return nil
 	}
-	return slices.Concat(s.mark, after), nil
+	return s.take(after, n, "to edit this in place would change more than this", "edit it by hand", func(root *yaml.Node) bool {
+		return same(s.root, root, n, text)
+	})
 }
+
+// take puts another text in the place of the present one, if it reads as it
+// shall.
+func (s *splice) take(after []byte, at *yaml.Node, message, hint string, as func(*yaml.Node) bool) error {
+	data := slices.Concat(s.mark, after)
+	root, f := parse(data)
+	if f != nil || !as(root) {
+		return s.refuse(at, message, hint)
+	}
+	if s.kept {
+		s.root, _ = parse(data) // the comparison has taken the other one apart
+		s.lines = splitLines(after)
+		s.calm = calm(after, s.root)
+	}
+	s.text = after
+	return nil
+}
+
+func (s *splice) fits(text []byte) bool { return len(s.mark)+len(text) <= maxSize }
 
 // plain reports whether YAML takes a text for text without quotes.
 func plain(text string) bool {
@@ -227,99 +302,176 @@ func same(a, b, changed *yaml.Node, text string) bool {
 	return true
 }
 
-// addSorted adds an entry to a mapping before the first key that comes after it.
-func (s *splice) addSorted(key, m *yaml.Node, name, value string) ([]byte, error) {
+// addSorted adds an entry to a mapping before the first key that comes after
+// it. The names are the entry's key and those of the mappings in it.
+func (s *splice) addSorted(key, m *yaml.Node, names []string, value string) error {
 	i := 0
-	for i < len(m.Content) && m.Content[i].Value < name {
+	for i < len(m.Content) && m.Content[i].Value < names[0] {
 		i += 2
 	}
 	if len(m.Content) == 0 {
-		return nil, s.refuse(m, "this mapping can't be edited in place", "")
+		return s.refuse(m, "this mapping can't be edited in place", "")
 	}
 	first, ok := s.offset(m.Content[0])
 	start := s.lines[m.Content[0].Line-1].start
 	if !ok || strings.Trim(string(s.text[start:first]), " ") != "" {
-		return nil, s.refuse(m.Content[0], "a line can't be added here", "begin the entries in lines of their own")
+		return s.refuse(m.Content[0], "a line can't be added here", "begin the entries in lines of their own")
 	}
-	line := key.Line // the entry comes after this line, which counts from 1
+	line, block := key.Line, s.opens(key) // the entry comes after this line, which counts from 1
 	if i > 0 {
-		before := m.Content[i-1]
-		if _, _, err := s.inner(before); err != nil {
-			return nil, err
+		var err error
+		if line, block, err = s.lastLine(m.Content[i-2], m.Content[i-1]); err != nil {
+			return err
 		}
-		line = before.Line
+		if len(names) > 1 {
+			line = s.afterComments(line, first-start)
+		}
 	}
-	return s.insert(line, string(s.text[start:first]), name, value, m, i)
+	return s.insert(line, block, first-start, names, value, m, i)
 }
 
-// addFirst adds an entry to a key that has none.
-func (s *splice) addFirst(key, null *yaml.Node, name, value string) ([]byte, error) {
-	return s.insert(key.Line, strings.Repeat(" ", s.indent()), name, value, null, 0)
+// addFirst adds an entry to a key that has none, to be indented by so much.
+func (s *splice) addFirst(key, null *yaml.Node, indent int, names []string, value string) error {
+	return s.insert(key.Line, s.opens(key), indent, names, value, null, 0)
 }
 
 // addTable adds a key with one entry at the end of the file.
-func (s *splice) addTable(key, name, value string) ([]byte, error) {
+func (s *splice) addTable(names []string, value string) error {
 	if s.root.Style&yaml.FlowStyle != 0 {
-		return nil, s.refuse(s.root, "the file is written between braces, and a line can't be added to it", "write it in lines, without { and }")
+		return s.refuse(s.root, "the file is written between braces, and a line can't be added to it", "write it in lines, without { and }")
 	}
 	eol := s.eol(1)
-	outer := strings.Repeat(" ", s.root.Column-1)
-	inner := strings.Repeat(" ", s.indent())
 	after := slices.Clone(s.text)
 	if last := s.lines[len(s.lines)-1]; last.start != last.end {
 		after = append(after, eol...)
 	}
-	after = append(after, outer+key+":"+eol+inner+name+": "+quoted(value)+eol...)
-	root, f := parse(after)
-	if f == nil && len(root.Content) == len(s.root.Content)+2 {
+	after = append(after, strings.Repeat(" ", s.root.Column-1)+names[0]+":"+eol...)
+	after = append(after, s.block(s.indent(), names[1:], value, eol)...)
+	return s.take(after, s.root, "to add "+names[0]+": at the end of the file would change more than this", "add it by hand once", func(root *yaml.Node) bool {
 		n := len(s.root.Content)
-		added := root.Content[n+1]
-		root.Content = root.Content[:n]
-		if same(s.root, root, nil, "") && added.Kind == yaml.MappingNode && isEntry(added.Content, 0, name, value) && len(added.Content) == 2 {
-			return slices.Concat(s.mark, after), nil
+		if len(root.Content) != n+2 || !isEntry(root.Content, n, names, value) {
+			return false
 		}
-	}
-	return nil, s.refuse(s.root, "to add manifests: at the end of the file would change more than this", "add it by hand once")
+		root.Content = root.Content[:n]
+		return same(s.root, root, nil, "")
+	})
 }
 
-// insert adds a line after another, and checks that it became the entry at i
-// of a mapping, which is null so far if i is 0 and it has no entries.
-func (s *splice) insert(line int, indent, name, value string, m *yaml.Node, i int) ([]byte, error) {
+// block writes an entry, a line for each name.
+func (s *splice) block(indent int, names []string, value, eol string) string {
+	var b strings.Builder
+	for i, name := range names {
+		b.WriteString(strings.Repeat(" ", indent+i*s.step()) + quoted(name) + ":")
+		if i == len(names)-1 {
+			b.WriteString(" " + quoted(value))
+		}
+		b.WriteString(eol)
+	}
+	return b.String()
+}
+
+// insert adds an entry after a line, and checks that it became the entry at i
+// of a mapping, which is null so far if i is 0 and it has no entries. That the
+// line ends a block says that nothing of the line reaches into the next.
+func (s *splice) insert(line int, block bool, indent int, names []string, value string, m *yaml.Node, i int) error {
 	eol := s.eol(line)
-	added := indent + name + ": " + quoted(value) + eol
-	var after []byte
+	added := s.block(indent, names, value, eol)
 	if line < len(s.lines) {
 		at := s.lines[line].start
-		after = slices.Concat(s.text[:at], []byte(added), s.text[at:])
-	} else {
-		after = slices.Concat(s.text, []byte(eol+added))
+		after := slices.Concat(s.text[:at], []byte(added), s.text[at:])
+		if s.kept && block && s.evidentlyAdds(names, value) && s.fits(after) {
+			s.inserted(line, indent, names, value, m, i, after, added)
+			return nil
+		}
+		return s.insertAt(after, names, value, m, i)
 	}
-	root, f := parse(after)
-	if f == nil {
-		if grown := counterpart(s.root, root, m); grown != nil && isEntry(grown.Content, i, name, value) {
-			if len(m.Content) == 0 && len(grown.Content) == 2 {
-				*grown = *m
-			} else {
-				grown.Content = slices.Delete(grown.Content, i, i+2)
-			}
-			if same(s.root, root, nil, "") {
-				return slices.Concat(s.mark, after), nil
-			}
+	return s.insertAt(slices.Concat(s.text, []byte(eol+added)), names, value, m, i)
+}
+
+func (s *splice) insertAt(after []byte, names []string, value string, m *yaml.Node, i int) error {
+	return s.take(after, m, "to add a line here would change more than this", "add it by hand once", func(root *yaml.Node) bool {
+		grown := counterpart(s.root, root, m)
+		if grown == nil || !isEntry(grown.Content, i, names, value) {
+			return false
+		}
+		if len(m.Content) == 0 && len(grown.Content) == 2 {
+			*grown = *m
+		} else {
+			grown.Content = slices.Delete(grown.Content, i, i+2)
+		}
+		return same(s.root, root, nil, "")
+	})
+}
+
+// isEntry reports whether a mapping's content has an entry at i, with mappings
+// of one entry in it as there are more names.
+func isEntry(content []*yaml.Node, i int, names []string, value string) bool {
+	if i+1 >= len(content) || content[i].Kind != yaml.ScalarNode || content[i].Value != names[0] {
+		return false
+	}
+	n := content[i+1]
+	if len(names) > 1 {
+		return n.Kind == yaml.MappingNode && len(n.Content) == 2 && isEntry(n.Content, 0, names[1:], value)
+	}
+	return n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value == value
+}
+
+// counterpart returns the node of b that stands where n does in a, or nil. Up
+// to there they have to be alike.
+func counterpart(a, b, n *yaml.Node) *yaml.Node {
+	if a == n {
+		return b
+	}
+	if len(a.Content) != len(b.Content) {
+		return nil
+	}
+	for i := range a.Content {
+		if c := counterpart(a.Content[i], b.Content[i], n); c != nil {
+			return c
 		}
 	}
-	return nil, s.refuse(m, "to add a line here would change more than this", "add it by hand once")
-}
-
-func isEntry(content []*yaml.Node, i int, name, value string) bool {
-	return i+1 < len(content) && content[i].Value == name && content[i+1].Kind == yaml.ScalarNode && content[i+1].Tag == "!!str" && content[i+1].Value == value
-}
-
-// counterpart returns the node of b that stands where n does in the top of a.
-func counterpart(a, b, n *yaml.Node) *yaml.Node {
-	if i := slices.Index(a.Content, n); i >= 0 && len(a.Content) == len(b.Content) {
-		return b.Content[i]
-	}
 	return nil
+}
+
+// lastLine returns the line in which an entry ends, and whether it is known to
+// end there: what is written between braces may go on.
+func (s *splice) lastLine(key, value *yaml.Node) (line int, known bool, err error) {
+	switch {
+	case isNull(value) && value.Value == "":
+		return key.Line, false, nil
+	case value.Kind == yaml.ScalarNode:
+		_, _, err := s.inner(value)
+		return value.Line, true, err
+	case value.Style&yaml.FlowStyle != 0 || len(value.Content) == 0:
+		return deepest(value), false, nil
+	}
+	n := len(value.Content)
+	return s.lastLine(value.Content[max(n-2, 0)], value.Content[n-1])
+}
+
+func deepest(n *yaml.Node) int {
+	line := n.Line
+	for _, c := range n.Content {
+		line = max(line, deepest(c))
+	}
+	return line
+}
+
+// afterComments returns the last of the comments below a line that are indented
+// by more than so much, or the line.
+func (s *splice) afterComments(line, indent int) int {
+	for i := line; i < len(s.lines); i++ {
+		text := string(s.text[s.lines[i].start:s.lines[i].end])
+		content := strings.TrimLeft(text, " ")
+		switch {
+		case content == "":
+		case content[0] == '#' && len(text)-len(content) > indent:
+			line = i + 1
+		default:
+			return line
+		}
+	}
+	return line
 }
 
 func quoted(value string) string {
@@ -339,10 +491,34 @@ func (s *splice) eol(line int) string {
 	return "\n"
 }
 
-// indent returns how far the entries of pins are indented, or two spaces.
+// inLines reports whether a node is a mapping whose entries have lines of their
+// own.
+func inLines(n *yaml.Node) bool {
+	return n != nil && n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle == 0 && len(n.Content) > 0
+}
+
+// indent returns how far the entries of pins are indented, or else those of
+// another mapping of the file, or else two spaces.
 func (s *splice) indent() int {
-	if _, pins, err := s.lookup(s.root, "pins"); err == nil && pins != nil && pins.Kind == yaml.MappingNode && pins.Style&yaml.FlowStyle == 0 && len(pins.Content) > 0 {
+	if _, pins, err := s.lookup(s.root, "pins"); err == nil && inLines(pins) {
 		return pins.Content[0].Column - 1
 	}
+	for i := 1; i < len(s.root.Content); i += 2 {
+		if v := s.root.Content[i]; inLines(v) && v.Column > s.root.Column {
+			return v.Column - 1
+		}
+	}
 	return s.root.Column + 1
+}
+
+// step returns how much further what is in a pin is indented.
+func (s *splice) step() int {
+	if _, pins, err := s.lookup(s.root, "pins"); err == nil && inLines(pins) {
+		for i := 1; i < len(pins.Content); i += 2 {
+			if v := pins.Content[i]; inLines(v) && v.Column > pins.Content[0].Column {
+				return v.Column - pins.Content[0].Column
+			}
+		}
+	}
+	return s.indent() - (s.root.Column - 1)
 }
