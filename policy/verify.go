@@ -45,7 +45,7 @@ func Verify(v Verification) Judgement {
 	}
 	b := v.bench(p)
 	carried := ""
-	if last := v.Record.Verified; done && last != nil && d.Manifests != "" && last.Manifests == d.Manifests && last.Release.SamePins(d.Release) {
+	if last := verifiedBefore(v.Record); done && last != nil {
 		carried = fmt.Sprintf("the same objects and pins were verified as %s on %s", last.ID, on(last.Ended))
 	}
 	for _, name := range s.Verify {
@@ -91,6 +91,9 @@ func (b *bench) gate(name desired.PolicyName, carried string) Verdict {
 		}
 	}
 	v.Gate, v.Check = string(name), p.Check
+	if v.Result == nil {
+		b.make(&v, carried)
+	}
 	return v
 }
 
@@ -107,18 +110,7 @@ func (v Verification) bench(p *desired.Pipeline) *bench {
 		checks:      d.Checks,
 		approvals:   d.Approvals,
 		authors:     d.Authors,
-		facts: facts{
-			Environment: string(v.Record.Environment),
-			Service:     string(v.Record.Service),
-			Version:     d.Release.Version(),
-			Pins:        pinsOf(d.Release),
-			Source:      d.Release.Source,
-			Commit:      d.Commit,
-			Manifests:   d.Manifests,
-			Cause:       string(d.Cause),
-			Authors:     people(d.Authors),
-			Actor:       d.Actor.String(),
-		},
+		deployment:  d,
 	}
 	if d.State == ledger.StateCompleted {
 		b.begun = d.Completed
@@ -206,4 +198,26 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// verifiedBefore returns the last deployment of before with the very pins and
+// objects of the present one, if it was verified.
+func verifiedBefore(r ledger.Record) *ledger.Past {
+	d := r.Deployment
+	same := func(p ledger.Past) bool {
+		return p.ID != d.ID && d.Manifests != "" && p.Manifests == d.Manifests && p.Release.SamePins(d.Release)
+	}
+	for _, p := range r.Previous {
+		if !same(p) || p.State == ledger.StateSuperseded {
+			continue
+		}
+		if p.State == ledger.StateVerified {
+			return &p
+		}
+		return nil // it has failed since
+	}
+	if r.Verified != nil && same(*r.Verified) {
+		return r.Verified
+	}
+	return nil
 }

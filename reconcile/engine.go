@@ -26,6 +26,9 @@ type Options struct {
 	Repository string
 	// Report is called from the engine's own goroutine; nil: nobody listens.
 	Report func(Event)
+	// Sight is called from the engine's own goroutine whenever it sees
+	// something new of a service; nil: nobody keeps a ledger.
+	Sight func(Sighting)
 	// Attempts is how often an apply is tried before it counts as failed for
 	// good; 0: for ever.
 	Attempts int
@@ -101,6 +104,9 @@ var errPreempted = errors.New("a newer commit has come")
 func NewEngine(o Options) *Engine {
 	if o.Report == nil {
 		o.Report = func(Event) {}
+	}
+	if o.Sight == nil {
+		o.Sight = func(Sighting) {}
 	}
 	o.Jobs = max(o.Jobs, 1)
 	o.Renderings = max(o.Renderings, 1)
@@ -298,6 +304,7 @@ func (e *Engine) decide(now time.Time, u *unit) {
 		e.queue[u.target.Cluster] = append(e.queue[u.target.Cluster], u.key)
 	}
 	e.enter(now, u, step)
+	e.sight(u, step)
 	if !step.Again.IsZero() {
 		again = earlier(step.Again, again)
 	}
@@ -305,6 +312,23 @@ func (e *Engine) decide(now time.Time, u *unit) {
 		e.wakes[u.key] = again
 		e.waking = earlier(again, e.waking)
 	}
+}
+
+// sight tells what is seen of a unit, if it is news.
+func (e *Engine) sight(u *unit, step Step) {
+	s := Sighting{
+		Key: u.key, Target: u.target, Tip: u.at, Phase: step.Base, Message: step.Message, Regained: u.regained,
+		Started: u.target != nil && (u.cancel != nil || !u.applied.IsZero() || u.compared && u.inSync),
+		Final:   step.Final,
+	}
+	if u.problem != "" && u.mistaken {
+		s.Problem, s.Wanted, s.Tip = u.problem, u.wanted, u.problemAt
+	}
+	if s == u.sighting {
+		return
+	}
+	u.sighting = s
+	e.options.Sight(s)
 }
 
 func (e *Engine) clusterNames() string {
@@ -325,6 +349,9 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 	}
 	if u.phase != s.Phase {
 		u.since = now
+		if s.Phase == Ready && u.phase == Degraded {
+			u.regained = now
+		}
 		if s.Phase == Ready {
 			e.ready++
 		} else if u.phase == Ready {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
 )
 
 // EventType says what an Event tells.
@@ -18,6 +19,10 @@ const (
 	EventPruned  EventType = "pruned"  // objects were deleted
 	EventHalted  EventType = "halted"  // a deletion waits for a person
 	EventWarning EventType = "warning"
+
+	EventRecorded EventType = "recorded" // an entry was pushed to a ledger
+	EventMoved    EventType = "moved"    // a promotion or a rollback was pushed to the main branch
+	EventChecking EventType = "checking" // a check begins
 )
 
 // Event is one thing that an engine reports as it goes.
@@ -30,6 +35,8 @@ type Event struct {
 	Version     string                  `json:"version,omitempty"`
 	Commit      string                  `json:"commit,omitempty"`
 	Message     string                  `json:"message,omitempty"`
+	// Entry is what was recorded.
+	Entry *ledger.Entry `json:"-"`
 	// Done and Total count the services that are ready, and all.
 	Done  int `json:"done"`
 	Total int `json:"total"`

@@ -135,9 +135,9 @@ func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 	var unknown *cluster.UnknownKindError
 	after, passing := cluster.Retry(err)
 	passing = passing || errors.As(err, new(unreadError))
-	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown), Passing: passing}
+	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown), Passing: passing, Since: now}
 	if u.failure != nil {
-		f.Attempts = u.failure.Attempts + 1
+		f.Attempts, f.Since = u.failure.Attempts+1, u.failure.Since
 	}
 	if e.options.Attempts > 0 && (!passing || f.Attempts >= e.options.Attempts) {
 		return f

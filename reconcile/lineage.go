@@ -2,9 +2,12 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -33,8 +36,11 @@ type lineage struct {
 	// since is taken over.
 	known atomic.Pointer[desired.Repository]
 
-	mu      sync.Mutex // guards waiting
+	mu      sync.Mutex // guards waiting and written
 	waiting []*question
+	// written are the commits that we have written ourselves, and the only
+	// deployment that each of them changes: nothing has to be read to know.
+	written map[string]Key
 }
 
 func newLineage(commits Commits) *lineage {
@@ -43,13 +49,40 @@ func newLineage(commits Commits) *lineage {
 
 type question struct {
 	target *Target
-	answer chan string // capacity 1
-	failed chan error  // capacity 1
+	// manifests: not the deployment is asked about, but only its manifests.
+	manifests bool
+	answer    chan string // capacity 1
+	failed    chan error  // capacity 1
 }
 
 // origin returns the commit on main that t comes from.
 func (l *lineage) origin(ctx context.Context, t *Target) (string, error) {
-	q := &question{target: t, answer: make(chan string, 1), failed: make(chan error, 1)}
+	return l.find(ctx, &question{target: t})
+}
+
+// source returns the commit on main that the manifests of t come from: the
+// newest one that changed the service's folder or a file that the rendering
+// read. It is the same in each environment that renders from the same files.
+func (l *lineage) source(ctx context.Context, t *Target) (string, error) {
+	if t.Pinned {
+		return t.Source, nil
+	}
+	return l.find(ctx, &question{target: t, manifests: true})
+}
+
+// wrote notes a commit that changes nothing but one deployment's lines.
+func (l *lineage) wrote(commit string, k Key) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.written == nil || len(l.written) > 100_000 {
+		l.written = map[string]Key{}
+	}
+	l.written[commit] = k
+}
+
+func (l *lineage) find(ctx context.Context, q *question) (string, error) {
+	t := q.target
+	q.answer, q.failed = make(chan string, 1), make(chan error, 1)
 	l.ask(q)
 	for {
 		select {
@@ -113,6 +146,20 @@ func (l *lineage) answer(ctx context.Context, tip string, open []*question) ([]*
 			child = snap
 			return len(open) > 0
 		}
+		l.mu.Lock()
+		key, ours := l.written[child.Commit()]
+		l.mu.Unlock()
+		if ours {
+			open = slices.DeleteFunc(open, func(q *question) bool {
+				about := q.target.Key == key && !q.manifests
+				if about {
+					q.answer <- child.Commit()
+				}
+				return about
+			})
+			child = snap
+			return len(open) > 0
+		}
 		changed, err := child.Changed(snap)
 		if err != nil {
 			failure = err
@@ -120,6 +167,13 @@ func (l *lineage) answer(ctx context.Context, tip string, open []*question) ([]*
 		}
 		var read bool
 		open = slices.DeleteFunc(open, func(q *question) bool {
+			if failure == nil && q.manifests {
+				touched := touchesManifests(q.target, changed)
+				if touched {
+					q.answer <- child.Commit()
+				}
+				return touched
+			}
 			if failure != nil || !touches(q.target, changed) {
 				return false
 			}
@@ -158,11 +212,37 @@ func (l *lineage) answer(ctx context.Context, tip string, open []*question) ([]*
 // touches tells whether one of the changed paths can matter to the target.
 func touches(t *Target, changed []string) bool {
 	environment := "environments/" + string(t.Environment) + ".yaml"
-	service := "services/" + string(t.Service) + "/service.yaml"
+	service := serviceFolder(t.Service) + "/service.yaml"
 	if slices.Contains(changed, environment) || slices.Contains(changed, service) {
 		return true
 	}
-	return !t.Pinned && render.Touched(t.Result.Reads, changed)
+	return !t.Pinned && touchesManifests(t, changed)
+}
+
+// touchesManifests tells whether one of the changed paths is part of a
+// service's manifests: those of all environments, so that a change of one
+// moves through the stages as every other does.
+func touchesManifests(t *Target, changed []string) bool {
+	folder := serviceFolder(t.Service) + "/"
+	return slices.ContainsFunc(changed, func(name string) bool { return strings.HasPrefix(name, folder) }) ||
+		render.Touched(t.Result.Reads, changed)
+}
+
+// serviceFolder is where a service's file lies, and all or most of its
+// manifests.
+func serviceFolder(name desired.ServiceName) string { return "services/" + string(name) }
+
+// sameManifests tells whether a service's manifests are the same at another
+// commit.
+func sameManifests(t *Target, folder string, other desired.Tree) (bool, error) {
+	id, err := other.ID(serviceFolder(t.Service))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil || id != folder:
+		return false, err
+	}
+	return t.Result.Same(other)
 }
 
 // sameInputs tells whether the target would be made from the same inputs at
@@ -177,7 +257,15 @@ func sameInputs(ctx context.Context, commits Commits, t *Target, repo *desired.R
 	}
 	service := d.Service
 	if !t.Pinned {
-		same, err := t.Result.Same(tree)
+		now, err := commits.Snapshot(ctx, t.Tip)
+		if err != nil {
+			return false, err
+		}
+		folder, err := now.ID(serviceFolder(t.Service))
+		if err != nil {
+			return false, err
+		}
+		same, err := sameManifests(t, folder, tree)
 		if err != nil || !same {
 			return false, err
 		}

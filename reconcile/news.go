@@ -128,13 +128,17 @@ func (e *Engine) wished(now time.Time, w wish) {
 			u.problem = w.err.Error()
 			e.report(Event{Type: EventProblem, Environment: u.key.Environment, Service: u.key.Service, Commit: e.wanted, Message: u.problem})
 		}
+		u.mistaken, u.problemAt, u.wanted = !w.retry, e.commit.ID, nil
+		if d, ok := e.commit.Repository.Deployment(w.key.Environment, w.key.Service); ok && len(d.Problems) == 0 {
+			u.wanted = &d
+		}
 		u.again = time.Time{}
 		if u.tries++; w.retry && (e.options.Attempts == 0 || u.tries < e.options.Attempts) {
 			u.again = now.Add(delay(u.key, u.tries, firstRetry))
 		}
 		return
 	}
-	u.problem, u.again, u.tries = "", time.Time{}, 0
+	u.problem, u.mistaken, u.wanted, u.again, u.tries = "", false, nil, time.Time{}, 0
 	u.at = e.commit.ID
 	if w.unchanged && u.target == w.target {
 		return
@@ -157,7 +161,7 @@ func (e *Engine) missed() {
 		}
 		gone, why := e.commit.Repository.Gone(k.Environment, k.Service)
 		if !gone {
-			u.problem = why
+			u.problem, u.mistaken = why, false
 			e.dirty[k] = true
 			continue
 		}

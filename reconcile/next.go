@@ -63,6 +63,8 @@ type Failure struct {
 	UnknownKind bool
 	// Passing: nobody has to do anything for the next attempt to succeed.
 	Passing bool
+	// Since is when the first of the attempts failed.
+	Since time.Time
 }
 
 // View is all that is known of a service when it is decided what to do next.
@@ -107,6 +109,8 @@ type Step struct {
 	Message string
 	// Again is when to look again even if nothing happens; zero: never.
 	Again time.Time
+	// Final: it is Failed, and no more attempts will mend that.
+	Final bool
 }
 
 // Next decides what to do next for one service.
@@ -127,9 +131,9 @@ func next(v View) Step {
 	case !v.Rendered:
 		return Step{Phase: Pending, Message: "not rendered yet"}
 	case v.Failure != nil && v.Failure.Retry.IsZero():
-		return Step{Phase: Failed, Message: v.Failure.Message}
+		return Step{Phase: Failed, Message: v.Failure.Message, Final: true}
 	case v.Failure != nil && v.Failure.Retry.After(v.Now):
-		return Step{Phase: Failed, Message: v.Failure.Message, Again: v.Failure.Retry}
+		return Step{Phase: Failed, Message: v.Failure.Message, Again: v.Failure.Retry, Final: outlasted(v)}
 	case !v.InSync && v.WasReady && v.Damped.After(v.Now):
 		return Step{Phase: Degraded, Message: v.OutOfSync + " again, after it was corrected", Again: v.Damped}
 	case !v.InSync && v.Damped.After(v.Now):
@@ -143,6 +147,12 @@ func next(v View) Step {
 		return rollout(v)
 	}
 	return Step{Phase: Ready}
+}
+
+// outlasted tells whether what the API server refuses has been refused for as
+// long as a rollout may take.
+func outlasted(v View) bool {
+	return !v.Failure.Passing && v.Timeout > 0 && !v.Now.Before(v.Failure.Since.Add(v.Timeout))
 }
 
 // waitsFor says which dependencies are not ready, or "".
@@ -172,12 +182,12 @@ func rollout(v View) Step {
 	}
 	for _, u := range v.Unready {
 		if u.Health.Status == cluster.Failed {
-			return Step{Phase: Failed, Message: "rollout failed: " + what}
+			return Step{Phase: Failed, Message: "rollout failed: " + what, Final: true}
 		}
 	}
 	deadline := v.Since.Add(v.Timeout)
 	if !v.Now.Before(deadline) {
-		return Step{Phase: Failed, Message: fmt.Sprintf("rollout not complete after %s: %s", v.Timeout, what)}
+		return Step{Phase: Failed, Message: fmt.Sprintf("rollout not complete after %s: %s", v.Timeout, what), Final: true}
 	}
 	return Step{Phase: Progressing, Message: what, Again: deadline}
 }

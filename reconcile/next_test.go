@@ -46,19 +46,25 @@ func TestNext(t *testing.T) {
 			Step{Phase: Progressing, Message: waiting.String(), Again: noon.Add(9 * time.Minute)}},
 		{"a rollout that takes too long", with(func(v *View) {
 			v.InSync, v.Unready, v.Since = true, []Unready{waiting}, noon.Add(-10*time.Minute)
-		}), Step{Phase: Failed, Message: "rollout not complete after 10m0s: " + waiting.String()}},
+		}), Step{Phase: Failed, Message: "rollout not complete after 10m0s: " + waiting.String(), Final: true}},
 		{"a rollout that has failed", with(func(v *View) { v.InSync, v.Unready = true, []Unready{broken} }),
-			Step{Phase: Failed, Message: "rollout failed: " + broken.String()}},
+			Step{Phase: Failed, Message: "rollout failed: " + broken.String(), Final: true}},
 		{"health that was lost", with(func(v *View) {
 			v.InSync, v.WasReady, v.Unready = true, true, []Unready{broken}
 		}), Step{Phase: Degraded, Message: broken.String()}},
 		{"a failure waits for its retry", with(func(v *View) {
-			v.Failure = &Failure{Message: "refused", Retry: noon.Add(time.Second)}
+			v.Failure = &Failure{Message: "refused", Since: noon, Retry: noon.Add(time.Second)}
 		}), Step{Phase: Failed, Message: "refused", Again: noon.Add(time.Second)}},
+		{"what is refused for as long as a rollout may take has failed for good", with(func(v *View) {
+			v.Failure = &Failure{Message: "refused", Since: noon.Add(-10 * time.Minute), Retry: noon.Add(time.Second)}
+		}), Step{Phase: Failed, Message: "refused", Again: noon.Add(time.Second), Final: true}},
+		{"what may pass by itself never fails for good", with(func(v *View) {
+			v.Failure = &Failure{Message: "no answer", Passing: true, Since: noon.Add(-10 * time.Hour), Retry: noon.Add(time.Second)}
+		}), Step{Phase: Failed, Message: "no answer", Again: noon.Add(time.Second)}},
 		{"a failure is tried again", with(func(v *View) {
 			v.Failure = &Failure{Message: "refused", Retry: noon}
 		}), Step{Phase: Pending, Apply: true}},
-		{"a failure for good stays", with(func(v *View) { v.Failure = &Failure{Message: "refused"} }), Step{Phase: Failed, Message: "refused"}},
+		{"a failure for good stays", with(func(v *View) { v.Failure = &Failure{Message: "refused"} }), Step{Phase: Failed, Message: "refused", Final: true}},
 		{"a manager that fights us is not met at once", with(func(v *View) {
 			v.WasReady, v.OutOfSync, v.Damped = true, "replicas was changed", noon.Add(time.Minute)
 		}), Step{Phase: Degraded, Message: "replicas was changed again, after it was corrected", Again: noon.Add(time.Minute)}},

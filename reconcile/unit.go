@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"time"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
 )
@@ -18,6 +19,11 @@ type unit struct {
 	at     string  // the newest commit that is known to want the target
 	// problem says why the newest commit's wish can't be had.
 	problem string
+	// mistaken: its author alone can mend the problem, which the commit
+	// problemAt has; wanted is what was asked for.
+	mistaken  bool
+	problemAt string
+	wanted    *desired.Deployment
 	// again is when the preparation is tried once more for a problem that may
 	// pass by itself.
 	again      time.Time
@@ -36,7 +42,9 @@ type unit struct {
 	since    time.Time // of the phase
 	applied  time.Time // when the target was applied, or first seen in sync
 	wasReady bool
+	regained time.Time // when the target was last seen to become ready again
 	failure  *Failure
+	sighting Sighting // the last that was told
 	// over holds the Jobs that remove themselves and were seen complete, with
 	// their digests: that they are not there is as the commit wants it.
 	over map[render.Ref]string
@@ -156,7 +164,7 @@ func (u *unit) wrote(now time.Time, p Plan, commit string) {
 func (u *unit) setTarget(t *Target) {
 	u.target = t
 	u.inSync, u.outOfSync, u.unready = false, "", nil
-	u.applied, u.wasReady, u.failure = time.Time{}, false, nil
+	u.applied, u.wasReady, u.failure, u.regained = time.Time{}, false, nil, time.Time{}
 	u.stuck, u.corrections, u.damped = false, 0, time.Time{}
 	if u.cancel != nil {
 		u.cancel(errPreempted)

@@ -1,0 +1,482 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
+	"github.com/pinion-cd/pinion/reconcile/check"
+)
+
+// ClerkOptions are what a Clerk works with.
+type ClerkOptions struct {
+	Mirror *gitstate.Mirror
+	// Branch is the name of the main branch, for messages.
+	Branch string
+	// Identity is the author and committer of all that the clerk writes.
+	Identity ledger.Person
+	Sign     func(commit []byte) (string, error) // nil: commits are not signed
+	// Digests is the key under which the values of Secrets are digested.
+	Digests []byte
+	Checks  *check.Runner
+	// Report is called from the clerk's own goroutine; nil: nobody listens.
+	Report func(Event)
+	// Pushed is called after a push with what was written; nil: nobody counts.
+	Pushed func(entries, moves int, took time.Duration)
+	// Clock tells the time; nil: time.Now.
+	Clock func() time.Time
+	// Location finds a time zone; nil: time.LoadLocation.
+	Location func(name string) (*time.Location, error)
+}
+
+// Clerk keeps the ledgers: it records what an Engine sees, has the checks made
+// that policies ask for, takes in reports and approvals, and writes promotions
+// and rollbacks to the main branch.
+//
+// It decides on what has been pushed, and on nothing else: the ledgers' tips
+// and the main branch's. All that it decides at one moment is one push, onto
+// the very tips that were judged. If the push is refused because one of them
+// has moved, or its fate is not known, everything is read again and judged
+// from nothing. So a crash between any two steps loses nothing that was
+// acknowledged and repeats nothing that was written, and of two clerks that
+// run by mistake only one can write each entry.
+type Clerk struct {
+	options ClerkOptions
+	reader  *reader
+	lineage *lineage
+
+	mu       sync.Mutex // guards what follows
+	seen     map[Key]Sighting
+	requests []*request
+	results  []checked
+	found    []identified
+	closed   bool
+	woken    chan struct{}
+
+	// What follows belongs to the goroutine in Run.
+
+	commit  *Commit // the tip of main that is judged on
+	books   map[desired.EnvironmentName]*book
+	cards   map[Key]*card
+	rules   map[string]*policy.Rules // by pipelines and policies
+	checks  map[checkKey]*running
+	zones   map[string]*time.Location
+	dirty   map[Key]bool    // to be reviewed
+	stages  map[Key]bool    // stages that may be entered
+	claimed map[string]bool // messages of a push whose fate is not known
+	stuck   time.Time       // main refuses our pushes until then
+	trouble string          // the last that was reported
+	fails   int
+	jobs    sync.WaitGroup
+}
+
+// book is one ledger as it was read.
+type book struct {
+	tip     string
+	records map[desired.ServiceName]ledger.Record
+	err     error
+}
+
+// card is what the clerk knows of one service in one environment besides its
+// record.
+type card struct {
+	sighting *Sighting
+	identity *identity
+	asked    sighted // what the identity was, or is being, found for
+	asking   bool
+	tip      string // of the sighting that was identified last
+	judged   *policy.Judgement
+	wake     time.Time // of the review
+	decision *policy.Decision
+	enter    time.Time // of the admission
+}
+
+// sighted is what makes an identity another one.
+type sighted struct {
+	target  *Target
+	problem string
+	commit  string // of a problem
+	folder  string // of the service, as its id
+}
+
+type identified struct {
+	key      Key
+	asked    sighted
+	tip      string
+	identity identity
+	err      error
+}
+
+// NewClerk returns a clerk for an engine that reads from the same mirror.
+func NewClerk(o ClerkOptions, e *Engine) *Clerk {
+	if o.Report == nil {
+		o.Report = func(Event) {}
+	}
+	if o.Pushed == nil {
+		o.Pushed = func(int, int, time.Duration) {}
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Location == nil {
+		o.Location = time.LoadLocation
+	}
+	return &Clerk{
+		options: o,
+		reader:  &reader{commits: o.Mirror},
+		lineage: e.lineage,
+		seen:    map[Key]Sighting{},
+		woken:   make(chan struct{}, 1),
+		books:   map[desired.EnvironmentName]*book{},
+		cards:   map[Key]*card{},
+		rules:   map[string]*policy.Rules{},
+		checks:  map[checkKey]*running{},
+		zones:   map[string]*time.Location{},
+		dirty:   map[Key]bool{},
+		stages:  map[Key]bool{},
+		claimed: map[string]bool{},
+	}
+}
+
+// See takes in what an engine sees; it never waits.
+func (c *Clerk) See(s Sighting) {
+	c.mu.Lock()
+	c.seen[s.Key] = s
+	c.mu.Unlock()
+	c.wake()
+}
+
+// Moved says that the repository was fetched.
+func (c *Clerk) Moved() {
+	c.wake()
+}
+
+func (c *Clerk) wake() {
+	select {
+	case c.woken <- struct{}{}:
+	default:
+	}
+}
+
+// The pace of a clerk.
+const (
+	// longestNap bounds how long a change of the system's clock goes unseen.
+	longestNap     = 30 * time.Second
+	firstWait      = 100 * time.Millisecond
+	longestWait    = 30 * time.Second
+	refusedForNow  = time.Minute
+	mostIdentified = 64 // side by side
+)
+
+// Run keeps the ledgers until ctx ends.
+func (c *Clerk) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		c.jobs.Wait()
+		c.turnAway()
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-c.woken:
+		case <-timer.C:
+		}
+		timer.Reset(c.work(ctx))
+	}
+}
+
+// work does all that is due, and returns after which time to look again.
+func (c *Clerk) work(ctx context.Context) time.Duration {
+	for ctx.Err() == nil {
+		wrote, err := c.turn(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			c.fails++
+			c.complain(err)
+			return min(firstWait<<min(c.fails-1, 10), longestWait)
+		case wrote:
+			c.fails = 0
+			continue // what was written may allow the next step
+		default:
+			c.fails = 0
+			c.relieved()
+			return c.nap()
+		}
+	}
+	return longestNap
+}
+
+// nap is how long nothing is due.
+func (c *Clerk) nap() time.Duration {
+	now := c.options.Clock()
+	wait := longestNap
+	for _, d := range c.cards {
+		for _, at := range []time.Time{d.wake, d.enter} {
+			if !at.IsZero() {
+				wait = min(wait, max(0, at.Sub(now)))
+			}
+		}
+	}
+	return max(wait, time.Millisecond)
+}
+
+// turn takes in the news, decides, and pushes once. It says whether anything
+// was written.
+func (c *Clerk) turn(ctx context.Context) (bool, error) {
+	if err := c.catchUp(ctx); err != nil {
+		return false, err
+	}
+	now := c.options.Clock().Round(0)
+	c.due(now)
+	b := newBatch(ctx, c, now)
+	c.takeIn(ctx, b)
+	for _, k := range slices.SortedFunc(maps.Keys(c.dirty), Key.Compare) {
+		if err := c.review(ctx, b, k); err != nil {
+			return false, err
+		}
+	}
+	clear(c.dirty)
+	for _, k := range slices.SortedFunc(maps.Keys(c.stages), Key.Compare) {
+		if err := c.admit(ctx, b, k); err != nil {
+			return false, err
+		}
+	}
+	clear(c.stages)
+	c.identifyAll(ctx)
+	return c.push(ctx, b)
+}
+
+// complain reports a trouble once.
+func (c *Clerk) complain(err error) {
+	if err.Error() == c.trouble {
+		return
+	}
+	c.trouble = err.Error()
+	c.report(Event{Type: EventProblem, Message: "the ledgers can't be kept; it is tried again: " + c.trouble})
+}
+
+func (c *Clerk) relieved() {
+	if c.trouble == "" || !c.stuck.IsZero() {
+		return
+	}
+	c.trouble = ""
+	c.report(Event{Type: EventRecorded, Message: "the ledgers can be kept again"})
+}
+
+func (c *Clerk) report(ev Event) {
+	ev.Time = c.options.Clock()
+	c.options.Report(ev)
+}
+
+// card returns what is known of a service.
+func (c *Clerk) card(k Key) *card {
+	d := c.cards[k]
+	if d == nil {
+		d = &card{}
+		c.cards[k] = d
+	}
+	return d
+}
+
+// record returns a service's record as it was pushed.
+func (c *Clerk) record(k Key) ledger.Record {
+	if b := c.books[k.Environment]; b != nil {
+		if r, ok := b.records[k.Service]; ok {
+			return r
+		}
+	}
+	return ledger.Record{Environment: k.Environment, Service: k.Service}
+}
+
+// due marks what time has come to.
+func (c *Clerk) due(now time.Time) {
+	for k, d := range c.cards {
+		if !d.wake.IsZero() && !now.Before(d.wake) {
+			d.wake = time.Time{}
+			c.dirty[k] = true
+		}
+		if !d.enter.IsZero() && !now.Before(d.enter) {
+			d.enter = time.Time{}
+			c.stages[k] = true
+		}
+	}
+}
+
+// catchUp reads the main branch and the ledgers where the mirror has something
+// newer than what was judged on.
+func (c *Clerk) catchUp(ctx context.Context) error {
+	tip, ok := c.options.Mirror.Tip()
+	if !ok {
+		return errors.New("the repository has not been fetched yet")
+	}
+	if c.commit == nil || c.commit.ID != tip {
+		commit, err := c.reader.read(ctx, tip)
+		if err != nil {
+			return err
+		}
+		if err := c.advance(ctx, commit); err != nil {
+			return err
+		}
+	}
+	for name, at := range c.options.Mirror.Branches() {
+		env, ok := ledgerOf(name)
+		if !ok {
+			continue
+		}
+		if b := c.books[env]; b == nil || b.tip != at {
+			if err := c.open(ctx, env, at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// open reads a ledger that somebody else, or a clerk of before, has written.
+func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip string) error {
+	old := c.books[env]
+	if old != nil && old.tip != "" {
+		c.strangers(ctx, env, old.tip, tip)
+	}
+	snap, err := c.options.Mirror.Snapshot(ctx, tip)
+	if err != nil {
+		return err
+	}
+	records, err := ledger.Read(snap)
+	if err != nil && len(records) == 0 {
+		return fmt.Errorf("read %s: %w", ledger.Branch(env), err)
+	}
+	b := &book{tip: tip, records: records, err: err}
+	if err != nil {
+		c.report(Event{Type: EventProblem, Environment: env, Message: fmt.Sprintf("%s at %.12s: %v", ledger.Branch(env), tip, err)})
+	}
+	c.books[env] = b
+	for svc := range records {
+		c.touch(Key{env, svc})
+	}
+	if old != nil {
+		for svc := range old.records {
+			c.touch(Key{env, svc})
+		}
+	}
+	return nil
+}
+
+// strangers reports entries that others have written.
+func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from, to string) {
+	const most = 100
+	count, foreign := 0, gitstate.CommitInfo{}
+	err := c.options.Mirror.History(ctx, to, func(info gitstate.CommitInfo) bool {
+		if info.ID == from || count == most {
+			return false
+		}
+		count++
+		if !c.claimed[info.Message] {
+			foreign = info
+		}
+		return true
+	})
+	if err == nil && foreign.ID != "" {
+		c.report(Event{Type: EventWarning, Environment: env, Message: fmt.Sprintf(
+			"another daemon writes to %s: entry %.12s of %s is not ours (committed by %s <%s>); only one may run, stop the other",
+			ledger.Branch(env), foreign.ID, foreign.Committer.Time.UTC().Format(time.RFC3339), foreign.Committer.Name, foreign.Committer.Email)})
+	}
+}
+
+// touch marks a service for review, and the stages that it may matter to.
+func (c *Clerk) touch(k Key) {
+	c.dirty[k] = true
+	c.stages[k] = true
+	if c.commit == nil {
+		return
+	}
+	if p := c.commit.Repository.StagesOf(k.Service); p != nil {
+		for _, s := range p.Next(k.Environment) {
+			c.stages[Key{s.Environment, k.Service}] = true
+		}
+	}
+}
+
+// advance makes a commit the one that is judged on.
+func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
+	old := c.commit
+	c.commit = commit
+	if old == nil {
+		for _, d := range commit.Repository.Deployments() {
+			c.touch(Key{d.Environment.Name, d.Service.Name})
+		}
+		c.everyStage()
+		return nil
+	}
+	changed, err := commit.Snapshot.Changed(old.Snapshot)
+	if err != nil {
+		c.commit = old
+		return err
+	}
+	folders := map[string]bool{}
+	for _, name := range changed {
+		folder, rest := cut(name)
+		switch folder {
+		case "environments":
+			folders["environments"] = true
+			if env, ok := stem(rest); ok {
+				for _, r := range []*desired.Repository{old.Repository, commit.Repository} {
+					if e := r.Environments[env]; e != nil {
+						c.touchEnvironment(env)
+					}
+				}
+			}
+		case "services":
+			svc, _ := cut(rest)
+			for env := range commit.Repository.Environments {
+				c.touch(Key{env, desired.ServiceName(svc)})
+			}
+		case "pipelines", "policies", "holds":
+			folders[folder] = true
+		}
+	}
+	if folders["pipelines"] || folders["policies"] || folders["holds"] {
+		c.everyStage()
+	}
+	return nil
+}
+
+func (c *Clerk) touchEnvironment(env desired.EnvironmentName) {
+	for _, d := range c.commit.Repository.Deployments() {
+		if d.Environment.Name == env {
+			c.touch(Key{env, d.Service.Name})
+		}
+	}
+	if b := c.books[env]; b != nil {
+		for svc := range b.records {
+			c.touch(Key{env, svc})
+		}
+	}
+}
+
+// everyStage marks all stages of all services.
+func (c *Clerk) everyStage() {
+	for svc := range c.commit.Repository.Services {
+		p := c.commit.Repository.StagesOf(svc)
+		if p == nil {
+			continue
+		}
+		for _, s := range p.Stages {
+			c.stages[Key{s.Environment, svc}] = true
+			c.dirty[Key{s.Environment, svc}] = true
+		}
+	}
+}

@@ -1,0 +1,318 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
+)
+
+// wanted is a deployment as git knows it: what the ledger's pinned entry says.
+type wanted struct {
+	id      string
+	commit  string // on main
+	release ledger.Release
+	actor   ledger.Person
+	authors []ledger.Person
+	// change is what the commit's message claims, if it is one of Pinion's.
+	change  ledger.Change
+	claimed bool
+}
+
+// identity is which deployment a sighting is of. If it is the one that the
+// record had, only its id is set.
+type identity struct {
+	wanted
+	// before are the deployments that were asked for since the record's, oldest
+	// first, and gave way to this one before anybody looked.
+	before []wanted
+}
+
+// identifier finds out which deployment a sighting is of.
+type identifier struct {
+	commits Commits
+	info    func(ctx context.Context, id string) (gitstate.CommitInfo, error)
+	lineage *lineage
+	reader  *reader
+	daemon  ledger.Person
+}
+
+// mostBefore bounds how many commits are looked at for deployments that nobody
+// saw.
+const mostBefore = 1000
+
+// identify compares what is seen with the record. seen is the tip at which the
+// service was last identified in this process; empty: not yet.
+func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, seen string) (identity, error) {
+	var commit string
+	var release ledger.Release
+	switch {
+	case s.Problem == "" && s.Target != nil:
+		t := *s.Target
+		t.Tip = s.Tip
+		same, err := i.same(ctx, &t, r)
+		if err != nil {
+			return identity{}, err
+		}
+		if same {
+			return identity{wanted: wanted{id: r.Deployment.ID}}, nil
+		}
+		if commit, err = i.lineage.origin(ctx, &t); err != nil {
+			return identity{}, err
+		}
+		source, err := i.lineage.source(ctx, &t)
+		if err != nil {
+			return identity{}, err
+		}
+		release = ledger.ReleaseOf(t.Request.Pins, source)
+	case s.Wanted != nil:
+		var err error
+		if commit, err = i.changed(ctx, s.Tip, *s.Wanted); err != nil {
+			return identity{}, err
+		}
+		source := s.Wanted.Source
+		if source == "" {
+			source = commit
+		}
+		release = ledger.ReleaseOf(s.Wanted.Pins, source)
+	default:
+		return identity{}, errors.New("nothing is known of the service")
+	}
+	id := ledger.DeploymentID(s.Service, commit)
+	if id == r.Deployment.ID {
+		return identity{wanted: wanted{id: id}}, nil
+	}
+	w, err := i.describe(ctx, commit, s.Service, release)
+	if err != nil {
+		return identity{}, err
+	}
+	found := identity{wanted: w}
+	if r.Deployment.ID != "" && seen != "" {
+		found.before, err = i.unseen(ctx, s.Key, commit, r.Deployment.Commit, seen)
+	}
+	return found, err
+}
+
+// same tells whether a target is what the record has: the same pins, the same
+// objects, and manifests from the same files.
+func (i identifier) same(ctx context.Context, t *Target, r ledger.Record) (bool, error) {
+	d := r.Deployment
+	if d.ID == "" || !r.Retired.IsZero() || d.Manifests != "" && d.Manifests != t.Result.Digest ||
+		!d.Release.SamePins(ledger.ReleaseOf(t.Request.Pins, "")) {
+		return false, nil
+	}
+	if d.Manifests == "" {
+		// Nobody has rendered it yet; the commit alone can tell.
+		commit, err := i.lineage.origin(ctx, t)
+		return err == nil && ledger.DeploymentID(t.Service, commit) == d.ID, err
+	}
+	if t.Pinned {
+		return t.Source == d.Release.Source, nil
+	}
+	now, err := i.commits.Snapshot(ctx, t.Tip)
+	if err != nil {
+		return false, err
+	}
+	folder, err := now.ID(serviceFolder(t.Service))
+	if err != nil {
+		return false, err
+	}
+	then, err := i.commits.Snapshot(ctx, d.Release.Source)
+	switch {
+	case errors.Is(err, gitstate.ErrNoCommit) && !errors.Is(err, gitstate.ErrShallow):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return sameManifests(t, folder, then)
+}
+
+// describe says who asked for a release, and how.
+func (i identifier) describe(ctx context.Context, commit string, service desired.ServiceName, release ledger.Release) (wanted, error) {
+	info, err := i.info(ctx, commit)
+	if err != nil {
+		return wanted{}, err
+	}
+	w := wanted{id: ledger.DeploymentID(service, commit), commit: commit, release: release}
+	committer := ledger.Person{Name: info.Committer.Name, Email: info.Committer.Email}
+	w.actor, w.authors = ledger.Authors(ledger.Person{Name: info.Author.Name, Email: info.Author.Email}, committer, info.Message)
+	w.change, w.claimed = ledger.ParseChange(info.Message)
+	if w.claimed && committer == i.daemon {
+		// The daemon chooses nothing: its trailers name who did.
+		w.authors = slices.DeleteFunc(w.authors, func(p ledger.Person) bool { return p == i.daemon })
+	}
+	return w, nil
+}
+
+// changed returns the newest commit, from tip on, that changed a deployment's
+// pins, its manifests' commit, or its service's folder.
+func (i identifier) changed(ctx context.Context, tip string, d desired.Deployment) (string, error) {
+	var commit string
+	err := i.walk(ctx, tip, Key{d.Environment.Name, d.Service.Name}, func(id string, changed bool) bool {
+		commit = id
+		return !changed
+	})
+	return commit, err
+}
+
+// unseen returns what was asked for between two commits, neither of which
+// counts; the walk ends at seen at the latest.
+func (i identifier) unseen(ctx context.Context, k Key, newest, oldest, seen string) ([]wanted, error) {
+	if newest == oldest || newest == seen {
+		return nil, nil
+	}
+	var ids []string
+	count := 0
+	err := i.walk(ctx, newest, k, func(id string, changed bool) bool {
+		if id == oldest || id == seen {
+			return false
+		}
+		if changed && id != newest {
+			ids = append(ids, id)
+		}
+		count++
+		return count < mostBefore
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(ids)
+	var all []wanted
+	for _, id := range ids {
+		c, err := i.reader.read(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		d, ok := c.Repository.Deployment(k.Environment, k.Service)
+		if !ok || len(d.Problems) > 0 {
+			continue
+		}
+		source := d.Source
+		if source == "" {
+			source = id
+		}
+		w, err := i.describe(ctx, id, k.Service, ledger.ReleaseOf(d.Pins, source))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}
+
+// walk calls yield with commits of the first-parent line, newest first, and
+// whether each has changed what its files say of a deployment.
+func (i identifier) walk(ctx context.Context, from string, k Key, yield func(id string, changed bool) bool) error {
+	var child *gitstate.Snapshot
+	var failure error
+	err := i.commits.History(ctx, from, func(c gitstate.CommitInfo) bool {
+		snap, err := i.commits.Snapshot(ctx, c.ID)
+		if err != nil {
+			failure = err
+			return false
+		}
+		if child == nil {
+			child = snap
+			return true
+		}
+		changed, err := i.changes(ctx, k, child, snap)
+		if err != nil {
+			failure = err
+			return false
+		}
+		if !yield(child.Commit(), changed) {
+			child = nil
+			return false
+		}
+		child = snap
+		return true
+	})
+	switch {
+	case failure != nil:
+		return failure
+	case err != nil:
+		return err
+	case child != nil: // the first commit of all
+		yield(child.Commit(), true)
+	}
+	return nil
+}
+
+// changes tells whether a commit changed what its files say of a deployment.
+func (i identifier) changes(ctx context.Context, k Key, child, parent *gitstate.Snapshot) (bool, error) {
+	if same, err := sameID(child, parent, serviceFolder(k.Service)); err != nil || !same {
+		return !same, err
+	}
+	if same, err := sameID(child, parent, environmentFile(k.Environment)); err != nil || same {
+		return false, err
+	}
+	now, err := i.reader.read(ctx, child.Commit())
+	if err != nil {
+		return false, err
+	}
+	then, err := i.reader.read(ctx, parent.Commit())
+	if err != nil {
+		return false, err
+	}
+	a, ok := now.Repository.Deployment(k.Environment, k.Service)
+	b, was := then.Repository.Deployment(k.Environment, k.Service)
+	return ok != was || a.Source != b.Source || !ledger.ReleaseOf(a.Pins, "").SamePins(ledger.ReleaseOf(b.Pins, "")), nil
+}
+
+func environmentFile(name desired.EnvironmentName) string {
+	return "environments/" + string(name) + ".yaml"
+}
+
+// sameID tells whether a file or folder is the same in two trees.
+func sameID(a, b desired.Tree, name string) (bool, error) {
+	x, err := a.ID(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	y, err := b.ID(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return x == y, nil
+}
+
+// cause says why there is a deployment, given what was there before.
+func (w wanted) cause(r ledger.Record) ledger.Cause {
+	return ledger.CauseOf(r, w.release, w.change, w.claimed)
+}
+
+// from is the ledger entries that a promotion claims to rest on.
+func (w wanted) from() []string {
+	if !w.claimed {
+		return nil
+	}
+	return w.change.From
+}
+
+// pinned is the entry that a deployment begins with.
+func (w wanted) pinned(k Key, r ledger.Record) ledger.Entry {
+	e := ledger.Entry{
+		Event: ledger.EventPinned, Environment: k.Environment, Service: k.Service,
+		Deployment: w.id, Commit: w.commit, Release: w.release,
+		Actor: w.actor, Authors: w.authors, Cause: w.cause(r), From: w.from(),
+		Before: r.Deployment.Release.Version(),
+	}
+	switch e.Cause {
+	case ledger.CauseManifests:
+		e.Reason = fmt.Sprintf("%s changed the manifests, the parameters or the service's file with commit %.12s; the pins are the same.", w.actor, w.commit)
+	case ledger.CausePromotion:
+		e.Reason = fmt.Sprintf("Promoted by commit %.12s.", w.commit)
+	case ledger.CauseRollback:
+		e.Reason = fmt.Sprintf("Rolled back by commit %.12s of %s.", w.commit, w.actor)
+	case ledger.CauseRevert:
+		e.Reason = fmt.Sprintf("%s went back to an earlier version with commit %.12s.", w.actor, w.commit)
+	default:
+		e.Reason = fmt.Sprintf("%s pinned it with commit %.12s.", w.actor, w.commit)
+	}
+	return e
+}

@@ -1,0 +1,424 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
+)
+
+// review puts into the batch what is to be recorded of one service, and has
+// the checks made that it needs.
+func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
+	d := c.card(k)
+	s := situation{Key: k, Now: b.now, Record: b.record(k), Sighting: d.sighting, Identity: d.identity, Locations: c.zones}
+	var failure error
+	s.Rules = func(commit string) *policy.Rules {
+		r, err := c.rulesAt(ctx, commit)
+		failure = errors.Join(failure, err)
+		return r
+	}
+	if book := c.books[k.Environment]; book != nil {
+		if _, recorded := book.records[k.Service]; recorded {
+			s.Gone = c.gone(k)
+		}
+	}
+	if d.identity != nil && d.identity.commit == "" && d.identity.id != s.Record.Deployment.ID {
+		// The ledger is not what it was when the sighting was identified.
+		d.identity, d.asked = nil, sighted{}
+		s.Identity = nil
+	}
+	f, err := review(s)
+	if failure != nil {
+		return failure
+	}
+	if err != nil {
+		var move *ledger.MoveError
+		if !errors.As(err, &move) {
+			return err
+		}
+		c.report(Event{Type: EventProblem, Environment: k.Environment, Service: k.Service, Message: "not recorded: " + err.Error()})
+		return nil
+	}
+	d.judged, d.wake = f.Judged, f.Wake
+	if len(f.Entries) > 0 {
+		// Work the records out once more, one by one, for the tree of each entry.
+		for i, e := range f.Entries {
+			r, err := b.record(k).Apply(e)
+			if err != nil {
+				return err
+			}
+			b.put(k, page{entry: e, record: r, objects: f.Objects[i]})
+		}
+	}
+	c.checkDeployment(ctx, k, f)
+	c.retreat(ctx, b, k)
+	return nil
+}
+
+// gone says why the tip does not ask for a service any more, or "".
+func (c *Clerk) gone(k Key) string {
+	repo := c.commit.Repository
+	if _, wanted := repo.Deployment(k.Environment, k.Service); wanted {
+		return ""
+	}
+	gone, why := repo.Gone(k.Environment, k.Service)
+	if !gone {
+		return ""
+	}
+	return sentenceless(why)
+}
+
+func sentenceless(s string) string { return strings.TrimRight(s, ".") }
+
+// rulesAt returns the rules of a commit on main. What matters of it is the
+// pipelines, the policies and the services; commits that have the same ones
+// share their rules.
+func (c *Clerk) rulesAt(ctx context.Context, commit string) (*policy.Rules, error) {
+	if r, ok := c.rules[commit]; ok {
+		return r, nil
+	}
+	snap, err := c.options.Mirror.Snapshot(ctx, commit)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, folder := range []string{"pipelines", "policies"} {
+		id, err := snap.ID(folder)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	key := strings.Join(ids, " ")
+	r := c.rules[key]
+	if r == nil {
+		read, err := c.reader.read(ctx, commit)
+		if err != nil {
+			return nil, err
+		}
+		r = &policy.Rules{Commit: commit, Repository: read.Repository}
+		c.locate(read.Repository)
+	}
+	if len(c.rules) > mostRules {
+		clear(c.rules)
+	}
+	c.rules[key], c.rules[commit] = r, r
+	return r, nil
+}
+
+// mostRules bounds how many commits' rules are kept.
+const mostRules = 20_000
+
+// locate loads the time zones that the windows of a repository name.
+func (c *Clerk) locate(repo *desired.Repository) {
+	for _, p := range repo.Policies {
+		if p.Window == nil || c.zones[p.Window.Timezone] != nil {
+			continue
+		}
+		loc, err := c.options.Location(p.Window.Timezone)
+		if err != nil {
+			c.report(Event{Type: EventProblem, Message: fmt.Sprintf("%s: time zone %s can't be loaded: %v", p.File, p.Window.Timezone, err)})
+			continue
+		}
+		c.zones[p.Window.Timezone] = loc
+	}
+}
+
+// retreat goes back where the stage of a failed deployment asks for it.
+func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) {
+	r := c.record(k)
+	if r.Deployment.State != ledger.StateFailed || b.changes(k) || c.refused(b.now) {
+		return
+	}
+	rules, err := c.rulesAt(ctx, r.Deployment.Commit)
+	if err != nil {
+		c.dirty[k] = true
+		return
+	}
+	all := map[desired.EnvironmentName]ledger.Record{}
+	for env, book := range c.books {
+		if other, ok := book.records[k.Service]; ok {
+			all[env] = other
+		}
+	}
+	retreats, _ := policy.Fall(b.now, r, *rules, all)
+	for _, to := range retreats {
+		target := Key{to.Environment, to.Service}
+		now, ok := c.commit.Repository.Deployment(to.Environment, to.Service)
+		if !ok || len(now.Problems) > 0 || b.moving(target) {
+			continue
+		}
+		pins := ledger.ReleaseOf(now.Pins, now.Source)
+		if !pins.SamePins(all[to.Environment].Deployment.Release) {
+			continue // somebody has changed it already
+		}
+		if to.Manifests && now.Source == "" {
+			to.Manifests = false // that environment reads the newest ones
+		}
+		if pins.SamePins(to.To) && (!to.Manifests || pins.Source == to.To.Source) {
+			continue
+		}
+		b.moves = append(b.moves, move{Key: target, retreat: &to})
+	}
+}
+
+// moving tells whether the batch moves a service already.
+func (b *batch) moving(k Key) bool {
+	return slices.ContainsFunc(b.moves, func(m move) bool { return m.Key == k })
+}
+
+// refused tells whether the main branch has lately refused what we push.
+func (c *Clerk) refused(now time.Time) bool {
+	if c.stuck.IsZero() {
+		return false
+	}
+	if now.Before(c.stuck) && c.stuck.Sub(now) <= refusedForNow {
+		return true
+	}
+	c.stuck = time.Time{}
+	return false
+}
+
+// admission gathers what Admit judges from.
+func (c *Clerk) admission(ctx context.Context, now time.Time, k Key, target ledger.Record) (policy.Admission, *desired.Stage, error) {
+	a := policy.Admission{
+		Now: now, Service: k.Service, Environment: k.Environment, Target: target,
+		Rules:     policy.Rules{Commit: c.commit.ID, Repository: c.commit.Repository},
+		Before:    map[desired.EnvironmentName]ledger.Record{},
+		Entries:   map[desired.EnvironmentName]string{},
+		Locations: c.zones,
+	}
+	c.locate(c.commit.Repository)
+	pipeline, stage, _ := a.Rules.Stage(k.Environment, k.Service)
+	if stage == nil {
+		return a, nil, nil
+	}
+	var err error
+	if a.Rules.PipelineBlob, err = c.commit.Tree.ID(pipeline.File); err != nil {
+		return a, nil, err
+	}
+	if d, ok := c.commit.Repository.Deployment(k.Environment, k.Service); ok {
+		a.Pinned = &d
+	}
+	for _, env := range stage.After {
+		if book := c.books[env]; book != nil {
+			if r, ok := book.records[k.Service]; ok {
+				a.Before[env], a.Entries[env] = r, book.tip
+			}
+		}
+	}
+	return a, stage, nil
+}
+
+// admit decides whether a stage is entered.
+func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
+	target := b.record(k)
+	a, stage, err := c.admission(ctx, b.now, k, target)
+	if err != nil {
+		return err
+	}
+	d := c.card(k)
+	d.decision, d.enter = nil, time.Time{}
+	if stage == nil || len(stage.After) == 0 && target.Candidate == nil {
+		return nil
+	}
+	for env := range a.Before {
+		if b.changes(Key{env, k.Service}) {
+			return nil // looked at again when that is pushed
+		}
+	}
+	var failure error
+	a.Older = func(commit, than string) bool {
+		if commit == than {
+			return false
+		}
+		older, err := c.options.Mirror.IsAncestor(ctx, commit, than)
+		if err != nil {
+			failure = errors.Join(failure, err)
+		}
+		return older
+	}
+	decision := policy.Admit(a)
+	if failure != nil {
+		return failure
+	}
+	d.decision, d.enter = &decision, decision.Wake
+	return c.enact(ctx, b, k, decision)
+}
+
+// enact puts into the batch what a decision asks for.
+func (c *Clerk) enact(ctx context.Context, b *batch, k Key, d policy.Decision) error {
+	target := b.record(k)
+	leave := func(event ledger.Event, reason string) error {
+		old := target.Candidate
+		return b.add(k, ledger.Entry{Event: event, Candidate: true, Release: old.Release, From: old.From, Reason: sentence(reason), Checks: old.Checks})
+	}
+	switch d.Move {
+	case policy.Stay:
+	case policy.Offer:
+		if d.Supersedes && target.Candidate != nil {
+			if err := leave(ledger.EventSuperseded, d.Candidate.Release.Version()+" is newer, and verified"); err != nil {
+				return err
+			}
+		}
+		x := d.Candidate
+		return b.add(k, ledger.Entry{Event: ledger.EventOffered, Candidate: true, Release: x.Release, From: x.From, Authors: x.Authors,
+			Before: target.Deployment.Release.Version(), Reason: sentence(d.Reason)})
+	case policy.Dismiss:
+		event := ledger.EventSuperseded
+		if d.Failed {
+			event = ledger.EventFailed
+		}
+		return leave(event, d.Reason)
+	case policy.Promote:
+		if d.Supersedes && target.Candidate != nil {
+			return leave(ledger.EventSuperseded, d.Promotion.Release.Version()+" is newer, and verified")
+		}
+		if c.refused(b.now) {
+			c.card(k).enter = c.stuck
+			return nil
+		}
+		if !b.moving(k) && !b.changes(k) {
+			b.moves = append(b.moves, move{Key: k, promotion: d.Promotion})
+		}
+		return nil
+	default:
+		return fmt.Errorf("promote %s: the decision %q is none that can be carried out", k, d.Move)
+	}
+	c.checkCandidate(ctx, k, d)
+	return nil
+}
+
+// identifyAll has those sightings identified that are new.
+func (c *Clerk) identifyAll(ctx context.Context) {
+	type task struct {
+		key    Key
+		asked  sighted
+		seen   Sighting
+		tip    string
+		record ledger.Record
+	}
+	var tasks []task
+	for k, d := range c.cards {
+		if d.sighting == nil || d.asking {
+			continue
+		}
+		asked := c.sighted(*d.sighting)
+		if asked == d.asked {
+			continue
+		}
+		d.asked, d.asking = asked, true
+		tasks = append(tasks, task{k, asked, *d.sighting, d.tip, c.record(k)})
+	}
+	if len(tasks) == 0 {
+		return
+	}
+	slices.SortFunc(tasks, func(a, b task) int { return a.key.Compare(b.key) })
+	who := identifier{commits: c.options.Mirror, info: c.options.Mirror.Info, lineage: c.lineage, reader: c.reader, daemon: c.options.Identity}
+	c.jobs.Go(func() {
+		var wait sync.WaitGroup
+		slots := make(chan struct{}, mostIdentified)
+		for _, t := range tasks {
+			slots <- struct{}{}
+			wait.Go(func() {
+				defer func() { <-slots }()
+				id, err := who.identify(ctx, t.seen, t.record, t.tip)
+				c.mu.Lock()
+				c.found = append(c.found, identified{t.key, t.asked, t.seen.Tip, id, err})
+				c.mu.Unlock()
+			})
+		}
+		wait.Wait()
+		c.wake()
+	})
+}
+
+// sighted is what a sighting's identity depends on.
+func (c *Clerk) sighted(s Sighting) sighted {
+	x := sighted{target: s.Target}
+	if s.Problem != "" {
+		return sighted{problem: s.Problem, commit: s.Tip}
+	}
+	if s.Target != nil && !s.Target.Pinned && c.commit != nil && c.commit.ID == s.Tip {
+		x.folder, _ = c.commit.Tree.ID(serviceFolder(s.Service))
+	}
+	return x
+}
+
+// takeIn takes in all news.
+func (c *Clerk) takeIn(ctx context.Context, b *batch) {
+	c.mu.Lock()
+	seen, found, requests, results := c.seen, c.found, c.requests, c.results
+	c.seen, c.found, c.requests, c.results = map[Key]Sighting{}, nil, nil, nil
+	c.mu.Unlock()
+	for k, s := range seen {
+		d := c.card(k)
+		d.sighting = &s
+		c.dirty[k] = true
+		if x := c.sighted(s); x != d.asked {
+			d.identity = nil
+		}
+	}
+	for _, f := range found {
+		d := c.card(f.key)
+		d.asking = false
+		switch {
+		case d.asked != f.asked || d.sighting == nil || c.sighted(*d.sighting) != f.asked:
+			d.asked = sighted{} // something newer has been seen since
+		case f.err != nil:
+			d.asked = sighted{}
+			if ctx.Err() == nil {
+				c.complain(fmt.Errorf("%s: %w", f.key, f.err))
+			}
+		default:
+			d.identity, d.tip = &f.identity, f.tip
+			c.dirty[f.key] = true
+		}
+	}
+	for _, r := range slices.SortedFunc(slices.Values(results), checked.compare) {
+		c.recordCheck(b, r)
+	}
+	for _, r := range requests {
+		c.serve(b, r)
+	}
+}
+
+// putBack keeps what a batch that was not pushed had taken in.
+func (c *Clerk) putBack(b *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range b.answers {
+		c.requests = append(c.requests, a.request)
+	}
+	c.results = append(c.results, b.taken...)
+}
+
+func cut(name string) (folder, rest string) {
+	folder, rest, _ = strings.Cut(name, "/")
+	return folder, rest
+}
+
+// stem returns the environment that a file of environments/ is of.
+func stem(file string) (desired.EnvironmentName, bool) {
+	name, ok := strings.CutSuffix(file, ".yaml")
+	return desired.EnvironmentName(name), ok && !strings.Contains(name, "/")
+}
+
+// ledgerOf returns the environment that a branch is the ledger of.
+func ledgerOf(branch string) (desired.EnvironmentName, bool) {
+	name, ok := strings.CutPrefix(branch, "ledger/")
+	return desired.EnvironmentName(name), ok
+}
+
+// sortedKeys returns the keys of a map in order.
+func sortedKeys[V any](m map[Key]V) []Key { return slices.SortedFunc(maps.Keys(m), Key.Compare) }

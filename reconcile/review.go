@@ -1,0 +1,186 @@
+package reconcile
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
+)
+
+// situation is all that is known of one service in one environment when it is
+// decided what goes into the ledger.
+type situation struct {
+	Key
+	Now    time.Time
+	Record ledger.Record
+	// Sighting is what was seen of it last; nil: nothing yet.
+	Sighting *Sighting
+	// Identity is which deployment the sighting is of; nil: not known yet.
+	Identity *identity
+	// Rules are those of the deployment's commit; nil: they could not be read.
+	Rules     func(commit string) *policy.Rules
+	Locations map[string]*time.Location
+	// Gone says why the environment does not ask for the service any more;
+	// empty: it does, or that is not certain.
+	Gone string
+}
+
+// finding is what goes into the ledger, and what is to be done besides.
+type finding struct {
+	Record  ledger.Record // after the entries
+	Entries []ledger.Entry
+	// Objects says, for an entry, that what was applied goes with it.
+	Objects map[int]*Target
+	// Judged is set if the deployment is being verified, or has just been.
+	Judged *policy.Judgement
+	// Wake is when to look again; zero: when something happens.
+	Wake time.Time
+}
+
+// review decides what is to be recorded of one service. It is level-triggered:
+// whatever was missed is made up for, in the order in which it must have
+// happened.
+func review(s situation) (finding, error) {
+	f := finding{Record: s.Record, Objects: map[int]*Target{}}
+	add := func(e ledger.Entry) error {
+		e.Environment, e.Service, e.Time = s.Environment, s.Service, s.Now
+		next, err := f.Record.Apply(e)
+		if err != nil {
+			return err
+		}
+		f.Record = next
+		f.Entries = append(f.Entries, e)
+		return nil
+	}
+	about := func(event ledger.Event, reason string) ledger.Entry {
+		d := f.Record.Deployment
+		e := ledger.Entry{Event: event, Deployment: d.ID, Commit: d.Commit, Release: d.Release, Manifests: d.Manifests, Reason: reason}
+		if len(f.Record.Previous) > 0 {
+			e.Before = f.Record.Previous[0].Release.Version()
+		}
+		return e
+	}
+	if s.Gone != "" {
+		return f, retire(&f, s, add, about)
+	}
+	if s.Sighting == nil || s.Identity == nil {
+		return f, judge(&f, s, nil, add, about)
+	}
+	if s.Identity.id != f.Record.Deployment.ID {
+		for i, w := range append(s.Identity.before, s.Identity.wanted) {
+			if d := f.Record.Deployment; d.ID != "" && !d.State.Final() {
+				why := fmt.Sprintf("%s took its place", w.release.Version())
+				if i > 0 {
+					why += " before anything of it was applied"
+				}
+				if err := add(about(ledger.EventSuperseded, why+", by commit "+short(w.commit)+".")); err != nil {
+					return f, err
+				}
+			}
+			if err := add(w.pinned(s.Key, f.Record)); err != nil {
+				return f, err
+			}
+		}
+	}
+	return f, follow(&f, s, add, about)
+}
+
+type (
+	adder    = func(ledger.Entry) error
+	template = func(event ledger.Event, reason string) ledger.Entry
+)
+
+// retire records that an environment does not ask for a service any more.
+func retire(f *finding, s situation, add adder, about template) error {
+	d := f.Record.Deployment
+	if d.ID == "" || !f.Record.Retired.IsZero() {
+		return nil
+	}
+	if !d.State.Final() {
+		if err := add(about(ledger.EventSuperseded, s.Gone+".")); err != nil {
+			return err
+		}
+	}
+	return add(about(ledger.EventRetired, s.Gone+"."))
+}
+
+// follow records how far the rollout has come.
+func follow(f *finding, s situation, add adder, about template) error {
+	seen := s.Sighting
+	if seen.Problem != "" {
+		switch f.Record.Deployment.State {
+		case ledger.StatePinned, ledger.StateStarted:
+			return add(about(ledger.EventFailed, "It could not be rendered: "+seen.Problem))
+		}
+		return nil
+	}
+	if f.Record.Deployment.State == ledger.StatePinned && seen.Started {
+		e := about(ledger.EventStarted, "")
+		e.Manifests = seen.Target.Result.Digest
+		if err := add(e); err != nil {
+			return err
+		}
+		f.Objects[len(f.Entries)-1] = seen.Target
+	}
+	switch state := f.Record.Deployment.State; {
+	case state == ledger.StateStarted && seen.Phase == Ready:
+		if err := add(about(ledger.EventCompleted, rolledOut(f.Record, s.Now))); err != nil {
+			return err
+		}
+	case (state == ledger.StateStarted || state == ledger.StatePinned) && seen.Phase == Failed && seen.Final:
+		return add(about(ledger.EventFailed, sentence(seen.Message)))
+	}
+	health := policy.Health{Known: true, Healthy: seen.Phase == Ready, Since: seen.Regained, Message: seen.Message}
+	return judge(f, s, &health, add, about)
+}
+
+func rolledOut(r ledger.Record, now time.Time) string {
+	took := max(0, now.Sub(r.Deployment.Started)).Round(time.Second)
+	if took == 0 {
+		return "All objects are as the commit wants them, and healthy."
+	}
+	return fmt.Sprintf("All objects are as the commit wants them, and healthy, after %s.", took)
+}
+
+// judge records the end of a verification.
+func judge(f *finding, s situation, health *policy.Health, add adder, about template) error {
+	d := f.Record.Deployment
+	if d.State != ledger.StateCompleted {
+		return nil
+	}
+	rules := s.Rules(d.Commit)
+	if rules == nil {
+		return nil
+	}
+	v := policy.Verification{Now: s.Now, Record: f.Record, Rules: *rules, Locations: s.Locations}
+	if health != nil {
+		v.Health = *health
+	}
+	j := policy.Verify(v)
+	f.Judged, f.Wake = &j, j.Wake
+	event := map[ledger.State]ledger.Event{ledger.StateVerified: ledger.EventVerified, ledger.StateFailed: ledger.EventFailed}[j.State]
+	if event == "" {
+		return nil
+	}
+	e := about(event, sentence(j.Reason))
+	e.Checks = j.Checks
+	return add(e)
+}
+
+func short(commit string) string { return commit[:min(12, len(commit))] }
+
+// sentence makes a text begin and end as a sentence does.
+func sentence(s string) string {
+	if s == "" {
+		return ""
+	}
+	if c := s[0]; 'a' <= c && c <= 'z' {
+		s = string(c-'a'+'A') + s[1:]
+	}
+	switch s[len(s)-1] {
+	case '.', '!', '?':
+		return s
+	}
+	return s + "."
+}

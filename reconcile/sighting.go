@@ -1,0 +1,32 @@
+package reconcile
+
+import (
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+)
+
+// Sighting is what an engine last saw of a service in an environment. It is
+// all that the ledger is told of a cluster; a newer one replaces it.
+type Sighting struct {
+	Key
+	// Target is what is being made of the service; nil: it never could be
+	// rendered.
+	Target *Target
+	// Tip is the newest commit of which it is certain that it wants Target.
+	Tip string
+	// Problem says why the newest commit's wish can't be had, if its author
+	// alone can mend that; Wanted is that wish, as far as it can be read.
+	Problem string
+	Wanted  *desired.Deployment
+	Phase   Phase // of Target
+	Message string
+	// Started: objects were, or are being, written, or were found as Target
+	// wants them.
+	Started bool
+	// Final says that Phase is Failed and stays so until the commit changes.
+	Final bool
+	// Regained is when the service was last seen to become healthy again after
+	// it had lost its health; zero: it has not lost it while we looked.
+	Regained time.Time
+}
