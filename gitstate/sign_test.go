@@ -2,7 +2,8 @@ package gitstate_test
 
 import (
 	"crypto"
-	"crypto/dsa" //nolint:staticcheck // to see it refused
+	//lint:ignore SA1019 to see such a key refused
+	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
