@@ -301,9 +301,9 @@ func someFile(r *rand.Rand) []byte {
 // An editor gives byte for byte, and refuses word for word, what the functions
 // in a row do.
 func TestEditorIsTheFunctionsInARow(t *testing.T) {
-	n := 3000
+	n := 1000
 	if testing.Short() {
-		n = 300
+		n = 200
 	}
 	quick, made, parsed := 0, 0, 0
 	for seed := range uint64(n) {
