@@ -44,8 +44,7 @@ func printable(s string) string {
 			return r
 		case r == '\r' || r == '\u0085' || r == '\u2028' || r == '\u2029':
 			return '\n'
-		case unicode.IsControl(r), r == '\ufeff', r == '\u200e', r == '\u200f',
-			'\u202a' <= r && r <= '\u202e', '\u2066' <= r && r <= '\u2069':
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\ufeff':
 			return -1
 		}
 		return r
