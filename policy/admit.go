@@ -64,6 +64,9 @@ func Admit(a Admission) Decision {
 		d.Verdicts = append(d.Verdicts, Verdict{Gate: "version", Outcome: Passed, Reason: w.onward(c.Release)})
 	}
 	b := w.bench(&c, found)
+	if stop != nil && !offered {
+		b.idle = waiting
+	}
 	d.Verdicts = append(d.Verdicts, w.holds(a.Now)...)
 	for _, name := range w.stage.Admit {
 		d.Verdicts = append(d.Verdicts, b.judge(name))
@@ -81,7 +84,7 @@ func Admit(a Admission) Decision {
 func (w *work) place() (gone bool, why, needs string) {
 	p, s, why, free := w.Rules.stage(w.Environment, w.Service)
 	if why != "" {
-		return free, why, "mend the pipeline"
+		return free, why, "mend the file"
 	}
 	w.pipeline, w.stage = p, s
 	if len(s.After) == 0 {
@@ -90,10 +93,10 @@ func (w *work) place() (gone bool, why, needs string) {
 	for _, env := range s.After {
 		before := p.Stage(env)
 		if before == nil {
-			return false, fmt.Sprintf("the pipeline %s has no stage %s, which comes before %s", p.Name, env, w.Environment), "mend the pipeline"
+			return false, fmt.Sprintf("the pipeline %s has no stage %s, which comes before %s", p.Name, env, w.Environment), "mend the file"
 		}
 		if len(before.Problems) > 0 {
-			return false, fmt.Sprintf("the stage %s, which comes before %s, can't be used: %s", env, w.Environment, before.Problems[0].Error()), "mend the pipeline"
+			return false, fmt.Sprintf("the stage %s, which comes before %s, can't be used: %s", env, w.Environment, before.Problems[0].Error()), "mend the file"
 		}
 	}
 	r := w.Rules.Repository
@@ -118,7 +121,27 @@ func (w *work) void(why string, certain bool) {
 		return
 	}
 	d.Move, d.Supersedes = Dismiss, true
-	d.Reason = fmt.Sprintf("%s does not wait any more: %s", version(old.Release), why)
+	d.Reason = fmt.Sprintf("%s does not wait any more: %s", version(old.Release), cmp.Or(w.passed(old.Release), why))
+}
+
+// passed says why a release that waits is not the candidate any more, if that
+// is not what keeps the candidate out.
+func (w *work) passed(old ledger.Release) string {
+	c := w.decision.Candidate
+	if w.stage == nil || c != nil && same(old, c.Release, w.stage.ManifestsHead) {
+		return ""
+	}
+	for _, env := range w.stage.After {
+		r := w.Before[env]
+		if r.Retired.IsZero() && !slices.ContainsFunc(proofs(r, false), func(p proof) bool { return p.release.SamePins(old) }) {
+			return fmt.Sprintf("it does not count as verified in %s any more; %s", env, standing(r))
+		}
+	}
+	if c == nil {
+		return ""
+	}
+	_, newest := apart(old, c.Release)
+	return fmt.Sprintf("%s is the newest that is verified, and %s", newest, w.decision.Reason)
 }
 
 // candidate returns what is judged, as it is recorded or as it would be
@@ -223,6 +246,9 @@ func (w *work) holds(now time.Time) []Verdict {
 	return verdicts
 }
 
+// waiting is how it is with a gate as long as there is nothing to judge.
+const waiting = "waits for a version that could enter"
+
 // bench is what the policies of the stage are judged from: for a candidate, or
 // for none.
 func (w *work) bench(c *ledger.Candidate, found []proof) *bench {
@@ -234,7 +260,7 @@ func (w *work) bench(c *ledger.Candidate, found []proof) *bench {
 		now:         w.Now,
 	}
 	if c == nil {
-		b.idle = "waits for a version that could enter"
+		b.idle = waiting
 		return b
 	}
 	var verified time.Time
@@ -246,16 +272,7 @@ func (w *work) bench(c *ledger.Candidate, found []proof) *bench {
 	}
 	b.now = later(later(w.Now, verified), b.begun)
 	b.checks, b.approvals, b.authors = c.Checks, c.Approvals, c.Authors
-	b.facts = facts{
-		Environment: string(w.Environment),
-		Service:     string(w.Service),
-		Version:     c.Release.Version(),
-		Pins:        pinsOf(c.Release),
-		Source:      c.Release.Source,
-		Commit:      found[0].commit,
-		Cause:       string(ledger.CausePromotion),
-		Authors:     people(c.Authors),
-	}
+	b.deployment = ledger.Deployment{Commit: found[0].commit, Release: c.Release, Cause: ledger.CausePromotion, Authors: c.Authors}
 	b.soak = func(long time.Duration) Verdict {
 		if verified.IsZero() {
 			return Verdict{Outcome: Pending, Reason: "it is not known when it was verified"}

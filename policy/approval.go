@@ -24,7 +24,7 @@ func (b *bench) approval(p *desired.Policy) (v Verdict, by string) {
 	v = Verdict{Outcome: Pending, Since: b.begun}
 	var approved, refused []string
 	for _, one := range persons(b.approvals, p.Name) {
-		author := slices.ContainsFunc(one, func(a ledger.Approval) bool { return slices.ContainsFunc(b.authors, gave(a)) })
+		author := slices.ContainsFunc(one, func(a ledger.Approval) bool { return Chose(b.authors, a) })
 		member := slices.IndexFunc(one, func(a ledger.Approval) bool {
 			return slices.ContainsFunc(a.Groups, func(g string) bool { return slices.Contains(p.Approval.Groups, g) })
 		})
@@ -52,19 +52,6 @@ func (b *bench) approval(p *desired.Policy) (v Verdict, by string) {
 	}
 	v.Needs = fmt.Sprintf("somebody in %s approves with `pinion approve %s %s %s`", groups, b.environment, b.service, p.Name)
 	return v, ""
-}
-
-// gave tells whether somebody is who gave an approval. Any likeness counts: who
-// can't be told from an author is one.
-func gave(a ledger.Approval) func(ledger.Person) bool {
-	return func(p ledger.Person) bool {
-		for _, x := range []string{p.Email, p.Name} {
-			if x != "" && (strings.EqualFold(x, a.Email) || strings.EqualFold(x, a.By)) {
-				return true
-			}
-		}
-		return false
-	}
 }
 
 // persons parts the approvals for a policy by who gave them, in the order in

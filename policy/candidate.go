@@ -131,6 +131,9 @@ func (w *work) find() (found []proof, verdicts []Verdict, unknown bool) {
 		}
 		v.Outcome, v.Since, v.Needs = Passed, p.at, ""
 		v.Reason = fmt.Sprintf("%s was verified there on %s (%s)", version(p.release), on(p.at), p.id)
+		if r := w.Before[w.stage.After[i]]; r.Deployment.ID != p.id {
+			v.Reason += "; " + standing(r)
+		}
 	}
 	return found, verdicts, unknown
 }
@@ -199,6 +202,9 @@ func (w *work) compare(x proof) *block {
 		why := fmt.Sprintf("%s has %s", env, version(x.release))
 		if d.State != ledger.StateVerified {
 			why += fmt.Sprintf(", which is %s", d.State)
+			if d.State == ledger.StateFailed && d.Reason != "" {
+				why += " (" + strings.TrimSuffix(d.Reason, ".") + ")"
+			}
 		}
 		return &block{reason: why}
 	}
@@ -231,8 +237,8 @@ func (w *work) unsettled(here bool) *block {
 		return nil
 	}
 	what := version(files)
-	if here && files.SamePins(d.Release) {
-		_, what = apart(d.Release, files)
+	if here && files.SamePins(d.Release) && len(files.Pins) > 0 {
+		what += " with the manifests of " + short(files.Source)
 	}
 	return &block{fmt.Sprintf("the files of %s say %s since %s, which the ledger does not know yet", w.Environment, what, short(w.Rules.Commit)), "wait until it does", true}
 }
@@ -256,7 +262,7 @@ func (w *work) backward(x proof) *block {
 	if newer, ok := ledger.Newer(d.Release, x.release); ok && newer {
 		return &block{reason: fmt.Sprintf("%s holds %s, which is newer%s", env, version(d.Release), pinnedBy(d)), needs: byHand}
 	}
-	if samePins && w.older(x.release.Source, d.Release.Source) {
+	if samePins && (w.Older == nil || w.older(x.release.Source, d.Release.Source)) {
 		have, would := apart(d.Release, x.release)
 		return &block{reason: fmt.Sprintf("%s has %s, and %s are older", env, have, would), needs: byHand}
 	}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +18,10 @@ import (
 	"github.com/google/cel-go/common/overloads"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/ext"
+	"github.com/google/cel-go/interpreter"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
 )
 
 const (
@@ -26,18 +29,26 @@ const (
 	maxCompiled   = 1 << 10 // expressions that are remembered, of each language
 	maxFaults     = 5       // of one expression
 
-	// Of an evaluation, in the units of CEL, which are about a step each. A
-	// million took half a second: too much where deployments are judged, and
-	// bearable where an answer is fetched.
-	judgingCost  = 100_000
-	fetchingCost = 1_000_000
+)
+
+// limits are of one evaluation. Cost alone does not bound its time: to count
+// it, CEL keeps what each round of a loop came to, and looks through that
+// again. 20,000 rounds of one loop took 2.4 s.
+type limits struct {
+	cost   uint64 // in the units of CEL, about a step each
+	rounds uint   // of all loops together
+}
+
+var (
+	ofJudging  = limits{100_000, 2_000}
+	ofFetching = limits{1_000_000, 5_000}
 )
 
 // Expression is a compiled expression in the Common Expression Language
 // (https://github.com/google/cel-spec). It may be used by several goroutines.
 type Expression struct {
 	program cel.Program
-	cost    uint64 // that an evaluation may take
+	limits  limits
 }
 
 // ExpressionError is why an expression does not compile.
@@ -65,7 +76,7 @@ func (e *ExpressionError) Error() string {
 type language struct {
 	variables []cel.EnvOption
 	names     []string // of variables and fields, for suggestions
-	cost      uint64   // that an evaluation may take
+	limits    limits
 
 	once sync.Once
 	env  *cel.Env
@@ -108,8 +119,8 @@ var (
 			ext.NativeTypes(ext.ParseStructTags(true), reflect.TypeFor[facts](), reflect.TypeFor[pin]()),
 			cel.Variable("deployment", cel.ObjectType("policy.facts")),
 		},
-		names: []string{"deployment", "environment", "service", "version", "pins", "source", "commit", "manifests", "cause", "authors", "actor", "image", "repository", "digest"},
-		cost:  judgingCost,
+		names:  []string{"deployment", "environment", "service", "version", "pins", "source", "commit", "manifests", "cause", "authors", "actor", "image", "repository", "digest"},
+		limits: ofJudging,
 	}
 	ofHTTP = &language{
 		variables: []cel.EnvOption{
@@ -117,18 +128,18 @@ var (
 			cel.Variable("body", cel.DynType),
 			cel.Variable("headers", cel.MapType(cel.StringType, cel.StringType)),
 		},
-		names: []string{"status", "body", "headers"},
-		cost:  fetchingCost,
+		names:  []string{"status", "body", "headers"},
+		limits: ofFetching,
 	}
 	ofPrometheus = &language{
 		variables: []cel.EnvOption{cel.Variable("value", cel.DoubleType)},
 		names:     []string{"value"},
-		cost:      fetchingCost,
+		limits:    ofFetching,
 	}
 )
 
-// CompileDeployment compiles the expression of a cel policy, over deployment.
-// The error is an *ExpressionError.
+// CompileDeployment compiles the expression of a cel policy, over deployment;
+// see [DeploymentVariables]. The error is an *ExpressionError.
 func CompileDeployment(src string) (*Expression, error) { return ofDeployment.compile(src) }
 
 // CompileHTTP compiles the expectation of an http policy, over status, body
@@ -138,6 +149,33 @@ func CompileHTTP(src string) (*Expression, error) { return ofHTTP.compile(src) }
 // CompilePrometheus compiles the expectation of a prometheus policy, over
 // value; see [PrometheusVariables]. The error is an *ExpressionError.
 func CompilePrometheus(src string) (*Expression, error) { return ofPrometheus.compile(src) }
+
+// DeploymentVariables are what the expressions of cel policies see of a
+// deployment.
+func DeploymentVariables(env desired.EnvironmentName, svc desired.ServiceName, d ledger.Deployment) map[string]any {
+	x := facts{
+		Environment: string(env),
+		Service:     string(svc),
+		Version:     d.Release.Version(),
+		Pins:        make(map[string]pin, len(d.Release.Pins)),
+		Source:      d.Release.Source,
+		Commit:      d.Commit,
+		Manifests:   d.Manifests,
+		Cause:       string(d.Cause),
+		Actor:       d.Actor.String(),
+	}
+	for _, p := range d.Release.Pins {
+		img, err := desired.ParseImage(p.Image)
+		if err != nil {
+			img = desired.Image{} // what it is can't be told, and its text is there
+		}
+		x.Pins[string(p.Artifact)] = pin{Image: p.Image, Repository: img.Repository, Version: img.Version, Digest: img.Digest}
+	}
+	for _, p := range d.Authors {
+		x.Authors = append(x.Authors, p.String())
+	}
+	return map[string]any{"deployment": &x}
+}
 
 // HTTPVariables are what the expressions of http policies see of an answer. The
 // body is what its JSON says, or a string if it is none. The names of headers
@@ -240,14 +278,14 @@ func (l *language) compileAnew(src string) (x *Expression, err error) {
 	if err != nil {
 		return nil, fault("the expression's cost can't be told: "+err.Error(), "")
 	}
-	if most := 10 * l.cost; cost.Max > most { // it is a guess, and seldom comes to that
+	if most := 10 * l.limits.cost; cost.Max > most { // it is a guess, and seldom comes to that
 		return nil, fault(fmt.Sprintf("the expression may take more than %d steps", most), "nest fewer all, exists, map and filter")
 	}
-	program, err := l.env.Program(ast, cel.CostLimit(l.cost))
+	program, err := l.env.Program(ast, cel.CostLimit(l.limits.cost), cel.InterruptCheckFrequency(l.limits.rounds))
 	if err != nil {
 		return nil, fault("the expression can't be compiled: "+err.Error(), "")
 	}
-	return &Expression{program, l.cost}, nil
+	return &Expression{program, l.limits}, nil
 }
 
 // surroundings are what all expressions have besides their variables.
@@ -360,15 +398,25 @@ func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNod
 	return nil
 }
 
+// over has ended, so an evaluation does when it first looks: after the rounds
+// of loops that it is allowed.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // Eval evaluates the expression. An error is no answer, and lets nothing pass.
 func (x *Expression) Eval(vars map[string]any) (bool, error) {
 	if x == nil || x.program == nil {
 		return false, errors.New("there is no expression")
 	}
-	out, _, err := x.program.Eval(vars)
+	out, _, err := x.program.ContextEval(over, vars)
 	switch {
+	case errors.Is(err, interpreter.InterruptError{}):
+		return false, fmt.Errorf("it goes through more than %d elements", x.limits.rounds)
 	case err != nil && strings.Contains(err.Error(), "cost limit exceeded"):
-		return false, fmt.Errorf("it takes more than %d steps", x.cost)
+		return false, fmt.Errorf("it takes more than %d steps", x.limits.cost)
 	case err != nil:
 		return false, err
 	}

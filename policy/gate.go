@@ -36,8 +36,9 @@ type bench struct {
 	checks    []ledger.Check
 	approvals []ledger.Approval
 	authors   []ledger.Person
-	facts     facts
-	soak      func(time.Duration) Verdict
+	// deployment is what expressions see, of a candidate what it would be.
+	deployment ledger.Deployment
+	soak       func(time.Duration) Verdict
 
 	made []ledger.Check       // the results that were found here, and that the recorded ones lack
 	run  []desired.PolicyName // whose check has to be made
@@ -55,6 +56,9 @@ func (b *bench) judge(name desired.PolicyName) Verdict {
 	}
 	v, by := b.value(p)
 	v.Gate, v.Check = string(name), p.Check
+	if v.Outcome == Failed {
+		by = v.Reason
+	}
 	if v.Outcome == Pending && p.Timeout > 0 && !b.begun.IsZero() {
 		v.Deadline = b.begun.Add(p.Timeout)
 		if !b.now.Before(v.Deadline) {
@@ -64,15 +68,26 @@ func (b *bench) judge(name desired.PolicyName) Verdict {
 			b.run = slices.DeleteFunc(b.run, func(n desired.PolicyName) bool { return n == name })
 		}
 	}
-	if by != "" && v.Outcome != Pending && !slices.ContainsFunc(b.checks, func(c ledger.Check) bool { return c.Policy == name }) {
-		c := ledger.Check{Policy: name, Result: ledger.Success, By: self, Description: by, Time: b.now}
-		if v.Outcome == Failed {
-			c.Result = ledger.Failure
-		}
-		b.made = append(b.made, c)
-		v.Result = &c
+	if by != "" && v.Outcome != Pending && b.idle == "" {
+		b.make(&v, by)
 	}
 	return v
+}
+
+// make makes a result of a verdict that rests on none, so that what is recorded
+// of a deployment names all its evidence. Where there is one, it stays the only
+// one, whatever it says.
+func (b *bench) make(v *Verdict, by string) {
+	name := desired.PolicyName(v.Gate)
+	if slices.ContainsFunc(b.checks, func(c ledger.Check) bool { return c.Policy == name }) {
+		return
+	}
+	c := ledger.Check{Policy: name, Result: ledger.Success, By: self, Description: by, Time: b.now}
+	if v.Outcome == Failed {
+		c.Result = ledger.Failure
+	}
+	b.made = append(b.made, c)
+	v.Result = &c
 }
 
 // value is a policy's verdict without its timeout. If the result is found here
@@ -80,6 +95,9 @@ func (b *bench) judge(name desired.PolicyName) Verdict {
 func (b *bench) value(p *desired.Policy) (v Verdict, by string) {
 	if byResult(p) {
 		return b.recorded(p), ""
+	}
+	if p.Check == desired.CheckWindow {
+		return b.window(p.Window), "within " + p.Window.Allow + " " + p.Window.Timezone
 	}
 	if b.idle != "" {
 		return Verdict{Outcome: Pending, Reason: b.idle}, ""
@@ -89,8 +107,6 @@ func (b *bench) value(p *desired.Policy) (v Verdict, by string) {
 		return b.soak(p.Soak), "soaked " + span(p.Soak)
 	case desired.CheckApproval:
 		return b.approval(p)
-	case desired.CheckWindow:
-		return b.window(p.Window), "within " + p.Window.Allow + " " + p.Window.Timezone
 	case desired.CheckCEL:
 		return b.expression(p.CEL), "its expression holds"
 	}
@@ -173,7 +189,7 @@ func (b *bench) expression(src string) Verdict {
 	if b.fails {
 		no = Verdict{Outcome: Failed}
 	}
-	ok, err := x.Eval(map[string]any{"deployment": &b.facts})
+	ok, err := x.Eval(DeploymentVariables(b.environment, b.service, b.deployment))
 	switch {
 	case err != nil:
 		no.Reason = "its expression can't be evaluated: " + err.Error()
@@ -183,27 +199,6 @@ func (b *bench) expression(src string) Verdict {
 		return no
 	}
 	return Verdict{Outcome: Passed, Reason: "its expression holds"}
-}
-
-// pinsOf takes the pins of a release apart, for expressions.
-func pinsOf(r ledger.Release) map[string]pin {
-	pins := make(map[string]pin, len(r.Pins))
-	for _, p := range r.Pins {
-		img, err := desired.ParseImage(p.Image)
-		if err != nil {
-			img = desired.Image{} // what it is can't be told, and its text is there
-		}
-		pins[string(p.Artifact)] = pin{Image: p.Image, Repository: img.Repository, Version: img.Version, Digest: img.Digest}
-	}
-	return pins
-}
-
-func people(all []ledger.Person) []string {
-	texts := make([]string, len(all))
-	for i, p := range all {
-		texts[i] = p.String()
-	}
-	return texts
 }
 
 // first returns the earliest of the times that are after now; zero if none is.
@@ -257,8 +252,10 @@ func evidence(checks []ledger.Check, policies []desired.PolicyName, repository *
 			switch p.Check {
 			case desired.CheckSoak, desired.CheckApproval:
 				text = c.Description
-			case desired.CheckWindow, desired.CheckCEL:
-				text = string(c.Policy) + ": " + c.Description
+			case desired.CheckWindow:
+				text = fmt.Sprintf("%s (%s)", c.Policy, c.Description)
+			case desired.CheckCEL:
+				text = string(c.Policy) + " holds"
 			}
 		}
 		texts = append(texts, text)
