@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/render"
 )
@@ -21,9 +22,10 @@ import (
 func newLintCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "lint",
-		Short: "Check everything offline: schema, references, and that every environment renders",
+		Short: "Check everything offline: schema, references, expressions, and that every environment renders",
 		Long: `Check everything offline: each file against its schema, the references between
-files, and that every service renders in every environment.
+files, the expressions of policies, and that every service renders in every
+environment.
 
 Without --rev the files are read as they lie in the working tree, committed or
 not. Exit code 1 if there is an error; warnings alone are 0.`,
@@ -52,6 +54,7 @@ func (g *globals) lint(ctx context.Context) error {
 		_, err := time.LoadLocation(name)
 		return err == nil
 	})...)
+	problems = append(problems, policy.CheckExpressions(repo)...)
 	if len(r.config.Clusters) > 0 {
 		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(r.config.Clusters)))...)
 	}
