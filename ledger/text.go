@@ -78,7 +78,7 @@ func tail(s string, most int) string {
 	}
 	const note = "(the first %d bytes are not kept)\n"
 	cut := len(s) - most + len(note) + 10
-	for !utf8.RuneStart(s[cut]) {
+	for cut < len(s) && !utf8.RuneStart(s[cut]) {
 		cut++
 	}
 	// A line is kept whole if it is not as long as all that is kept.
@@ -95,7 +95,7 @@ func head(s string, most int) string {
 	}
 	const note = "… (%d bytes more)"
 	cut := most - len(note) - 10
-	for !utf8.RuneStart(s[cut]) {
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
 		cut--
 	}
 	kept := strings.TrimSpace(s[:cut])
@@ -118,7 +118,7 @@ func brief(s string, most int) string {
 		return s
 	}
 	cut := most - len("…")
-	for !utf8.RuneStart(s[cut]) {
+	for cut > 0 && !utf8.RuneStart(s[cut]) { // it may be no text at all
 		cut--
 	}
 	return strings.TrimSpace(s[:cut]) + "…"
