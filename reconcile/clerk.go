@@ -58,6 +58,7 @@ type Clerk struct {
 	requests []*request
 	results  []checked
 	found    []identified
+	journal  journal
 	closed   bool
 	woken    chan struct{}
 
@@ -413,6 +414,9 @@ func (c *Clerk) touch(k Key) {
 // advance makes a commit the one that is judged on.
 func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
 	old := c.commit
+	if err := c.note(ctx, old, commit); err != nil {
+		return err
+	}
 	c.commit = commit
 	if old == nil {
 		for _, d := range commit.Repository.Deployments() {
@@ -451,6 +455,26 @@ func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
 	if folders["pipelines"] || folders["policies"] || folders["holds"] {
 		c.everyStage()
 	}
+	return nil
+}
+
+// note keeps the journal.
+func (c *Clerk) note(ctx context.Context, old, commit *Commit) error {
+	var lines []line
+	follows := false
+	if old != nil {
+		var err error
+		if lines, follows, err = readLines(ctx, c.options.Mirror, c.reader, c.lineage.by, old.ID, commit.ID); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !follows {
+		c.journal.begin(commit.ID)
+		return nil
+	}
+	c.journal.add(lines)
 	return nil
 }
 

@@ -103,7 +103,7 @@ func (h *house) start(o reconcile.ClerkOptions) {
 				h.Logf("%s:\n%s", b, h.git("--git-dir="+h.remote, "log", "--format=%h %s", b))
 			}
 			for _, ev := range h.events {
-				if ev.Type != reconcile.EventRecorded {
+				if ev.Type != reconcile.EventRecorded && ev.Type != reconcile.EventMoved {
 					h.Logf("%s %s/%s: %s", ev.Type, ev.Environment, ev.Service, ev.Message)
 				}
 			}

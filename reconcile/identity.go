@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -42,13 +41,10 @@ type identifier struct {
 	daemon  ledger.Person
 }
 
-// mostBefore bounds how many commits are looked at for deployments that nobody
-// saw.
-const mostBefore = 1000
-
-// identify compares what is seen with the record. seen is the tip at which the
-// service was last identified in this process; empty: not yet.
-func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, seen string) (identity, error) {
+// identify compares what is seen with the record. between returns the commits
+// that changed the deployment since it was last identified in this process,
+// and before the given one.
+func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, between func(commit string) []string) (identity, error) {
 	var commit string
 	var release ledger.Release
 	switch {
@@ -92,8 +88,8 @@ func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, s
 		return identity{}, err
 	}
 	found := identity{wanted: w}
-	if r.Deployment.ID != "" && seen != "" {
-		found.before, err = i.unseen(ctx, s.Key, commit, r.Deployment.Commit, seen)
+	if r.Deployment.ID != "" {
+		found.before, err = i.unseen(ctx, s.Key, between(commit))
 	}
 	return found, err
 }
@@ -160,28 +156,9 @@ func (i identifier) changed(ctx context.Context, tip string, d desired.Deploymen
 	return commit, err
 }
 
-// unseen returns what was asked for between two commits, neither of which
-// counts; the walk ends at seen at the latest.
-func (i identifier) unseen(ctx context.Context, k Key, newest, oldest, seen string) ([]wanted, error) {
-	if newest == oldest || newest == seen {
-		return nil, nil
-	}
-	var ids []string
-	count := 0
-	err := i.walk(ctx, newest, k, func(id string, changed bool) bool {
-		if id == oldest || id == seen {
-			return false
-		}
-		if changed && id != newest {
-			ids = append(ids, id)
-		}
-		count++
-		return count < mostBefore
-	})
-	if err != nil {
-		return nil, err
-	}
-	slices.Reverse(ids)
+// unseen describes what was asked for by commits that gave way to others
+// before anybody looked.
+func (i identifier) unseen(ctx context.Context, k Key, ids []string) ([]wanted, error) {
 	var all []wanted
 	for _, id := range ids {
 		c, err := i.reader.read(ctx, id)
@@ -262,23 +239,6 @@ func (i identifier) changes(ctx context.Context, k Key, child, parent *gitstate.
 	a, ok := now.Repository.Deployment(k.Environment, k.Service)
 	b, was := then.Repository.Deployment(k.Environment, k.Service)
 	return ok != was || a.Source != b.Source || !ledger.ReleaseOf(a.Pins, "").SamePins(ledger.ReleaseOf(b.Pins, "")), nil
-}
-
-func environmentFile(name desired.EnvironmentName) string {
-	return "environments/" + string(name) + ".yaml"
-}
-
-// sameID tells whether a file or folder is the same in two trees.
-func sameID(a, b desired.Tree, name string) (bool, error) {
-	x, err := a.ID(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	y, err := b.ID(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	return x == y, nil
 }
 
 // cause says why there is a deployment, given what was there before.

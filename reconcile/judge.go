@@ -305,8 +305,8 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 		key    Key
 		asked  sighted
 		seen   Sighting
-		tip    string
 		record ledger.Record
+		before func(commit string) []string
 	}
 	var tasks []task
 	for k, d := range c.cards {
@@ -318,7 +318,12 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			continue
 		}
 		d.asked, d.asking = asked, true
-		tasks = append(tasks, task{k, asked, *d.sighting, d.tip, c.record(k)})
+		tip := d.tip
+		tasks = append(tasks, task{k, asked, *d.sighting, c.record(k), func(commit string) []string {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.journal.between(k, tip, commit)
+		}})
 	}
 	if len(tasks) == 0 {
 		return
@@ -332,7 +337,7 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			slots <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-slots }()
-				id, err := who.identify(ctx, t.seen, t.record, t.tip)
+				id, err := who.identify(ctx, t.seen, t.record, t.before)
 				c.mu.Lock()
 				c.found = append(c.found, identified{t.key, t.asked, t.seen.Tip, id, err})
 				c.mu.Unlock()
@@ -401,17 +406,6 @@ func (c *Clerk) putBack(b *batch) {
 		c.requests = append(c.requests, a.request)
 	}
 	c.results = append(c.results, b.taken...)
-}
-
-func cut(name string) (folder, rest string) {
-	folder, rest, _ = strings.Cut(name, "/")
-	return folder, rest
-}
-
-// stem returns the environment that a file of environments/ is of.
-func stem(file string) (desired.EnvironmentName, bool) {
-	name, ok := strings.CutSuffix(file, ".yaml")
-	return desired.EnvironmentName(name), ok && !strings.Contains(name, "/")
 }
 
 // ledgerOf returns the environment that a branch is the ledger of.

@@ -80,6 +80,14 @@ func (l *lineage) wrote(commit string, k Key) {
 	l.written[commit] = k
 }
 
+// by returns the deployment that a commit of ours changes.
+func (l *lineage) by(commit string) (Key, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k, ok := l.written[commit]
+	return k, ok
+}
+
 func (l *lineage) find(ctx context.Context, q *question) (string, error) {
 	t := q.target
 	q.answer, q.failed = make(chan string, 1), make(chan error, 1)
@@ -146,10 +154,7 @@ func (l *lineage) answer(ctx context.Context, tip string, open []*question) ([]*
 			child = snap
 			return len(open) > 0
 		}
-		l.mu.Lock()
-		key, ours := l.written[child.Commit()]
-		l.mu.Unlock()
-		if ours {
+		if key, ours := l.by(child.Commit()); ours {
 			open = slices.DeleteFunc(open, func(q *question) bool {
 				about := q.target.Key == key && !q.manifests
 				if about {

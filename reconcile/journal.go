@@ -1,0 +1,191 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"reflect"
+	"strings"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
+)
+
+// journal is what the commits of main have changed since a clerk began: so one
+// push of several commits is told commit by commit, and each of them is looked
+// at once, however many services there are.
+type journal struct {
+	lines []line // oldest first
+	index map[string]int
+	first int // the index of lines[0]
+}
+
+// line is one commit of the first-parent line.
+type line struct {
+	commit string
+	// keys are the deployments whose pins or manifests it changed; services
+	// those whose folder it changed, in all environments.
+	keys     map[Key]bool
+	services map[desired.ServiceName]bool
+}
+
+func (l line) changes(k Key) bool { return l.keys[k] || l.services[k.Service] }
+
+// mostLines bounds the journal.
+const mostLines = 20_000
+
+// begin makes a commit the one from which on things are noted.
+func (j *journal) begin(commit string) {
+	j.lines, j.index, j.first = []line{{commit: commit}}, map[string]int{commit: 0}, 0
+}
+
+// add notes commits that came after the newest one, oldest first.
+func (j *journal) add(lines []line) {
+	for _, l := range lines {
+		j.index[l.commit] = j.first + len(j.lines)
+		j.lines = append(j.lines, l)
+	}
+	for len(j.lines) > mostLines {
+		delete(j.index, j.lines[0].commit)
+		j.lines, j.first = j.lines[1:], j.first+1
+	}
+}
+
+// between returns the commits that changed a deployment after one commit and
+// before another; nothing if they are not known.
+func (j *journal) between(k Key, after, before string) []string {
+	a, ok := j.index[after]
+	b, also := j.index[before]
+	if !ok || !also {
+		return nil
+	}
+	var all []string
+	for i := a + 1; i < b; i++ {
+		if l := j.lines[i-j.first]; l.changes(k) {
+			all = append(all, l.commit)
+		}
+	}
+	return all
+}
+
+// read returns the lines of the commits after one that is known, up to tip.
+// It is an empty list and false if tip does not descend from it by first
+// parents within the bound.
+func readLines(ctx context.Context, commits Commits, r *reader, written func(string) (Key, bool), known, tip string) ([]line, bool, error) {
+	var lines []line
+	var child *gitstate.Snapshot
+	var failure error
+	reached := false
+	err := commits.History(ctx, tip, func(c gitstate.CommitInfo) bool {
+		snap, err := commits.Snapshot(ctx, c.ID)
+		if err != nil {
+			failure = err
+			return false
+		}
+		if child != nil {
+			l, err := readLine(ctx, r, written, child, snap)
+			if err != nil {
+				failure = err
+				return false
+			}
+			lines = append(lines, l)
+		}
+		child = snap
+		reached = c.ID == known
+		return !reached && len(lines) < mostLines
+	})
+	if failure != nil {
+		return nil, false, failure
+	}
+	for a, b := 0, len(lines)-1; a < b; a, b = a+1, b-1 {
+		lines[a], lines[b] = lines[b], lines[a]
+	}
+	return lines, reached, err
+}
+
+// readLine finds out what one commit changed.
+func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), child, parent *gitstate.Snapshot) (line, error) {
+	l := line{commit: child.Commit(), keys: map[Key]bool{}, services: map[desired.ServiceName]bool{}}
+	if k, ours := written(l.commit); ours {
+		l.keys[k] = true
+		return l, nil
+	}
+	changed, err := child.Changed(parent)
+	if err != nil {
+		return l, err
+	}
+	environments := map[desired.EnvironmentName]bool{}
+	for _, name := range changed {
+		folder, rest := cut(name)
+		switch folder {
+		case "services":
+			svc, _ := cut(rest)
+			l.services[desired.ServiceName(svc)] = true
+		case "environments":
+			if env, ok := stem(rest); ok {
+				environments[env] = true
+			}
+		}
+	}
+	if len(environments) == 0 {
+		return l, nil
+	}
+	now, err := r.read(ctx, child.Commit())
+	if err != nil {
+		return l, err
+	}
+	then, err := r.read(ctx, parent.Commit())
+	if err != nil {
+		return l, err
+	}
+	for env := range environments {
+		differing(l.keys, now.Repository, then.Repository, env)
+	}
+	return l, nil
+}
+
+// differing notes the deployments of an environment that two commits do not
+// ask for in the same way.
+func differing(keys map[Key]bool, now, then *desired.Repository, env desired.EnvironmentName) {
+	a, b := now.Environments[env], then.Environments[env]
+	same := a != nil && b != nil && a.Namespace == b.Namespace && a.Cluster == b.Cluster && reflect.DeepEqual(a.Parameters, b.Parameters)
+	for _, repo := range []*desired.Repository{now, then} {
+		for svc := range repo.Services {
+			k := Key{env, svc}
+			x, ok := now.Deployment(env, svc)
+			y, was := then.Deployment(env, svc)
+			if ok != was || ok && (!same || x.Source != y.Source || !ledger.ReleaseOf(x.Pins, "").SamePins(ledger.ReleaseOf(y.Pins, ""))) {
+				keys[k] = true
+			}
+		}
+	}
+}
+
+func environmentFile(name desired.EnvironmentName) string {
+	return "environments/" + string(name) + ".yaml"
+}
+
+// sameID tells whether a file or folder is the same in two trees.
+func sameID(a, b desired.Tree, name string) (bool, error) {
+	x, err := a.ID(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	y, err := b.ID(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return x == y, nil
+}
+
+func cut(name string) (folder, rest string) {
+	folder, rest, _ = strings.Cut(name, "/")
+	return folder, rest
+}
+
+// stem returns the environment that a file of environments/ is of.
+func stem(file string) (desired.EnvironmentName, bool) {
+	name, ok := strings.CutSuffix(file, ".yaml")
+	return desired.EnvironmentName(name), ok && !strings.Contains(name, "/")
+}
