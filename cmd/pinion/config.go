@@ -22,6 +22,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
@@ -40,6 +41,8 @@ type config struct {
 	Render     renderConfig                          `yaml:"render,omitempty"`
 	Apply      applyConfig                           `yaml:"apply,omitempty"`
 	Log        logConfig                             `yaml:"log,omitempty"`
+	Identity   identityConfig                        `yaml:"identity,omitempty"`
+	Tokens     []tokenConfig                         `yaml:"tokens,omitempty"`
 }
 
 type repositoryConfig struct {
@@ -76,6 +79,22 @@ type applyConfig struct {
 type logConfig struct {
 	Format string `yaml:"format,omitempty"`
 	Level  string `yaml:"level,omitempty"`
+}
+
+// identityConfig is who the daemon's commits are by, and how they are signed.
+type identityConfig struct {
+	Name                     string `yaml:"name,omitempty"`
+	Email                    string `yaml:"email,omitempty"`
+	SigningKeyFile           string `yaml:"signingKeyFile,omitempty"`
+	SigningKeyPassphraseFile string `yaml:"signingKeyPassphraseFile,omitempty"`
+}
+
+// tokenConfig is somebody who may ask the daemon for something.
+type tokenConfig struct {
+	Principal string   `yaml:"principal"`
+	Email     string   `yaml:"email,omitempty"`
+	Groups    []string `yaml:"groups,omitempty"`
+	SHA256    string   `yaml:"sha256"`
 }
 
 // processes returns how many services are rendered at the same time.
@@ -140,8 +159,39 @@ func (c *config) check() error {
 			return fmt.Errorf("%s is negative; leave it out for the default", n.key)
 		}
 	}
+	for i, t := range c.Tokens {
+		if err := t.check(); err != nil {
+			return fmt.Errorf("tokens[%d]: %w", i, err)
+		}
+		if j := slices.IndexFunc(c.Tokens[:i], func(o tokenConfig) bool { return strings.EqualFold(o.SHA256, t.SHA256) }); j >= 0 {
+			return fmt.Errorf("tokens[%d] is the token of tokens[%d], %s; give each principal a token of its own", i, j, c.Tokens[j].Principal)
+		}
+	}
+	if strings.ContainsAny(c.Identity.Name+c.Identity.Email, "<>\n") {
+		return errors.New("identity: a name or an address with < or > can't be written into a commit")
+	}
 	_, err := c.logger(&globals{err: io.Discard})
 	return err
+}
+
+var (
+	principalForm = regexp.MustCompile(`^[^\s,<>]+$`)
+	hashForm      = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+)
+
+func (t tokenConfig) check() error {
+	for _, name := range append([]string{t.Principal}, t.Groups...) {
+		if !principalForm.MatchString(name) {
+			return fmt.Errorf("%q can't be a principal or a group; write a name without spaces, commas and angle brackets", name)
+		}
+	}
+	if t.Email != "" && !principalForm.MatchString(t.Email) {
+		return fmt.Errorf("%q is not an e-mail address", t.Email)
+	}
+	if !hashForm.MatchString(t.SHA256) {
+		return fmt.Errorf("sha256 of %s is not 64 hexadecimal digits; write what `printf %%s \"$TOKEN\" | sha256sum` prints", t.Principal)
+	}
+	return nil
 }
 
 // yamlFault is one of the errors that the YAML decoder joins, and yamlType one
@@ -198,7 +248,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue
@@ -250,6 +300,30 @@ func (r repositoryConfig) options() (gitstate.Options, error) {
 			CAFile:         r.CAFile,
 		},
 	}, nil
+}
+
+// person returns who the daemon's commits are by.
+func (i identityConfig) person() ledger.Person {
+	p := ledger.Person{Name: i.Name, Email: i.Email}
+	if p.Name == "" {
+		p.Name = "Pinion"
+	}
+	if p.Email == "" {
+		p.Email = "pinion@localhost"
+	}
+	return p
+}
+
+// signer returns what signs the daemon's commits; nil: they are not signed.
+func (i identityConfig) signer() (*gitstate.Signer, error) {
+	if i.SigningKeyFile == "" {
+		return nil, nil
+	}
+	passphrase, err := secret(i.SigningKeyPassphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	return gitstate.OpenSigner(i.SigningKeyFile, passphrase)
 }
 
 // clusters connects to the clusters of the configuration; --kubeconfig and

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
@@ -20,6 +21,9 @@ type metrics struct {
 	fetch    prometheus.Histogram
 	events   *prometheus.CounterVec
 	commits  prometheus.Counter
+	entries  *prometheus.CounterVec
+	moves    prometheus.Counter
+	push     prometheus.Histogram
 
 	live atomic.Pointer[live] // nil until the daemon has them
 }
@@ -29,11 +33,13 @@ type live struct {
 	engine   *reconcile.Engine
 	renderer reconcile.Renderer
 	clusters map[desired.ClusterName]*cluster.Cluster
+	mirror   *gitstate.Mirror
 }
 
 var (
 	servicesDesc = prometheus.NewDesc("pinion_services", "Services by environment and state.", []string{"environment", "state"}, nil)
 	rendersDesc  = prometheus.NewDesc("pinion_renders_total", "Renderings of a service that no earlier result could stand for.", nil, nil)
+	pushesDesc   = prometheus.NewDesc("pinion_git_pushes_total", "Requests to move branches that were sent to the remote.", nil, nil)
 	requestsDesc = prometheus.NewDesc("pinion_kubernetes_requests_total", "Requests sent to the API server, by cluster and verb.", []string{"cluster", "verb"}, nil)
 )
 
@@ -54,7 +60,17 @@ func newMetrics() *metrics {
 			Name: "pinion_commits_total", Help: "Commits of the deployment repository that were read.",
 		}),
 	}
-	m.registry.MustRegister(m.fetches, m.fetch, m.events, m.commits, liveMetrics{m},
+	m.entries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pinion_ledger_entries_total", Help: "Entries that were pushed to the ledgers, by environment and event.",
+	}, []string{"environment", "event"})
+	m.moves = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "pinion_promotions_total", Help: "Promotions and rollbacks that were pushed to the main branch.",
+	})
+	m.push = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "pinion_git_push_duration_seconds", Help: "Time that a push of entries, promotions and rollbacks took, in seconds.",
+		Buckets: []float64{.01, .03, .1, .3, 1, 3, 10, 30, 60},
+	})
+	m.registry.MustRegister(m.fetches, m.fetch, m.events, m.commits, m.entries, m.moves, m.push, liveMetrics{m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -73,7 +89,16 @@ func (m *metrics) count(ev reconcile.Event) {
 	if ev.Type == reconcile.EventCommit && ev.Service == "" {
 		m.commits.Inc()
 	}
+	switch {
+	case ev.Entry != nil:
+		m.entries.WithLabelValues(string(ev.Environment), string(ev.Entry.Event)).Inc()
+	case ev.Type == reconcile.EventMoved:
+		m.moves.Inc()
+	}
 }
+
+// pushed notes a push, whatever became of it.
+func (m *metrics) pushed(_, _ int, took time.Duration) { m.push.Observe(took.Seconds()) }
 
 // liveMetrics asks the engine and the clusters at each scrape.
 type liveMetrics struct{ m *metrics }
@@ -82,6 +107,7 @@ func (l liveMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- servicesDesc
 	ch <- requestsDesc
 	ch <- rendersDesc
+	ch <- pushesDesc
 }
 
 func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
@@ -91,6 +117,7 @@ func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
 	if now == nil {
 		return
 	}
+	ch <- prometheus.MustNewConstMetric(pushesDesc, prometheus.CounterValue, float64(now.mirror.Pushes()))
 	ch <- prometheus.MustNewConstMetric(rendersDesc, prometheus.CounterValue, float64(now.renderer.Renderings.Load()))
 	for name, c := range now.clusters {
 		for verb, n := range c.Requests() {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -119,7 +120,9 @@ func (p *progress) remind() {
 func (p *progress) report(ev reconcile.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.done, p.total = ev.Done, ev.Total
+	if ev.Total > 0 { // else it is no event of the engine's
+		p.done, p.total = ev.Done, ev.Total
+	}
 	ev.Message = printable(ev.Message)
 	p.erase()
 	defer p.draw()
@@ -145,9 +148,29 @@ func (p *progress) report(ev reconcile.Event) {
 		p.line(fmt.Sprintf("applied %s %s (commit %.12s): %s", name, ev.Version, ev.Commit, ev.Message))
 	case reconcile.EventPruned:
 		p.line(fmt.Sprintf("deleted %s", join(name, ev.Message)))
+	case reconcile.EventRecorded:
+		p.line(p.entry(ev))
+	case reconcile.EventMoved, reconcile.EventChecking:
+		p.line(join(name, ev.Message))
 	default:
 		p.line(join(name, string(ev.Type)+": "+ev.Message))
 	}
+}
+
+// entry returns the subject of an entry, in the colour of what it tells.
+func (p *progress) entry(ev reconcile.Event) string {
+	if ev.Entry == nil {
+		return ev.Message
+	}
+	switch ev.Entry.Event {
+	case ledger.EventVerified, ledger.EventApproved:
+		return p.color.good(ev.Message)
+	case ledger.EventFailed:
+		return p.color.bad(ev.Message + reason(ev.Entry.Reason))
+	case ledger.EventOffered:
+		return p.color.wait(ev.Message + reason(ev.Entry.Reason))
+	}
+	return ev.Message
 }
 
 // phase tells that a service's phase, or what it waits for, has changed.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -15,8 +17,11 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/reconcile/check"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
 func newRunCommand(g *globals) *cobra.Command {
@@ -122,7 +127,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return fmt.Errorf("listen for HTTP: %w; choose another address with --listen", err)
 	}
 	m := newMetrics()
-	s := newServer(m)
+	s := newServer(m, config.Tokens)
 	wait.Go(func() { stop(s.serve(ctx, listener)) })
 	logger.Info("pinion is up", "repository", name, "branch", config.Repository.Branch, "listen", listener.Addr().String(), "dataDir", dir)
 
@@ -145,6 +150,8 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		defer p.start()()
 		report = p.report
 	}
+	// The clerk is made after the engine, and hears nothing before that.
+	var clerk *reconcile.Clerk
 	engine := reconcile.NewEngine(reconcile.Options{
 		Commits:    mirror,
 		Renderer:   renderer,
@@ -157,12 +164,18 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 			m.count(ev)
 			report(ev)
 		},
+		Sight:      func(seen reconcile.Sighting) { clerk.See(seen) },
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
-	m.live.Store(&live{engine, renderer, clusters})
+	if clerk, err = config.clerk(mirror, engine, clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, m.pushed); err != nil {
+		return err
+	}
+	m.live.Store(&live{engine, renderer, clusters, mirror})
+	s.clerk.Store(clerk)
 	commits := make(chan string, 1)
-	wait.Go(func() { follow(ctx, mirror, commits, m, logger) })
+	wait.Go(func() { follow(ctx, mirror, commits, clerk.Moved, m, logger) })
+	wait.Go(func() { stop(clerk.Run(ctx)) })
 	err = engine.Run(ctx, commits)
 	stop(err)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -170,6 +183,54 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	}
 	logger.Info("pinion is down")
 	return nil
+}
+
+// clerk makes who keeps the ledgers.
+func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, clusters map[desired.ClusterName]*cluster.Cluster, dir string,
+	report func(reconcile.Event), pushed func(entries, moves int, took time.Duration)) (*reconcile.Clerk, error) {
+	signer, err := c.Identity.signer()
+	if err != nil {
+		return nil, err
+	}
+	digests, err := digestKey(dir)
+	if err != nil {
+		return nil, err
+	}
+	o := reconcile.ClerkOptions{
+		Mirror:   mirror,
+		Branch:   c.Repository.Branch,
+		Identity: c.Identity.person(),
+		Digests:  digests,
+		Checks:   check.New(clusters, check.Options{}),
+		Report:   report,
+		Pushed:   pushed,
+	}
+	if signer != nil {
+		o.Sign = signer.Sign
+	}
+	return reconcile.NewClerk(o, engine), nil
+}
+
+// digestKey returns the key under which a ledger shows the values of Secrets.
+// It is made at the first start. If it is lost, all of them look changed once.
+func digestKey(dir string) ([]byte, error) {
+	path := filepath.Join(dir, "digest.key")
+	key, err := os.ReadFile(path)
+	if err == nil && len(key) == 32 {
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the key for the digests of Secrets: %w", err)
+	}
+	key = make([]byte, 32)
+	rand.Read(key)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep the key for the digests of Secrets: %w", err)
+	}
+	if err := os.WriteFile(path, key, 0o600); err != nil {
+		return nil, fmt.Errorf("keep the key for the digests of Secrets: %w", err)
+	}
+	return key, nil
 }
 
 // openMirror opens the mirror, again and again until it succeeds: a daemon
@@ -194,7 +255,7 @@ func openMirror(ctx context.Context, options gitstate.Options, logger *slog.Logg
 
 // follow fetches whenever the mirror says so, and sends the tip when it is
 // another one. A tip that nobody has taken yet gives way to a newer one.
-func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m *metrics, logger *slog.Logger) {
+func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, moved func(), m *metrics, logger *slog.Logger) {
 	last, failing := "", ""
 	send := func(tip string) {
 		if tip == "" || tip == last {
@@ -228,6 +289,7 @@ func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m
 			}
 			failing = ""
 			send(tip.Commit)
+			moved()
 		}
 		select {
 		case <-look:
@@ -259,6 +321,10 @@ func logEvents(logger *slog.Logger) func(reconcile.Event) {
 		add("version", ev.Version)
 		add("commit", ev.Commit)
 		add("message", ev.Message)
+		if ev.Entry != nil {
+			add("event", string(ev.Entry.Event))
+			add("deployment", ev.Entry.Deployment)
+		}
 		logger.Log(context.Background(), level, string(ev.Type), attrs...)
 	}
 }

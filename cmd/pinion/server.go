@@ -9,17 +9,21 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pinion-cd/pinion/reconcile"
 )
 
 // server answers over HTTP.
 type server struct {
 	// ready: a commit has been read from the repository.
 	ready   atomic.Bool
+	clerk   atomic.Pointer[reconcile.Clerk] // nil until the daemon has one
+	tokens  []token
 	handler http.Handler
 }
 
-func newServer(m *metrics) *server {
-	s := &server{}
+func newServer(m *metrics, tokens []tokenConfig) *server {
+	s := &server{tokens: tokensOf(tokens)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Write([]byte("ok\n"))
@@ -32,6 +36,8 @@ func newServer(m *metrics) *server {
 		w.Write([]byte("ok\n"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("POST /api/v1/reports", s.report)
+	mux.HandleFunc("POST /api/v1/approvals", s.approve)
 	s.handler = mux
 	return s
 }

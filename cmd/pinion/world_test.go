@@ -72,6 +72,16 @@ func newWorldOn(t *testing.T, kubeconfig, archive string) *world {
 	w.git("remote", "add", "origin", w.remote)
 	w.push("the first commit", archive)
 	t.Cleanup(func() {
+		// What a daemon that was killed has begun to push may still end.
+		for end := time.Now().Add(patience); ; {
+			err := os.RemoveAll(w.remote)
+			if err == nil || time.Now().After(end) {
+				w.must(err)
+				return
+			}
+		}
+	})
+	t.Cleanup(func() {
 		// Nobody waits for it: each test has a namespace of its own.
 		w.kube.CoreV1().Namespaces().Delete(context.Background(), w.namespace, metav1.DeleteOptions{})
 	})
