@@ -259,15 +259,21 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 // enact puts into the batch what a decision asks for.
 func (c *Clerk) enact(ctx context.Context, b *batch, k Key, d policy.Decision) error {
 	target := b.record(k)
-	leave := func(event ledger.Event, reason string) error {
+	leave := func(event ledger.Event, after, reason string) error {
 		old := target.Candidate
-		return b.add(k, ledger.Entry{Event: event, Candidate: true, Release: old.Release, From: old.From, Reason: sentence(reason), Checks: old.Checks})
+		return b.add(k, ledger.Entry{Event: event, Candidate: true, Release: old.Release, From: old.From, After: after, Reason: sentence(reason), Checks: old.Checks})
+	}
+	version := func(r ledger.Release) string {
+		if target.Candidate.Release.SamePins(r) {
+			return r.Version() + " with the manifests of " + short(r.Source)
+		}
+		return r.Version()
 	}
 	switch d.Move {
 	case policy.Stay:
 	case policy.Offer:
 		if d.Supersedes && target.Candidate != nil {
-			if err := leave(ledger.EventSuperseded, d.Candidate.Release.Version()+" is newer, and verified"); err != nil {
+			if err := leave(ledger.EventSuperseded, d.Candidate.Release.Version(), version(d.Candidate.Release)+" is newer, and verified"); err != nil {
 				return err
 			}
 		}
@@ -279,10 +285,10 @@ func (c *Clerk) enact(ctx context.Context, b *batch, k Key, d policy.Decision) e
 		if d.Failed {
 			event = ledger.EventFailed
 		}
-		return leave(event, d.Reason)
+		return leave(event, "", d.Reason)
 	case policy.Promote:
 		if d.Supersedes && target.Candidate != nil {
-			return leave(ledger.EventSuperseded, d.Promotion.Release.Version()+" is newer, and verified")
+			return leave(ledger.EventSuperseded, d.Promotion.Release.Version(), version(d.Promotion.Release)+" is newer, and verified")
 		}
 		if c.refused(b.now) {
 			c.card(k).enter = c.stuck

@@ -74,7 +74,9 @@ func review(s situation) (finding, error) {
 				if i > 0 {
 					why += " before anything of it was applied"
 				}
-				if err := add(about(ledger.EventSuperseded, why+", by commit "+short(w.commit)+".")); err != nil {
+				e := about(ledger.EventSuperseded, why+", by commit "+short(w.commit)+".")
+				e.After = w.release.Version()
+				if err := add(e); err != nil {
 					return f, err
 				}
 			}
