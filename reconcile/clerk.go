@@ -55,6 +55,8 @@ type Clerk struct {
 
 	mu       sync.Mutex // guards what follows
 	seen     map[Key]Sighting
+	first    time.Time // when the oldest and the newest of them came
+	last     time.Time
 	requests []*request
 	results  []checked
 	found    []identified
@@ -149,10 +151,27 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 
 // See takes in what an engine sees; it never waits.
 func (c *Clerk) See(s Sighting) {
+	now := time.Now()
 	c.mu.Lock()
-	c.seen[s.Key] = s
+	if len(c.seen) == 0 {
+		c.first = now
+	}
+	c.seen[s.Key], c.last = s, now
 	c.mu.Unlock()
 	c.wake()
+}
+
+// flooded tells for how long to wait because a great many services are on the
+// move: when they have come to rest, much is written at once, and the cluster
+// comes first. Nobody who asks is kept waiting.
+func (c *Clerk) flooded() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.seen) < flood || len(c.requests) > 0 || len(c.results) > 0 {
+		return 0
+	}
+	now := time.Now()
+	return min(c.last.Add(calm).Sub(now), c.first.Add(longestFlood).Sub(now))
 }
 
 // Moved says that the repository was fetched.
@@ -170,11 +189,17 @@ func (c *Clerk) wake() {
 // The pace of a clerk.
 const (
 	// longestNap bounds how long a change of the system's clock goes unseen.
-	longestNap     = 30 * time.Second
+	longestNap = 30 * time.Second
+	// What counts as a flood of news, how long it has to be calm after one, and
+	// how long one is waited for.
+	flood        = 64
+	calm         = 300 * time.Millisecond
+	longestFlood = 10 * time.Second
+
 	firstWait      = 100 * time.Millisecond
 	longestWait    = 30 * time.Second
 	refusedForNow  = time.Minute
-	mostIdentified = 64 // side by side
+	mostIdentified = 4096 // side by side, so that they share a walk
 )
 
 // Run keeps the ledgers until ctx ends.
@@ -193,6 +218,10 @@ func (c *Clerk) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-c.woken:
 		case <-timer.C:
+		}
+		if wait := c.flooded(); wait > 0 {
+			timer.Reset(wait)
+			continue
 		}
 		timer.Reset(c.work(ctx))
 	}
