@@ -41,7 +41,7 @@ func refusal(r ledger.Record, x ledger.Release, pinsOnly bool) (ledger.Refusal, 
 // proofs returns the releases that count as verified in an environment, the
 // newest first. What has failed there since, or is refused there, does not.
 func proofs(r ledger.Record, pinsOnly bool) []proof {
-	var all []proof
+	all := make([]proof, 0, len(r.Previous)+2)
 	var failed []ledger.Release
 	is := func(x ledger.Release) func(ledger.Release) bool {
 		return func(y ledger.Release) bool { return same(x, y, pinsOnly) }

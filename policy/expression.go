@@ -353,7 +353,9 @@ func (l *language) explain(issues *cel.Issues) *ExpressionError {
 		f := ExpressionFault{Line: max(0, x.Location.Line()-1), Column: max(0, x.Location.Column()), Message: strings.ReplaceAll(x.Message, " (in container '')", "")}
 		_, name, reference := strings.Cut(f.Message, "undeclared reference to '")
 		if !reference {
-			_, name, reference = strings.Cut(f.Message, "undefined field '")
+			if _, name, reference = strings.Cut(f.Message, "undefined field '"); reference {
+				f.Column++ // its place is that of the dot
+			}
 		}
 		name, _, _ = strings.Cut(name, "'")
 		// A list of all that might stand there helps nobody.

@@ -210,8 +210,8 @@ func TestCheckExpressions(t *testing.T) {
 		}
 	}
 	want := []string{
-		`policies/block.yaml:5:15: undefined field 'versio'; did you mean "version"?`,
-		`policies/plain.yaml:3:16: undefined field 'verson'; did you mean "version"?`,
+		`policies/block.yaml:5:16: undefined field 'versio'; did you mean "version"?`,
+		`policies/plain.yaml:3:17: undefined field 'verson'; did you mean "version"?`,
 		`policies/quoted.yaml:3:60: undeclared reference to 'bdy'; did you mean "body"?`,
 		`policies/two.yaml:3:49: undeclared reference to 'vale'; did you mean "value"?`,
 		`policies/two.yaml:3:56: undeclared reference to 'othr'; known are value`,

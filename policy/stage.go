@@ -17,7 +17,7 @@ func (r Rules) Stage(env desired.EnvironmentName, svc desired.ServiceName) (*des
 // stage is Stage. Free says that it is certain that no pipeline leads the
 // service through the environment.
 func (r Rules) stage(env desired.EnvironmentName, svc desired.ServiceName) (p *desired.Pipeline, s *desired.Stage, why string, free bool) {
-	if r.Repository == nil {
+	if r.Repository == nil || r.Repository.Environments == nil { // nobody has read it
 		return nil, nil, "the pipelines are not known", false
 	}
 	p, unsure := r.Repository.PipelineOf(svc)

@@ -35,9 +35,9 @@ func span(d time.Duration) string {
 // name writes who somebody is.
 func name(p ledger.Person) string { return cmp.Or(p.Name, p.Email, "Pinion") }
 
-// version writes a release's version.
+// version writes a release's version. One without pins is its manifests.
 func version(r ledger.Release) string {
-	return cmp.Or(r.Version(), "the manifests of "+short(r.Source))
+	return cmp.Or(r.Version(), "commit "+short(r.Source))
 }
 
 // apart writes two releases such that they differ in words, too.
