@@ -80,6 +80,7 @@ func killed(t *testing.T, chain int) {
 	program, err := os.Executable()
 	must(t, err)
 	u := newUpstream(t, big())
+	git(t, u.dir, "config", "receive.autogc", "false") // it would go on behind our back, and repack under fsck
 	dir := filepath.Join(t.TempDir(), "m")
 	rounds := 60
 	if testing.Short() {
