@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
+)
+
+// What is asked of the daemon, and where.
+const (
+	reportsPath   = "/api/v1/reports"
+	approvalsPath = "/api/v1/approvals"
+)
+
+// reportRequest tells the result of a policy's check for a version.
+type reportRequest struct {
+	Environment desired.EnvironmentName `json:"environment"`
+	Service     desired.ServiceName     `json:"service"`
+	Policy      desired.PolicyName      `json:"policy"`
+	Status      ledger.Result           `json:"status,omitempty"` // may be left out of a rerun
+	Version     string                  `json:"version"`
+	Description string                  `json:"description,omitempty"`
+	URL         string                  `json:"url,omitempty"`
+	// Rerun takes back the result that is there already; the status, if there
+	// is one, takes its place.
+	Rerun bool `json:"rerun,omitempty"`
+}
+
+// approvalRequest gives one person's consent to a version.
+type approvalRequest struct {
+	Environment desired.EnvironmentName `json:"environment"`
+	Service     desired.ServiceName     `json:"service"`
+	Policy      desired.PolicyName      `json:"policy,omitempty"` // empty: each that waits for this person
+	Version     string                  `json:"version"`
+	Comment     string                  `json:"comment,omitempty"`
+}
+
+// receipt says what was recorded. It is given after it has been pushed.
+type receipt struct {
+	Recorded string       `json:"recorded"` // the ledger's commit
+	Branch   string       `json:"branch"`
+	Late     bool         `json:"late"`            // it came for what is not current, and moves nothing
+	State    ledger.State `json:"state,omitempty"` // of the deployment
+	Message  string       `json:"message,omitempty"`
+}
+
+// problem is why the daemon did not do what it was asked, as RFC 9457 has it.
+type problem struct {
+	Type   string      `json:"type"` // about:blank: the status and the code say it all
+	Title  string      `json:"title"`
+	Status int         `json:"status"`
+	Detail string      `json:"detail,omitempty"` // for people, with the way to mend it
+	Code   problemCode `json:"code,omitempty"`   // for machines
+}
+
+// problemCode tells problems apart.
+type problemCode string
+
+// The codes, each with its status.
+const (
+	codeInvalid            problemCode = "invalid"         // 400
+	codeUnauthenticated    problemCode = "unauthenticated" // 401
+	codeNotAReporter       problemCode = "not-a-reporter"  // 403
+	codeNotInGroup         problemCode = "not-in-group"    // 403
+	codeOwnRelease         problemCode = "own-release"     // 403
+	codeUnknownEnvironment problemCode = "unknown-environment"
+	codeUnknownService     problemCode = "unknown-service"
+	codeUnknownPolicy      problemCode = "unknown-policy"  // 404, as the two before
+	codeNotCurrent         problemCode = "not-current"     // 409; recorded, and moves nothing
+	codeDecided            problemCode = "decided"         // 409; another result is there
+	codePolicyNotUsed      problemCode = "policy-not-used" // 422
+	codeNotReady           problemCode = "not-ready"       // 503
+)
+
+func (p *problem) Error() string {
+	if p.Detail != "" {
+		return p.Detail
+	}
+	return strings.TrimSpace(fmt.Sprintf("the server answered %d %s", p.Status, p.Title))
+}
+
+// exitCode is what a command ends with that has met the problem.
+func (p *problem) exitCode() int {
+	switch {
+	case p.Status == http.StatusUnauthorized, p.Status == http.StatusForbidden:
+		return exitDenied
+	case p.Code == codeNotCurrent, p.Code == codeDecided:
+		return exitDifferent
+	}
+	return exitFailed
+}
+
+// client asks the daemon: the flags of each command that does.
+type client struct {
+	server, tokenFile string
+	insecure          bool
+	timeout           time.Duration
+}
+
+const defaultServer = "http://127.0.0.1:8080"
+
+func (c *client) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.server, "server", "", "the daemon's address (default: PINION_SERVER, or "+defaultServer+")")
+	f.StringVar(&c.tokenFile, "token-file", "", "file that holds the token (default: the token in PINION_TOKEN)")
+	f.BoolVar(&c.insecure, "insecure", false, "send the token over http, readable on its way, to another machine")
+	f.DurationVar(&c.timeout, "timeout", time.Minute, "how long to try")
+}
+
+// clientHelp is what the commands that ask the daemon have in common.
+const clientHelp = `It asks the daemon, and ends when the record has been pushed. While the daemon can't
+be reached, or if its answer is lost, it is asked again until --timeout; what is
+recorded already is not recorded twice.
+
+Exit code 1 if that version is not the current one, so that nothing moves, or if
+another result is there already; 4 if the token does not allow it.`
+
+// endpoint returns the address to ask and the token to send.
+func (c *client) endpoint(path string) (address, token string, err error) {
+	server := c.server
+	if server == "" {
+		server = os.Getenv("PINION_SERVER")
+	}
+	if server == "" {
+		server = defaultServer
+	}
+	u, err := url.Parse(server)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
+		// The parser's error repeats the address, which may hold a password.
+		return "", "", errors.New("the daemon's address is not http://HOST or https://HOST; see --server and PINION_SERVER")
+	case u.User != nil:
+		return "", "", errors.New("the daemon's address holds credentials, which would not be used; remove what is before the @, and give --token-file")
+	}
+	if token = os.Getenv("PINION_TOKEN"); c.tokenFile != "" {
+		if token, err = secret(c.tokenFile); err != nil {
+			return "", "", fmt.Errorf("%w; see --token-file", err)
+		}
+	}
+	token = strings.TrimSpace(token)
+	for _, r := range token {
+		if r <= ' ' || r > '~' {
+			return "", "", errors.New("the token has characters that no token has; see --token-file and PINION_TOKEN")
+		}
+	}
+	if token != "" && u.Scheme == "http" && !loopback(u.Hostname()) && !c.insecure {
+		return "", "", fmt.Errorf("over http, all on the way to %s can read the token, so it is not sent; use https, or give --insecure if the way is safe", u.Host)
+	}
+	if c.timeout <= 0 {
+		return "", "", fmt.Errorf("--timeout %s is no time at all; give more", c.timeout)
+	}
+	return u.JoinPath(path).String(), token, nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// The pace of asking again.
+const (
+	firstPause = 200 * time.Millisecond
+	mostPause  = 5 * time.Second
+	mostAnswer = 1 << 20
+)
+
+// post asks until there is an answer.
+func (c *client) post(ctx context.Context, path string, request any) (*receipt, error) {
+	address, token, err := c.endpoint(path)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	caller := &http.Client{
+		// A redirect could lead the token elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	var last error
+	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+		r, after, err := ask(ctx, caller, address, token, body)
+		if err == nil {
+			return r, nil
+		}
+		var again *passing
+		if ctx.Err() == nil && !errors.As(err, &again) {
+			return nil, err
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
+		select {
+		case <-time.After(max(pause, after)):
+		case <-ctx.Done():
+		}
+		switch {
+		case ctx.Err() == nil:
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return nil, &exitError{exitTimeout, fmt.Errorf("no answer within %s: %w; see whether the daemon runs there, or give another --server or a longer --timeout", c.timeout, last)}
+		default:
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// passing is an error after which it is worth asking again.
+type passing struct{ err error }
+
+func (e *passing) Error() string { return e.err.Error() }
+func (e *passing) Unwrap() error { return e.err }
+
+// ask asks once. after is how long the server wants to be left alone.
+func ask(ctx context.Context, caller *http.Client, address, token string, body []byte) (r *receipt, after time.Duration, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, application/problem+json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := caller.Do(req)
+	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = fmt.Errorf("ask %s: %w", address, u.Err)
+		}
+		if lost(err) {
+			return nil, 0, &passing{err}
+		}
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
+	if err != nil {
+		return nil, 0, &passing{fmt.Errorf("read the answer of %s: %w", address, err)}
+	}
+	if resp.StatusCode == http.StatusOK {
+		r := &receipt{}
+		if err := json.Unmarshal(data, r); err != nil || r.Recorded == "" {
+			return nil, 0, fmt.Errorf("what %s answers is not of a Pinion daemon; see --server", address)
+		}
+		return r, 0, nil
+	}
+	p := &problem{Status: resp.StatusCode, Title: http.StatusText(resp.StatusCode)}
+	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind == "application/problem+json" {
+		if json.Unmarshal(data, p) != nil {
+			p.Detail = ""
+		}
+		p.Status = resp.StatusCode
+	} else if resp.StatusCode == http.StatusNotFound {
+		p.Detail = fmt.Sprintf("%s is not there; see whether --server is the address of a Pinion daemon", address)
+	} else if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
+		p.Detail = fmt.Sprintf("%s redirects, and is not followed with a token; give the address that it redirects to with --server", address)
+	}
+	err = &exitError{p.exitCode(), p}
+	switch resp.StatusCode {
+	case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout, http.StatusTooManyRequests:
+		if s, convErr := strconv.Atoi(resp.Header.Get("Retry-After")); convErr == nil && s > 0 {
+			after = min(time.Duration(s)*time.Second, time.Minute)
+		}
+		return nil, after, &passing{err}
+	}
+	return nil, 0, err
+}
+
+// lost tells whether the daemon was not there, or went away before it had
+// answered.
+func lost(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// writeReceipt writes what was recorded.
+func (g *globals) writeReceipt(format string, r *receipt) error {
+	if format == "json" {
+		if err := g.writeJSON(r); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(g.out, "recorded in %s: %s\n", printable(r.Branch), printable(r.Recorded))
+	}
+	if r.Message != "" {
+		fmt.Fprintln(g.err, printable(r.Message))
+	}
+	if r.Late {
+		return &exitError{code: exitDifferent}
+	}
+	return nil
+}
