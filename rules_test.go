@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},
-	"internal/bench":   {"desired", "render"},
+	"internal/bench":   {"desired", "render", "ledger"},
 	"examples/demo":    {},
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,7 +27,8 @@ type daemon struct {
 
 func (b *bench) startDaemon(round int, remote, kubeconfig string) (*daemon, error) {
 	config := b.path(fmt.Sprintf("config-%d.yaml", round))
-	text := fmt.Sprintf("apiVersion: pinion.dev/v1\nkind: Config\nclusters:\n  default:\n    kubeconfig: %s\n    requests: %d\n", kubeconfig, b.connections)
+	text := fmt.Sprintf("apiVersion: pinion.dev/v1\nkind: Config\nclusters:\n  default:\n    kubeconfig: %s\n    requests: %d\ntokens:\n- {principal: ci, sha256: %x}\n",
+		kubeconfig, b.connections, sha256.Sum256([]byte(benchToken)))
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

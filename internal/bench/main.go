@@ -29,6 +29,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the run from nothing, each with a fresh control plane for the floor and one for the daemon")
 	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
 	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
+	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote or ledger")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -43,6 +44,7 @@ type bench struct {
 	bin                                  string
 	services, connections, rounds, bumps int
 	idle                                 time.Duration
+	only                                 string
 
 	dir string
 }
@@ -52,6 +54,29 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	parts := []struct {
+		name string
+		run  func(context.Context) error
+	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}}
+	found := false
+	for _, p := range parts {
+		if b.only != "" && b.only != p.name {
+			continue
+		}
+		found = true
+		if err := p.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Println()
+	}
+	if !found {
+		return fmt.Errorf("there is nothing called %q to measure", b.only)
+	}
+	return nil
+}
+
+// apply measures a run from nothing, and small changes after it.
+func (b *bench) apply(ctx context.Context) error {
 	remote, clone, err := b.makeRepository(ctx)
 	if err != nil {
 		return err
