@@ -192,6 +192,11 @@ func (c *Clone) Shallow() bool { return len(c.store.shallow) > 0 }
 
 // Snapshot is the tree of a revision; see Resolve.
 func (c *Clone) Snapshot(ctx context.Context, rev string) (*Snapshot, error) {
+	if len(rev) == 40 { // as a rule a commit's id, which needs no references
+		if s, err := c.store.snapshot(rev); err == nil {
+			return s, nil
+		}
+	}
 	id, err := c.Resolve(ctx, rev)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -29,12 +30,18 @@ type packs struct {
 	in     *bufio.Reader
 	zip    io.ReadCloser
 	recent *lru[packPlace, packed]
+	// Who reads a file asks for its size first.
+	last   plumbing.Hash
+	lastIs packed
 }
 
 type packFile struct {
 	index, data *os.File
 	fanout      [256]uint32
 	count       int64
+
+	idsFrom int64
+	idsRead []byte
 }
 
 type packPlace struct {
@@ -63,6 +70,9 @@ func newPacks(gitDir string) *packs {
 
 // get reads an object. An error only says that it has to be read otherwise.
 func (p *packs) get(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	if p.lastIs.data != nil && p.last == id {
+		return p.lastIs.kind, p.lastIs.data, nil
+	}
 	p.load()
 	for i, f := range p.files {
 		offset, err := f.find(id)
@@ -80,7 +90,11 @@ func (p *packs) get(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 		if err == nil && identify(o.kind, o.data) != id {
 			err = errOddPack
 		}
-		return o.kind, o.data, err
+		if err != nil {
+			return 0, nil, err
+		}
+		p.last, p.lastIs = id, o
+		return o.kind, o.data, nil
 	}
 	return 0, nil, plumbing.ErrObjectNotFound
 }
@@ -167,34 +181,32 @@ func (f *packFile) find(id plumbing.Hash) (int64, error) {
 	if id[0] > 0 {
 		low = int64(f.fanout[id[0]-1])
 	}
-	for high-low > 512 {
-		var name [20]byte
-		mid := (low + high) / 2
-		if _, err := f.index.ReadAt(name[:], packIndexHead+mid*20); err != nil {
+	// Ids are spread evenly, so the next bytes tell where about it is.
+	const window = 128
+	for near := true; high-low > window; near = false {
+		from := (low+high)/2 - window/2
+		if near {
+			from = low + (high-low)*int64(binary.BigEndian.Uint16(id[1:]))>>16 - window/2
+			from = min(max(from, low), high-window)
+		}
+		ids, err := f.ids(from, window)
+		if err != nil {
 			return 0, err
 		}
-		if bytes.Compare(name[:], id[:]) <= 0 {
-			low = mid
-		} else {
-			high = mid
+		switch {
+		case bytes.Compare(id[:], ids[:20]) < 0:
+			high = from
+		case bytes.Compare(id[:], ids[len(ids)-20:]) > 0:
+			low = from + window
+		default:
+			low, high = from, from+window
 		}
 	}
-	if low == high {
-		return -1, nil
-	}
-	ids := make([]byte, (high-low)*20)
-	if _, err := f.index.ReadAt(ids, packIndexHead+low*20); err != nil {
+	ids, err := f.ids(low, high-low)
+	if err != nil {
 		return 0, err
 	}
-	n := int64(0)
-	for m := high - low; n < m; {
-		mid := (n + m) / 2
-		if bytes.Compare(ids[mid*20:mid*20+20], id[:]) < 0 {
-			n = mid + 1
-		} else {
-			m = mid
-		}
-	}
+	n := int64(sort.Search(int(high-low), func(i int) bool { return bytes.Compare(ids[i*20:i*20+20], id[:]) >= 0 }))
 	if n == high-low || !bytes.Equal(ids[n*20:n*20+20], id[:]) {
 		return -1, nil
 	}
@@ -215,6 +227,20 @@ func (f *packFile) find(id plumbing.Hash) (int64, error) {
 	return 0, errOddPack
 }
 
+// ids reads some of the sorted ids; the result is good until the next call.
+func (f *packFile) ids(from, n int64) ([]byte, error) {
+	if f.idsFrom == from && int64(len(f.idsRead)) == n*20 {
+		return f.idsRead, nil
+	}
+	f.idsRead = append(f.idsRead[:0], make([]byte, n*20)...)
+	f.idsFrom = from
+	if _, err := f.index.ReadAt(f.idsRead, packIndexHead+from*20); err != nil {
+		f.idsRead = f.idsRead[:0]
+		return nil, err
+	}
+	return f.idsRead, nil
+}
+
 // read reads the object at a place, and first those that it is a delta of.
 func (p *packs) read(at packPlace, depth int) (packed, error) {
 	if o, ok := p.recent.get(at); ok {
@@ -223,19 +249,25 @@ func (p *packs) read(at packPlace, depth int) (packed, error) {
 	if depth > mostDeltas {
 		return packed{}, errOddPack
 	}
-	var head [64]byte
-	n, err := at.file.data.ReadAt(head[:], at.offset)
+	section := io.NewSectionReader(at.file.data, at.offset, 1<<62-at.offset)
+	if p.in == nil {
+		p.in = bufio.NewReaderSize(section, 4<<10)
+	} else {
+		p.in.Reset(section)
+	}
+	head, err := p.in.Peek(64)
 	if err != nil && err != io.EOF {
 		return packed{}, err
 	}
-	kind, size, used := packHead(head[:n])
+	n := len(head)
+	kind, size, used := packHead(head)
 	if used == 0 || size > mostPacked {
 		return packed{}, errOddPack
 	}
 	base := packPlace{file: at.file, offset: -1}
 	switch kind {
 	case plumbing.OFSDeltaObject:
-		distance, m := packDistance(head[used:n])
+		distance, m := packDistance(head[used:])
 		if m == 0 || distance <= 0 || distance >= at.offset {
 			return packed{}, errOddPack
 		}
@@ -252,7 +284,10 @@ func (p *packs) read(at packPlace, depth int) (packed, error) {
 	default:
 		return packed{}, errOddPack
 	}
-	data, err := p.inflate(at.file, at.offset+int64(used), size)
+	if _, err := p.in.Discard(used); err != nil {
+		return packed{}, err
+	}
+	data, err := p.inflate(size)
 	if err != nil {
 		return packed{}, err
 	}
@@ -301,13 +336,8 @@ func packDistance(b []byte) (n int64, used int) {
 	return 0, 0
 }
 
-func (p *packs) inflate(f *packFile, offset, size int64) ([]byte, error) {
-	section := io.NewSectionReader(f.data, offset, 1<<62-offset)
-	if p.in == nil {
-		p.in = bufio.NewReaderSize(section, 4<<10)
-	} else {
-		p.in.Reset(section)
-	}
+// inflate reads what is deflated next.
+func (p *packs) inflate(size int64) ([]byte, error) {
 	var err error
 	if p.zip == nil {
 		p.zip, err = zlib.NewReader(p.in)

@@ -2,12 +2,15 @@ package gitstate
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,6 +87,60 @@ func TestPackedObjectsAreRead(t *testing.T) {
 	defer p.close()
 	if _, _, err := p.get(plumbing.NewHash(gitIn(t, dir, "", "rev-parse", "part0"))); !errors.Is(err, plumbing.ErrObjectNotFound) {
 		t.Errorf("an index of another version: %v", err)
+	}
+}
+
+// In an index of many objects, each is found: also where the ids are not spread
+// as those of objects are.
+func TestIndexesAreSearched(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	for name, first := range map[string]func() [2]byte{
+		"even":  func() [2]byte { return [2]byte{byte(random.Uint32()), byte(random.Uint32())} },
+		"heaps": func() [2]byte { return [2]byte{byte(random.IntN(2) * 255), byte(random.IntN(3) * 100)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ids := make([]plumbing.Hash, 50_000)
+			for i := range ids {
+				f := first()
+				binary.BigEndian.PutUint64(ids[i][8:], random.Uint64())
+				ids[i][0], ids[i][1] = f[0], f[1]
+			}
+			plumbing.HashesSort(ids)
+			b := []byte("\xfftOc\x00\x00\x00\x02")
+			for first := range 256 {
+				n, _ := slices.BinarySearchFunc(ids, first+1, func(id plumbing.Hash, first int) int { return cmp.Compare(int(id[0]), first) })
+				b = binary.BigEndian.AppendUint32(b, uint32(n))
+			}
+			for _, id := range ids {
+				b = append(b, id[:]...)
+			}
+			b = append(b, make([]byte, len(ids)*4)...)
+			for i := range ids {
+				b = binary.BigEndian.AppendUint32(b, uint32(i))
+			}
+			b = append(b, make([]byte, 40)...)
+			file := filepath.Join(t.TempDir(), "pack-1.idx")
+			for _, f := range []string{file, strings.TrimSuffix(file, ".idx") + ".pack"} {
+				if err := os.WriteFile(f, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f, _, err := openPack(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.index.Close()
+			defer f.data.Close()
+			for i, id := range ids {
+				if at, err := f.find(id); err != nil || at != int64(i) {
+					t.Fatalf("%s is at %d, %v; want %d", id, at, err, i)
+				}
+				id[19]++
+				if at, err := f.find(id); err != nil || at >= 0 && !slices.Contains(ids, id) {
+					t.Fatalf("%s is at %d, %v; want nothing", id, at, err)
+				}
+			}
+		})
 	}
 }
 
