@@ -368,7 +368,7 @@ func (w *work) promotion(b *bench, found []proof) *Promotion {
 func (w *work) verified(p proof, s *desired.Stage) string {
 	switch {
 	case p.reason != "":
-		return strings.TrimSuffix(p.reason, ".")
+		return clause(p.reason)
 	case len(p.checks) > 0:
 		return strings.Join(append([]string{"rollout complete"}, evidence(p.checks, s.Verify, w.Rules.Repository)...), ", ")
 	}

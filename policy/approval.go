@@ -50,7 +50,7 @@ func (b *bench) approval(p *desired.Policy) (v Verdict, by string) {
 	for _, r := range refused {
 		v.Reason += "; " + r
 	}
-	v.Needs = fmt.Sprintf("somebody in %s approves with `pinion approve %s %s %s`", groups, b.environment, b.service, p.Name)
+	v.Needs = fmt.Sprintf("somebody in %s approves with `pinion approve %s %s %s%s`", groups, b.environment, b.service, p.Name, b.flag())
 	return v, ""
 }
 

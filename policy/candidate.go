@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -86,7 +85,7 @@ func (w *work) find() (found []proof, verdicts []Verdict, unknown bool) {
 		r, known := w.Before[env]
 		switch {
 		case !known:
-			v.Reason, v.Needs, unknown = fmt.Sprintf("what happened in %s is not known", env), "", true
+			v.Reason, v.Needs, unknown = fmt.Sprintf("nothing is known of %s in %s", w.Service, env), "", true
 		case !r.Retired.IsZero():
 			v.Reason, v.Needs = fmt.Sprintf("%s has left %s on %s", w.Service, env, on(r.Retired)), ""
 		default:
@@ -166,7 +165,7 @@ func standing(r ledger.Record) string {
 	}
 	text := fmt.Sprintf("%s is %s there", version(d.Release), d.State)
 	if d.State == ledger.StateFailed && d.Reason != "" {
-		text += " (" + strings.TrimSuffix(d.Reason, ".") + ")"
+		text += " (" + clause(d.Reason) + ")"
 	}
 	if r.Verified == nil {
 		text += ", and nothing was verified there yet"
@@ -203,13 +202,13 @@ func (w *work) compare(x proof) *block {
 		if d.State != ledger.StateVerified {
 			why += fmt.Sprintf(", which is %s", d.State)
 			if d.State == ledger.StateFailed && d.Reason != "" {
-				why += " (" + strings.TrimSuffix(d.Reason, ".") + ")"
+				why += " (" + clause(d.Reason) + ")"
 			}
 		}
 		return &block{reason: why}
 	}
 	if f, no := refusal(t, x.release, pinsOnly); no {
-		return &block{fmt.Sprintf("%s is refused in %s since %s: %s", version(x.release), env, on(f.Time), strings.TrimSuffix(f.Reason, ".")), "pin it by hand to try again", false}
+		return &block{fmt.Sprintf("%s is refused in %s since %s: %s", version(x.release), env, on(f.Time), clause(f.Reason)), "pin it by hand to try again", false}
 	}
 	if w.Forced == nil {
 		if b := w.backward(x); b != nil {
@@ -251,7 +250,10 @@ func (w *work) backward(x proof) *block {
 		return nil
 	}
 	env, samePins := w.Environment, d.Release.SamePins(x.release)
-	byHand := "pin it by hand, or use `pinion promote`"
+	byHand := "pin it by hand"
+	if v := x.release.Version(); v != "" {
+		byHand += fmt.Sprintf(", or use `pinion promote %s --to %s --version %s`", w.Service, env, argument(v))
+	}
 	for _, p := range t.Previous {
 		// With the pins that are there, other manifests are no way back.
 		if p.Started.IsZero() || !(p.Release.Equal(x.release) || !samePins && p.Release.SamePins(x.release)) {

@@ -55,12 +55,12 @@ func fall(failed, r ledger.Record, to *ledger.Past, where desired.EnvironmentNam
 		return nil, fmt.Sprintf("there is nothing to go back to: %s was verified in %s last, and %s has it", version(to.Release), where, env)
 	}
 	if f, no := refusal(r, to.Release, s.ManifestsHead); no {
-		return nil, fmt.Sprintf("%s can't go back to %s, which is refused there since %s: %s", env, version(to.Release), on(f.Time), strings.TrimSuffix(f.Reason, "."))
+		return nil, fmt.Sprintf("%s can't go back to %s, which is refused there since %s: %s", env, version(to.Release), on(f.Time), clause(f.Reason))
 	}
 	_, back := apart(d.Release, to.Release)
 	bad, _ := apart(failed.Deployment.Release, to.Release)
 	reason := fmt.Sprintf("%s failed in %s", bad, failed.Environment)
-	if why := strings.TrimSuffix(failed.Deployment.Reason, "."); why != "" {
+	if why := clause(failed.Deployment.Reason); why != "" {
 		reason += " (" + why + ")"
 	}
 	there := "there"

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,7 +66,6 @@ func (b *bench) judge(name desired.PolicyName) Verdict {
 			v.Outcome, v.Needs, v.Opens = Failed, "", time.Time{}
 			v.Reason = fmt.Sprintf("not passed within %s: %s", span(p.Timeout), v.Reason)
 			by = "not passed within " + span(p.Timeout)
-			b.run = slices.DeleteFunc(b.run, func(n desired.PolicyName) bool { return n == name })
 		}
 	}
 	if by != "" && v.Outcome != Pending && b.idle == "" {
@@ -147,7 +147,7 @@ func (b *bench) recorded(p *desired.Policy) Verdict {
 	if p.Check == desired.CheckReport {
 		return Verdict{Outcome: Pending, Since: b.begun,
 			Reason: "waits for a report by " + strings.Join(p.Report.By, " or ") + ignored,
-			Needs:  fmt.Sprintf("report with `pinion report %s %s %s success`", b.environment, b.service, p.Name)}
+			Needs:  fmt.Sprintf("report with `pinion report %s %s %s success%s`", b.environment, b.service, p.Name, b.flag())}
 	}
 	if _, err := expressionOf(p); err != nil {
 		return Verdict{Outcome: Pending, Since: b.begun, Reason: "its expression does not compile: " + err.Error(), Needs: "mend " + p.File}
@@ -163,6 +163,15 @@ func (b *bench) recorded(p *desired.Policy) Verdict {
 	return Verdict{Outcome: Pending, Since: b.begun, Reason: doing}
 }
 
+// flag says to a command which version is meant.
+func (b *bench) flag() string {
+	v := cmp.Or(b.deployment.Release.Version(), b.deployment.ID)
+	if v == "" {
+		return ""
+	}
+	return " --version " + argument(v)
+}
+
 func (b *bench) window(w *desired.Window) Verdict {
 	loc := b.locations[w.Timezone]
 	if loc == nil {
@@ -175,7 +184,7 @@ func (b *bench) window(w *desired.Window) Verdict {
 	case open:
 		return Verdict{Outcome: Passed, Reason: "open until " + at(change, loc)}
 	case change.IsZero():
-		return Verdict{Outcome: Pending, Reason: fmt.Sprintf("%s never comes", w.Allow)}
+		return Verdict{Outcome: Pending, Reason: "it never opens: " + w.Allow}
 	}
 	return Verdict{Outcome: Pending, Reason: "opens " + at(change, loc), Needs: "wait until " + at(change, loc), Opens: change}
 }

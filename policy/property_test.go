@@ -427,6 +427,48 @@ func TestZeroValues(t *testing.T) {
 	}
 }
 
+// What desired would not let through, and what a caller leaves out, opens
+// nothing either.
+func TestNothingIsTakenForGranted(t *testing.T) {
+	approved := &candidateText{Version: "1.4.2", Source: "c3", Offered: "09:10", Approvals: []approvalText{{By: "alice", Groups: []string{""}}}}
+	s := scene{Now: "2026-11-19T10:00:00Z", Admit: "production", Records: map[string]recordText{
+		"staging":    {Deployments: []deploymentText{{Commit: "c3", Version: "1.4.2", State: "verified", At: "09:00"}}},
+		"production": {Deployments: []deploymentText{{Commit: "c2", Version: "1.4.2", Source: "c1", State: "verified", At: "08:00", Cause: "promotion"}}, Candidate: approved},
+	}}
+	now, rules, records := s.world(t, files(t))
+	a := s.admission(t, now, rules, records)
+	a.Now = now
+	check := func(what, want string) {
+		t.Helper()
+		if d := policy.Admit(a); d.Move == policy.Promote || !strings.Contains(d.Reason, want) {
+			t.Errorf("%s:\n%s", what, decision(d))
+		}
+	}
+	for _, p := range []*desired.Policy{
+		{Name: "approval", Check: desired.CheckApproval, Approval: &desired.Approval{}},
+		{Name: "approval", Check: desired.CheckApproval, Approval: &desired.Approval{Groups: []string{"release-managers"}}},
+	} {
+		policies := maps.Clone(rules.Repository.Policies)
+		policies["approval"] = p
+		changed := *rules.Repository
+		changed.Policies = policies
+		a.Rules.Repository = &changed
+		check("an approval of nobody", map[bool]string{true: "no group is named, so nobody may approve", false: "0 of 1 approval by release-managers"}[len(p.Approval.Groups) == 0])
+	}
+	policies := maps.Clone(rules.Repository.Policies)
+	delete(policies, "approval")
+	changed := *rules.Repository
+	changed.Policies = policies
+	a.Rules.Repository = &changed
+	check("a policy that is gone", "there is no policy approval")
+	policies["approval"] = &desired.Policy{Name: "approval", Check: "horoscope"}
+	check("a check of a kind that is not known", `what the check "horoscope" is, is not known`)
+	policies["approval"] = &desired.Policy{Name: "approval", Check: desired.CheckWindow, Window: &desired.Window{Allow: "never", Timezone: "UTC"}}
+	check("a window without hours", "it never opens: never")
+	a.Rules, a.Older = rules, nil
+	check("nobody who knows the history", "are older")
+}
+
 // Each verdict of each case says why, and one that is pending by itself says
 // what would open it.
 func TestVerdictsSayWhy(t *testing.T) {

@@ -73,3 +73,20 @@ func outcome(c ledger.Check) string {
 	}
 	return word + " (" + where + ")"
 }
+
+// clause makes a recorded sentence a part of another one.
+func clause(s string) string {
+	s = strings.TrimSuffix(s, ".")
+	if len(s) > 1 && 'A' <= s[0] && s[0] <= 'Z' && (s[1] == ' ' || 'a' <= s[1] && s[1] <= 'z') {
+		s = string(s[0]-'A'+'a') + s[1:]
+	}
+	return s
+}
+
+// argument writes a version as an argument of a command.
+func argument(version string) string {
+	if strings.ContainsAny(version, " ,") {
+		return "'" + version + "'"
+	}
+	return version
+}
