@@ -60,24 +60,24 @@ func TestApply(t *testing.T) {
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, twoServices)
-	stdout, _, code := w.pinion("status")
+	stdout, _, code := w.pinion("status", "--live")
 	if code != exitDifferent || !strings.Contains(stdout, "is not there") {
 		t.Errorf("status of what is not applied ends with %d:\n%s", code, stdout)
 	}
 	d := w.daemon(t.TempDir())
 	d.line(0, "[2/2 done]")
-	stdout, _, code = w.pinion("status", "dev", "-o", "json")
+	stdout, _, code = w.pinion("status", "--live", "dev", "-o", "json")
 	var got []row
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitOK || len(got) != 2 || got[0].State != "ready" || got[0].Commit != w.git("rev-parse", "HEAD") || !strings.HasSuffix(got[0].Since, "Z") {
 		t.Errorf("status ends with %d: %v\n%s", code, err, stdout)
 	}
-	stdout, _, code = w.pinion("status", "dev", "web")
+	stdout, _, code = w.pinion("status", "--live", "dev", "web")
 	if lines := strings.Split(strings.TrimSpace(stdout), "\n"); code != exitOK || len(lines) != 2 || strings.Join(strings.Fields(lines[1])[:4], " ") != "dev web 1.0.0 ready" {
 		t.Errorf("status of a service ends with %d:\n%s", code, stdout)
 	}
 	w.write("-- environments/dev.yaml --\napiVersion: pinion.dev/v1\n")
 	w.git("commit", "-q", "-am", "break")
-	if _, stderr, code := w.pinion("status"); code != exitDifferent || !strings.Contains(stderr, "environments/dev.yaml:1") {
+	if _, stderr, code := w.pinion("status", "--live"); code != exitDifferent || !strings.Contains(stderr, "environments/dev.yaml:1") {
 		t.Errorf("status of a broken environment ends with %d: %s", code, stderr)
 	}
 }

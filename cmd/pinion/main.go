@@ -12,21 +12,22 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/pinion-cd/pinion/render/worker"
 )
 
 func main() {
 	worker.Hook() // does not return in a process that is a worker
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(os.Args[1:], time.Now()))
 }
 
 // run is main without the exit.
-func run(args []string) int {
+func run(args []string, now time.Time) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	out := &output{file: os.Stdout}
-	g := &globals{in: os.Stdin, out: out, err: os.Stderr}
+	g := &globals{in: os.Stdin, out: out, err: os.Stderr, now: now}
 	root := newRootCommand(g)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -139,14 +139,14 @@ func TestOrderBlocksBehindAFailure(t *testing.T) {
 	if x, _ := w.deployment(t.Context(), "web"); x != nil {
 		t.Error("web is there, though what it needs is not")
 	}
-	stdout, _, code := w.pinion("status", "dev")
+	stdout, _, code := w.pinion("status", "--live", "dev")
 	if code != exitDifferent || !strings.Contains(stdout, "ImagePullBackOff") {
 		t.Errorf("status ends with %d:\n%s", code, stdout)
 	}
 	w.replace("environments/dev.yaml", "api:0.0.0-broken", "api:1.0.0")
 	w.runs("web", "registry.example/web:1.0.0")
 	d.line(0, "[2/2 done]")
-	if stdout, _, code := w.pinion("status", "dev"); code != exitOK {
+	if stdout, _, code := w.pinion("status", "--live", "dev"); code != exitOK {
 		t.Errorf("status ends with %d:\n%s", code, stdout)
 	}
 }

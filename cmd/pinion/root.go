@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -20,6 +21,7 @@ type globals struct {
 
 	in       io.Reader
 	out, err io.Writer
+	now      time.Time // when the command began
 }
 
 func newRootCommand(g *globals) *cobra.Command {
@@ -72,6 +74,9 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 		newApplyCommand(g),
 		newRunCommand(g),
 		newStatusCommand(g),
+		newLogCommand(g),
+		newWhereCommand(g),
+		newWhyCommand(g),
 		newDoctorCommand(g),
 		newSchemaCommand(g),
 		newVersionCommand(g),

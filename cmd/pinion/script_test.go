@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -19,11 +20,22 @@ import (
 func TestMain(m *testing.M) {
 	worker.Hook()
 	if os.Getenv(asMain) != "" {
-		os.Exit(run(os.Args[1:]))
+		os.Exit(run(os.Args[1:], testTime()))
 	}
 	testscript.Main(clusterTests{m}, map[string]func(){
-		"pinion": func() { os.Exit(run(os.Args[1:])) },
+		"pinion": func() { os.Exit(run(os.Args[1:], testTime())) },
 	})
+}
+
+// nowIs, in the environment of the test binary, is the time at which pinion
+// takes itself to be started.
+const nowIs = "PINION_TEST_NOW"
+
+func testTime() time.Time {
+	if t, err := time.Parse(time.RFC3339, os.Getenv(nowIs)); err == nil {
+		return t
+	}
+	return time.Now()
 }
 
 // clusterTests ends the control plane that tests have started.
@@ -40,7 +52,7 @@ func TestScript(t *testing.T) {
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
 		Setup:               gitIdentity,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"code": exitCode},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"code": exitCode, "ledgers": writeLedgers},
 	})
 }
 

@@ -1,38 +1,406 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
 func newStatusCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var live bool
+	cmd := &cobra.Command{
 		Use:   "status [ENV [SERVICE]]",
-		Short: "Show where every service stands in every environment",
-		Long: `Show where every service stands: the version that the commit pins, whether the
-cluster shows it, and what it waits for. It reads a clone and the cluster, needs
-no daemon, and changes nothing.
+		Short: "Show where every service stands: version, state, age, what comes next",
+		Long: `Show where services stand, as the ledgers have it: of all environments, in the
+order of the pipelines; of one, with what comes next; or of one service there,
+in detail. It reads a clone, so ` + "`git fetch`" + ` comes first, and neither the daemon
+nor a cluster is needed. "wanted" is what main asks for and nothing is recorded
+of yet.
 
-The commit is the one that is checked out, or --rev. Exit code 1 if a service is
-not ready.`,
+Main is the remote's, or --rev. Exit code 1 if a deployment has failed, or still
+moves; a version that waits to enter the next environment is no reason.
+
+With --live, what a commit says is compared with what the clusters have: the one
+that is checked out, or --rev. Exit code 1 if a service is not ready.`,
+		Example: `  pinion status production
+  pinion status dev --live`,
 		Args: cobra.MaximumNArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return g.status(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if live {
+				return g.liveStatus(cmd.Context(), args)
+			}
+			return g.status(cmd.Context(), args)
+		},
 	}
+	cmd.Flags().BoolVar(&live, "live", false, "compare a commit with the clusters, instead of reading the ledgers")
+	return cmd
+}
+
+// standing is where a service stands in an environment.
+type standing struct {
+	Environment desired.EnvironmentName `json:"environment"`
+	Service     desired.ServiceName     `json:"service"`
+	Version     string                  `json:"version,omitempty"`
+	Pins        []ledger.Pin            `json:"pins,omitempty"`
+	Source      string                  `json:"source,omitempty"`
+	// State is that of the deployment, or "wanted", or "retired", or empty: only
+	// a candidate is there.
+	State      string     `json:"state,omitempty"`
+	Since      time.Time  `json:"since,omitzero"`
+	Reason     string     `json:"reason,omitempty"`
+	Deployment string     `json:"deployment,omitempty"`
+	Commit     string     `json:"commit,omitempty"`
+	Wanted     string     `json:"wanted,omitempty"` // the version that main asks for, if it is another
+	Candidate  *candidate `json:"candidate,omitempty"`
+	Drifted    time.Time  `json:"drifted,omitzero"`
+	Problem    string     `json:"problem,omitempty"` // why main can't be followed
+	// Next is what comes next; of one environment or one service only.
+	Next []string `json:"next,omitempty"`
+
+	record ledger.Record
+}
+
+type candidate struct {
+	Version string    `json:"version"`
+	From    []string  `json:"from,omitempty"`
+	Offered time.Time `json:"offered"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// What a standing's state may be besides those of a deployment.
+const (
+	stateWanted  = "wanted"
+	stateRetired = "retired"
+)
+
+// unsettled tells whether it has failed, or still moves.
+func (s standing) unsettled() bool {
+	switch s.State {
+	case "", stateRetired:
+		return s.Wanted != ""
+	case string(ledger.StateVerified):
+		return s.Wanted != "" || s.Problem != ""
+	}
+	return true
+}
+
+func (g *globals) status(ctx context.Context, args []string) error {
+	format, err := g.format("table", "json", "yaml")
+	if err != nil {
+		return err
+	}
+	l, err := g.openLedgers(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if len(l.tips) == 0 {
+		return l.none()
+	}
+	repo, err := l.repository(ctx)
+	if err != nil {
+		return err
+	}
+	envs := order(repo, slices.Collect(maps.Keys(l.tips)))
+	if len(args) > 0 {
+		env := desired.EnvironmentName(args[0])
+		if !slices.Contains(envs, env) {
+			if ps := repo.Broken(desired.KindEnvironment, args[0]); len(ps) > 0 {
+				return ps[0]
+			}
+			return unknownName("environment", args[0], envs, "there are")
+		}
+		envs = []desired.EnvironmentName{env}
+	}
+	var failures []error
+	all := []standing{}
+	for _, env := range envs {
+		var only desired.ServiceName
+		if len(args) > 1 {
+			only = desired.ServiceName(args[1])
+		}
+		here, err := l.standings(ctx, repo, env, only)
+		if err != nil {
+			failures = append(failures, err)
+		}
+		all = append(all, here...)
+	}
+	if len(args) > 1 && len(all) == 0 && len(failures) == 0 {
+		here, err := l.standings(ctx, repo, envs[0], "")
+		if err != nil {
+			return err
+		}
+		var names []desired.ServiceName
+		for _, s := range here {
+			names = append(names, s.Service)
+		}
+		return unknownName("service", args[1], names, string(envs[0])+" has")
+	}
+	if len(args) > 0 {
+		for i := range all {
+			if all[i].Next, err = l.next(ctx, all[i]); err != nil {
+				failures = append(failures, fmt.Errorf("judge %s in %s: %w", all[i].Service, all[i].Environment, err))
+			}
+		}
+	}
+	fmt.Fprintln(g.err, l.asOf())
+	switch {
+	case format == "json":
+		err = g.writeJSON(all)
+	case format == "yaml":
+		err = g.writeValue(all)
+	case len(args) == 0:
+		err = g.writeMatrix(l.now, envs, all)
+	case len(args) == 1:
+		err = g.writeEnvironment(l.now, all)
+	default:
+		for _, s := range all {
+			err = g.writeService(l.now, s)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	unsettled := slices.ContainsFunc(all, standing.unsettled)
+	for _, p := range repo.Problems {
+		if p.Severity == desired.SeverityError {
+			unsettled = true
+			fmt.Fprintln(g.err, "error:", printable(p.Error()))
+		}
+	}
+	switch {
+	case len(failures) > 0:
+		return errors.Join(failures...)
+	case unsettled:
+		return &exitError{code: exitDifferent}
+	}
+	return nil
+}
+
+// standings returns where services stand in an environment, by name: what is
+// recorded, and what main asks for. With only, it looks at no other.
+func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env desired.EnvironmentName, only desired.ServiceName) ([]standing, error) {
+	records := map[desired.ServiceName]ledger.Record{}
+	var err error
+	if only == "" {
+		records, err = l.records(ctx, env)
+	} else if r, ok, e := l.record(ctx, env, only); ok || e != nil {
+		records[only], err = r, e
+		if e != nil {
+			return nil, e
+		}
+	}
+	var all []standing
+	for _, svc := range slices.Sorted(maps.Keys(records)) {
+		s := standingOf(records[svc])
+		if d, ok := repo.Deployment(env, svc); ok {
+			s.compare(d)
+		}
+		all = append(all, s)
+	}
+	for _, d := range repo.Deployments() {
+		if d.Environment.Name != env || only != "" && d.Service.Name != only {
+			continue
+		}
+		if _, ok := records[d.Service.Name]; !ok && err == nil {
+			s := standing{Environment: env, Service: d.Service.Name}
+			s.compare(d)
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b standing) int { return cmp.Compare(a.Service, b.Service) })
+	return all, err
+}
+
+func standingOf(r ledger.Record) standing {
+	d := r.Deployment
+	s := standing{Environment: r.Environment, Service: r.Service, Version: d.Release.Version(), Pins: d.Release.Pins, Source: d.Release.Source,
+		State: string(d.State), Since: sinceOf(d), Reason: d.Reason, Deployment: d.ID, Commit: d.Commit, Drifted: r.Drifted, record: r}
+	if !r.Retired.IsZero() {
+		s.State, s.Since = stateRetired, r.Retired
+	}
+	if c := r.Candidate; c != nil {
+		s.Candidate = &candidate{c.Release.Version(), c.From, c.Offered, c.Reason}
+	}
+	return s
+}
+
+// sinceOf is when a deployment came to its state.
+func sinceOf(d ledger.Deployment) time.Time {
+	for _, t := range []time.Time{d.Ended, d.Completed, d.Started} {
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return d.Pinned
+}
+
+// compare sets what main asks for beside what is recorded.
+func (s *standing) compare(d desired.Deployment) {
+	release := ledger.ReleaseOf(d.Pins, d.Source)
+	if len(d.Problems) > 0 {
+		s.Problem = d.Problems[0].Error()
+		return
+	}
+	switch {
+	case s.Deployment == "":
+		if s.State == "" {
+			s.State = stateWanted
+		}
+		s.Wanted = cmp.Or(release.Version(), "its manifests")
+	case s.State == stateRetired || !release.SamePins(s.record.Deployment.Release):
+		s.Wanted = cmp.Or(release.Version(), "its manifests")
+	case d.Source != "" && d.Source != s.Source:
+		s.Wanted = fmt.Sprintf("%s with the manifests of %.12s", release.Version(), d.Source)
+	}
+}
+
+// summary is what a cell of the matrix says: "1.4.2 verified 3d".
+func (s standing) summary(now time.Time) string {
+	var parts []string
+	if s.State != "" && s.State != stateWanted {
+		parts = append(parts, strings.Join(strings.Fields(s.Version+" "+s.State+" "+ageAt(now, s.Since)), " "))
+	}
+	if s.Wanted != "" {
+		parts = append(parts, s.Wanted+" wanted")
+	}
+	if s.Candidate != nil {
+		parts = append(parts, s.Candidate.Version+" waits")
+	}
+	if s.Problem != "" {
+		parts = append(parts, "main can't be followed")
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (g *globals) writeMatrix(now time.Time, envs []desired.EnvironmentName, all []standing) error {
+	p := paletteFor(g.out)
+	column := map[desired.EnvironmentName]int{}
+	head := plain("SERVICE")
+	for i, env := range envs {
+		column[env] = i + 1
+		head = append(head, cell{text: string(env)})
+	}
+	rows := map[desired.ServiceName][]cell{}
+	for _, s := range all {
+		row := rows[s.Service]
+		if row == nil {
+			row = make([]cell, len(head))
+			row[0].text = string(s.Service)
+			rows[s.Service] = row
+		}
+		row[column[s.Environment]] = cell{s.summary(now), p.state(s.mark())}
+	}
+	t := &table{w: g.out}
+	lines := [][]cell{head}
+	for _, svc := range slices.Sorted(maps.Keys(rows)) {
+		lines = append(lines, rows[svc])
+	}
+	return t.write(lines...)
+}
+
+// mark is the state by which a standing is coloured.
+func (s standing) mark() string {
+	if s.State == string(ledger.StateVerified) && s.unsettled() {
+		return stateWanted
+	}
+	return dash(s.State)
+}
+
+func (g *globals) writeEnvironment(now time.Time, all []standing) error {
+	if len(all) == 0 {
+		return nil
+	}
+	p := paletteFor(g.out)
+	rows := [][]cell{plain("SERVICE", "VERSION", "STATE", "AGE", "NEXT")}
+	for _, s := range all {
+		row := plain(string(s.Service), s.Version, s.State, ageAt(now, s.Since), strings.Join(s.Next, "; "))
+		row[2].paint = p.state(s.mark())
+		rows = append(rows, row)
+	}
+	return (&table{w: g.out}).write(rows...)
+}
+
+func (g *globals) writeService(now time.Time, s standing) error {
+	p := paletteFor(g.out)
+	t := &table{w: g.out}
+	d := s.record.Deployment
+	var rows [][]cell
+	add := func(key, value string) {
+		if value != "" {
+			rows = append(rows, plain(key+":", value))
+		}
+	}
+	when := func(at time.Time) string {
+		if at.IsZero() {
+			return ""
+		}
+		return rfc3339(at) + " (" + ageAt(now, at) + ")"
+	}
+	add("service", string(s.Service))
+	add("environment", string(s.Environment))
+	add("version", s.Version)
+	add("state", s.State)
+	rows[len(rows)-1][1].paint = p.state(s.mark())
+	add("since", when(s.Since))
+	add("reason", s.Reason)
+	for _, pin := range s.Pins {
+		add("pin "+string(pin.Artifact), pin.Image)
+	}
+	add("manifests of", s.Source)
+	add("deployment", s.Deployment)
+	add("commit", s.Commit)
+	add("cause", string(d.Cause))
+	add("from", d.From)
+	if d.ID != "" {
+		add("by", d.Actor.String())
+	}
+	add("drifted", when(s.Drifted))
+	if v := s.record.Verified; v != nil && v.ID != d.ID {
+		add("last verified", v.Release.Version()+" "+when(v.Ended))
+	}
+	add("wanted", s.Wanted)
+	add("problem", s.Problem)
+	if s.Candidate != nil {
+		add("candidate", s.Candidate.Version+" since "+when(s.Candidate.Offered))
+	}
+	for _, n := range s.Next {
+		add("next", n)
+	}
+	if err := t.write(rows...); err != nil {
+		return err
+	}
+	if len(s.record.Previous) == 0 {
+		return nil
+	}
+	rows = [][]cell{plain("BEFORE", "STATE", "STARTED", "LEFT", "DEPLOYMENT")}
+	for _, x := range s.record.Previous {
+		row := plain(x.Release.Version(), string(x.State), g.moment(now, x.Started), g.moment(now, x.Left), x.ID)
+		row[1].paint = p.state(string(x.State))
+		rows = append(rows, row)
+	}
+	fmt.Fprintln(g.out)
+	return (&table{w: g.out}).write(rows...)
 }
 
 // statusTimeout bounds the whole look at the clusters.
 const statusTimeout = time.Minute
 
-func (g *globals) status(ctx context.Context, args []string) error {
+// liveStatus compares what a commit says with what the clusters have.
+func (g *globals) liveStatus(ctx context.Context, args []string) error {
 	format, err := g.format("table", "json", "yaml")
 	if err != nil {
 		return err
@@ -82,12 +450,7 @@ func (g *globals) writeStatus(format string, services []reconcile.ServiceStatus)
 	case "json":
 		return g.writeJSON(services)
 	case "yaml":
-		text, err := yaml.Marshal(services)
-		if err != nil {
-			return err
-		}
-		_, err = g.out.Write(text)
-		return err
+		return g.writeValue(services)
 	}
 	w := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ENVIRONMENT\tSERVICE\tVERSION\tSTATE\tAGE\tCOMMIT\tMESSAGE")
