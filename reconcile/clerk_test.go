@@ -182,10 +182,32 @@ func TestSeveralCommitsInOnePush(t *testing.T) {
 	})
 	h.runs("staging", "1.2.0", ledger.StateCompleted)
 	all := strings.Join(h.subjects("ledger/dev"), "\n")
-	if !strings.Contains(all, "pinned(dev): web 1.0.0 → 1.1.0\nsuperseded(dev): web 1.0.0 → 1.1.0\npinned(dev): web 1.1.0 → 1.2.0") {
+	if !strings.Contains(all, "pinned(dev): web 1.0.0 → 1.1.0\nsuperseded(dev): web 1.0.0 → 1.1.0 by 1.2.0\npinned(dev): web 1.1.0 → 1.2.0") {
 		t.Errorf("the ledger has\n%s", all)
 	}
 	h.sound()
+}
+
+// Who merges a branch did not choose the version; who wrote its commits did.
+func TestMergeIsToldByItsCommits(t *testing.T) {
+	h := brought(t)
+	h.change("Merge the bump", func() {
+		h.git("checkout", "-q", "-B", "bump")
+		h.edit("environments/dev.yaml", "web:1.0.0", "web:1.1.0")
+		h.git("commit", "-qam", "bump\n\nCo-authored-by: Carol <carol@shop.example>", "--author", "Bob <bob@shop.example>")
+		h.edit("environments/production.yaml", "kind: Environment", "kind: Environment # the last")
+		h.git("commit", "-qam", "other", "--author", "Mallory <mallory@shop.example>")
+		h.git("checkout", "-q", "-B", "main", "FETCH_HEAD")
+		h.git("merge", "-q", "--no-ff", "-m", "Merge branch bump", "bump")
+	})
+	r := h.runs("dev", "1.1.0", ledger.StateVerified)
+	var names []string
+	for _, p := range r.Deployment.Authors {
+		names = append(names, p.Name)
+	}
+	if got := strings.Join(names, " "); r.Deployment.Actor.Name != "Dana" || got != "Dana Bob Carol" {
+		t.Errorf("the actor is %s, and the authors are %s", r.Deployment.Actor.Name, got)
+	}
 }
 
 func TestManifestsMoveLikeVersions(t *testing.T) {

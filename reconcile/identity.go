@@ -83,7 +83,7 @@ func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, b
 	if id == r.Deployment.ID {
 		return identity{wanted: wanted{id: id}}, nil
 	}
-	w, err := i.describe(ctx, commit, s.Service, release)
+	w, err := i.describe(ctx, commit, s.Key, release)
 	if err != nil {
 		return identity{}, err
 	}
@@ -129,20 +129,67 @@ func (i identifier) same(ctx context.Context, t *Target, r ledger.Record) (bool,
 }
 
 // describe says who asked for a release, and how.
-func (i identifier) describe(ctx context.Context, commit string, service desired.ServiceName, release ledger.Release) (wanted, error) {
+func (i identifier) describe(ctx context.Context, commit string, k Key, release ledger.Release) (wanted, error) {
 	info, err := i.info(ctx, commit)
 	if err != nil {
 		return wanted{}, err
 	}
-	w := wanted{id: ledger.DeploymentID(service, commit), commit: commit, release: release}
+	w := wanted{id: ledger.DeploymentID(k.Service, commit), commit: commit, release: release}
 	committer := ledger.Person{Name: info.Committer.Name, Email: info.Committer.Email}
 	w.actor, w.authors = ledger.Authors(ledger.Person{Name: info.Author.Name, Email: info.Author.Email}, committer, info.Message)
+	if len(info.Parents) > 1 {
+		merged, err := i.merged(ctx, info, k)
+		if err != nil {
+			return wanted{}, err
+		}
+		for _, p := range merged {
+			if !slices.ContainsFunc(w.authors, p.Same) {
+				w.authors = append(w.authors, p)
+			}
+		}
+	}
 	w.change, w.claimed = ledger.ParseChange(info.Message)
 	if w.claimed && committer == i.daemon {
 		// The daemon chooses nothing: its trailers name who did.
 		w.authors = slices.DeleteFunc(w.authors, func(p ledger.Person) bool { return p == i.daemon })
 	}
 	return w, nil
+}
+
+// mostMerged bounds how many commits of a branch that was merged are asked for
+// their authors.
+const mostMerged = 50
+
+// merged returns the authors of the commits that a merge brought and that
+// changed the environment's file or the service's folder.
+func (i identifier) merged(ctx context.Context, merge gitstate.CommitInfo, k Key) ([]ledger.Person, error) {
+	var authors []ledger.Person
+	var child gitstate.CommitInfo
+	var above *gitstate.Snapshot
+	var failure error
+	count := 0
+	err := i.commits.History(ctx, merge.Parents[1], func(c gitstate.CommitInfo) bool {
+		snap, err := i.commits.Snapshot(ctx, c.ID)
+		if err == nil && above != nil {
+			var file, folder bool
+			if file, err = sameID(above, snap, environmentFile(k.Environment)); err == nil {
+				folder, err = sameID(above, snap, serviceFolder(k.Service))
+			}
+			if err == nil && !(file && folder) {
+				_, who := ledger.Authors(ledger.Person{Name: child.Author.Name, Email: child.Author.Email}, ledger.Person{}, child.Message)
+				authors = append(authors, who...)
+			}
+		}
+		var known bool
+		if err == nil {
+			known, err = i.commits.IsAncestor(ctx, c.ID, merge.Parents[0])
+		}
+		failure = err
+		child, above = c, snap
+		count++
+		return err == nil && !known && count < mostMerged
+	})
+	return authors, errors.Join(failure, err)
 }
 
 // changed returns the newest commit, from tip on, that changed a deployment's
@@ -173,7 +220,7 @@ func (i identifier) unseen(ctx context.Context, k Key, ids []string) ([]wanted, 
 		if source == "" {
 			source = id
 		}
-		w, err := i.describe(ctx, id, k.Service, ledger.ReleaseOf(d.Pins, source))
+		w, err := i.describe(ctx, id, k, ledger.ReleaseOf(d.Pins, source))
 		if err != nil {
 			return nil, err
 		}
