@@ -59,6 +59,7 @@ func (g *globals) doctor(ctx context.Context) error {
 	if r != nil {
 		defer r.close()
 	}
+	findings = append(findings, examineKey(config)...)
 	findings = append(findings, g.examineClusters(ctx, config, r)...)
 	if format == "json" {
 		err = g.writeJSON(findings)
@@ -148,6 +149,19 @@ func (g *globals) examineRemote(ctx context.Context, config *config, repo string
 	return append(findings, push)
 }
 
+// examineKey checks the key that signs the daemon's commits.
+func examineKey(config *config) []finding {
+	signer, err := config.Identity.signer()
+	switch {
+	case err != nil:
+		return []finding{{"signing key", false, err.Error(), "identity.signingKeyFile in the configuration names an SSH private key"}}
+	case signer == nil:
+		return []finding{{Check: "signing key", OK: true, Detail: "none: the ledgers and the promotions are not signed", Hint: "identity.signingKeyFile in the configuration signs them"}}
+	}
+	who := config.Identity.person()
+	return []finding{{Check: "signing key", OK: true, Detail: fmt.Sprintf("%s; a line for allowed_signers: %s %s", signer.Fingerprint(), who.Email, signer.PublicKey())}}
+}
+
 // examineClusters checks each cluster, and what each environment needs there.
 func (g *globals) examineClusters(ctx context.Context, config *config, r *repository) []finding {
 	clusters, err := g.clusters(ctx, config, "", nil)
@@ -209,6 +223,10 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 		ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 		f := finding{Check: check, OK: true, Detail: "all permissions in namespace " + p.Namespace}
 		missing, err := missingPermissions(ctx, cl, p.Namespace, kinds[p])
+		if runsJobs(r.commit.Repository, p.environment) {
+			denied, jobsErr := cl.DeniedJobs(ctx, p.Namespace)
+			missing, err = append(missing, denied...), errors.Join(err, jobsErr)
+		}
 		cancel()
 		switch {
 		case err != nil:
@@ -219,6 +237,22 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 		findings = append(findings, f)
 	}
 	return findings
+}
+
+// runsJobs tells whether a stage of the environment has a Job run as a check.
+func runsJobs(repo *desired.Repository, env desired.EnvironmentName) bool {
+	for _, pipeline := range repo.Pipelines {
+		stage := pipeline.Stage(env)
+		if stage == nil {
+			continue
+		}
+		for _, name := range slices.Concat(stage.Verify, stage.Admit) {
+			if p := repo.Policies[name]; p != nil && p.Job != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // examineClock compares this machine's clock with the API server's.
