@@ -66,6 +66,9 @@ type Clerk struct {
 
 	// What follows belongs to the goroutine in Run.
 
+	fetched bool      // since the start
+	began   time.Time // by the clock that stamps entries, and by the system's
+	started time.Time
 	commit  *Commit // the tip of main that is judged on
 	books   map[desired.EnvironmentName]*book
 	cards   map[Key]*card
@@ -195,6 +198,9 @@ const (
 	flood        = 64
 	calm         = 300 * time.Millisecond
 	longestFlood = 10 * time.Second
+
+	// handover is for how long a push of a clerk that has ended may be on its way.
+	handover = 2 * time.Minute
 
 	firstWait      = 100 * time.Millisecond
 	longestWait    = 30 * time.Second
@@ -348,6 +354,13 @@ func (c *Clerk) due(now time.Time) {
 // catchUp reads the main branch and the ledgers where the mirror has something
 // newer than what was judged on.
 func (c *Clerk) catchUp(ctx context.Context) error {
+	if !c.fetched {
+		// A clerk before this one may have pushed more than the mirror has.
+		if _, err := c.options.Mirror.Fetch(ctx); err != nil && !errors.Is(err, gitstate.ErrRewritten) {
+			return err
+		}
+		c.fetched, c.began, c.started = true, c.options.Clock(), time.Now()
+	}
 	tip, ok := c.options.Mirror.Tip()
 	if !ok {
 		return errors.New("the repository has not been fetched yet")
@@ -405,7 +418,9 @@ func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip strin
 	return nil
 }
 
-// strangers reports entries that others have written.
+// strangers reports entries that others have written. For a while after the
+// start they may be of a clerk before this one: it has ended, and its last push
+// was still on its way.
 func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from, to string) {
 	const most = 100
 	count, foreign := 0, gitstate.CommitInfo{}
@@ -414,7 +429,7 @@ func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from
 			return false
 		}
 		count++
-		if !c.claimed[info.Message] {
+		if !c.claimed[info.Message] && (info.Committer.Time.After(c.began) || time.Since(c.started) > handover) {
 			foreign = info
 		}
 		return true
