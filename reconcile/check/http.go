@@ -162,9 +162,6 @@ func address(text string, q Request) (*url.URL, error) {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
 		return nil, fmt.Errorf("%s: the url is not http://HOST/PATH or https://HOST/PATH", q.Policy.File)
 	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && refused(ip) {
-		return nil, fmt.Errorf("%s: %w", q.Policy.File, &refusedError{ip})
-	}
 	return u, nil
 }
 

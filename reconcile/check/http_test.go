@@ -210,7 +210,7 @@ func TestRedirects(t *testing.T) {
 func TestHugeBody(t *testing.T) {
 	at := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		chunk := []byte(strings.Repeat("x", 1<<16))
-		for range 64 {
+		for { // it never ends
 			if _, err := w.Write(chunk); err != nil {
 				return
 			}
@@ -276,6 +276,17 @@ func TestEndOfContextDecidesNothing(t *testing.T) {
 	result, err := quick().Run(ctx, q, nil)
 	if !errors.Is(err, context.Canceled) || result != (Result{}) {
 		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+func TestEndOfContextWhileItPauses(t *testing.T) {
+	at := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
+	for _, q := range []Request{asking(at, "status == 200"), querying(at, "up", "value > 0.0", 0)} {
+		ctx, cancel := context.WithCancel(t.Context())
+		result, err := New(nil, Options{Interval: time.Hour}).Run(ctx, q, func(string) { cancel() })
+		if !errors.Is(err, context.Canceled) || result != (Result{}) {
+			t.Errorf("%s: %+v, %v", q.Policy.Check, result, err)
+		}
 	}
 }
 
