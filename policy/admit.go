@@ -133,7 +133,8 @@ func (w *work) passed(old ledger.Release) string {
 	}
 	for _, env := range w.stage.After {
 		r := w.Before[env]
-		if r.Retired.IsZero() && !slices.ContainsFunc(proofs(r, false), func(p proof) bool { return p.release.SamePins(old) }) {
+		_, counted := lookup(proofs(r, false), old.SamePins)
+		if r.Retired.IsZero() && !counted {
 			return fmt.Sprintf("it does not count as verified in %s any more; %s", env, standing(r))
 		}
 	}

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -66,6 +67,28 @@ func BenchmarkAdmit(b *testing.B) {
 	rules, records, now := benchmark(b)
 	a := scene{Admit: "production"}.admission(b, now, rules, maps.Clone(records))
 	if d := policy.Admit(a); d.Move != policy.Stay || d.Candidate == nil || len(d.Verdicts) != 5 {
+		b.Fatal(decision(d))
+	}
+	for b.Loop() {
+		for range services {
+			policy.Admit(a)
+		}
+	}
+}
+
+// Most of the time, what is verified is there already.
+func BenchmarkAdmitNothingNew(b *testing.B) {
+	rules, records, now := benchmark(b)
+	a := scene{Admit: "production"}.admission(b, now, rules, maps.Clone(records))
+	a.Target.Candidate, a.Target.Deployment.Release = nil, records["staging"].Deployment.Release
+	a.Pinned = nil
+	if d, ok := rules.Repository.Deployment("production", "web"); ok {
+		d.Source = a.Target.Deployment.Release.Source
+		d.Pins = slices.Clone(d.Pins)
+		d.Pins[0].Image.Reference = a.Target.Deployment.Release.Pins[0].Image
+		a.Pinned = &d
+	}
+	if d := policy.Admit(a); d.Move != policy.Stay || d.Reason != "production has 1.5.0" {
 		b.Fatal(decision(d))
 	}
 	for b.Loop() {

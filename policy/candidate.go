@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -37,39 +38,49 @@ func refusal(r ledger.Record, x ledger.Release, pinsOnly bool) (ledger.Refusal, 
 	return r.Refuses(x)
 }
 
-// proofs returns the releases that count as verified in an environment, the
-// newest first. What has failed there since, or is refused there, does not.
-func proofs(r ledger.Record, pinsOnly bool) []proof {
-	all := make([]proof, 0, len(r.Previous)+2)
+// proofs are the releases that count as verified in an environment, the newest
+// first. What has failed there since, or is refused there, does not.
+func proofs(r ledger.Record, pinsOnly bool) iter.Seq[proof] {
 	var failed []ledger.Release
-	is := func(x ledger.Release) func(ledger.Release) bool {
-		return func(y ledger.Release) bool { return same(x, y, pinsOnly) }
+	counts := func(x ledger.Release, state ledger.State) bool {
+		if state == ledger.StateFailed {
+			failed = append(failed, x)
+		}
+		if state != ledger.StateVerified || slices.ContainsFunc(failed, func(y ledger.Release) bool { return same(x, y, pinsOnly) }) {
+			return false
+		}
+		_, no := refusal(r, x, pinsOnly)
+		return !no
 	}
-	add := func(p proof, state ledger.State) {
-		switch {
-		case state == ledger.StateFailed:
-			failed = append(failed, p.release)
-		case state != ledger.StateVerified || slices.ContainsFunc(failed, is(p.release)):
-		case slices.ContainsFunc(all, func(o proof) bool { return same(o.release, p.release, pinsOnly) }):
-		default:
-			if _, no := refusal(r, p.release, pinsOnly); !no {
-				all = append(all, p)
+	past := func(p *ledger.Past) proof {
+		return proof{id: p.ID, commit: p.Commit, release: p.Release, at: p.Ended, authors: p.Authors}
+	}
+	return func(yield func(proof) bool) {
+		if d := &r.Deployment; d.ID != "" && counts(d.Release, d.State) && !yield(proof{d.ID, d.Commit, d.Release, d.Ended, d.Authors, d.Checks, d.Reason}) {
+			return
+		}
+		kept := false
+		for i := range r.Previous {
+			p := &r.Previous[i]
+			kept = kept || r.Verified != nil && r.Verified.ID == p.ID
+			if counts(p.Release, p.State) && !yield(past(p)) {
+				return
 			}
 		}
+		if v := r.Verified; v != nil && v.ID != r.Deployment.ID && !kept && counts(v.Release, v.State) { // older than all that are kept
+			yield(past(v))
+		}
 	}
-	past := func(p ledger.Past) {
-		add(proof{id: p.ID, commit: p.Commit, release: p.Release, at: p.Ended, authors: p.Authors}, p.State)
+}
+
+// lookup returns the newest proof of a release.
+func lookup(all iter.Seq[proof], is func(ledger.Release) bool) (proof, bool) {
+	for p := range all {
+		if is(p.release) {
+			return p, true
+		}
 	}
-	if d := r.Deployment; d.ID != "" {
-		add(proof{d.ID, d.Commit, d.Release, d.Ended, d.Authors, d.Checks, d.Reason}, d.State)
-	}
-	for _, p := range r.Previous {
-		past(p)
-	}
-	if v := r.Verified; v != nil && v.ID != r.Deployment.ID && !slices.ContainsFunc(r.Previous, func(p ledger.Past) bool { return p.ID == v.ID }) {
-		past(*v) // older than all that are kept
-	}
-	return all
+	return proof{}, false
 }
 
 // find looks for the candidate: the newest release that is verified in all
@@ -77,12 +88,14 @@ func proofs(r ledger.Record, pinsOnly bool) []proof {
 // deployments, in the order of the stages. Its verdicts say how it is with each
 // stage; unknown, that not all of them could be looked at.
 func (w *work) find() (found []proof, verdicts []Verdict, unknown bool) {
-	lists := make([][]proof, len(w.stage.After))
+	lists := make([]iter.Seq[proof], len(w.stage.After))
+	verdicts = make([]Verdict, 0, len(w.stage.After)+1+len(w.stage.Admit)+len(w.Rules.Repository.Holds)) // the others follow
 	heads := make([]bool, len(w.stage.After))
 	for i, env := range w.stage.After {
 		v := Verdict{Gate: "stage " + string(env), Outcome: Pending, Needs: fmt.Sprintf("see `pinion why %s %s`", env, w.Service)}
 		heads[i] = w.pipeline.Stage(env).ManifestsHead
 		r, known := w.Before[env]
+		lists[i] = func(func(proof) bool) {} // none
 		switch {
 		case !known:
 			v.Reason, v.Needs, unknown = fmt.Sprintf("nothing is known of %s in %s", w.Service, env), "", true
@@ -96,18 +109,22 @@ func (w *work) find() (found []proof, verdicts []Verdict, unknown bool) {
 	}
 	// The nearest is the newest one, which may lack some of the stages.
 	var nearest []*proof
-	for _, p := range lists[0] {
+	for p := range lists[0] {
 		if w.Forced != nil && !same(p.release, *w.Forced, w.Forced.Source == "" || w.stage.ManifestsHead) {
 			continue
 		}
 		all, missing := make([]*proof, len(lists)), false
 		for i, list := range lists {
-			j := slices.IndexFunc(list, func(o proof) bool { return same(p.release, o.release, i > 0 && (heads[0] || heads[i])) })
-			if j < 0 {
+			if i == 0 {
+				all[0] = &p
+				continue
+			}
+			o, ok := lookup(list, func(x ledger.Release) bool { return same(p.release, x, heads[0] || heads[i]) })
+			if !ok {
 				missing = true
 				continue
 			}
-			all[i] = &list[j]
+			all[i] = &o
 		}
 		if nearest == nil || !missing {
 			nearest = all
@@ -139,12 +156,12 @@ func (w *work) find() (found []proof, verdicts []Verdict, unknown bool) {
 
 // apart says of a release of the first stage why it does not count in another
 // one that has its pins: these alone are not enough.
-func (w *work) apart(p proof, other []proof, env desired.EnvironmentName, v *Verdict) {
-	i := slices.IndexFunc(other, func(o proof) bool { return o.release.SamePins(p.release) })
-	if i < 0 {
+func (w *work) apart(p proof, other iter.Seq[proof], env desired.EnvironmentName, v *Verdict) {
+	o, ok := lookup(other, p.release.SamePins)
+	if !ok {
 		return
 	}
-	a, b := apart(p.release, other[i].release)
+	a, b := apart(p.release, o.release)
 	v.Reason = fmt.Sprintf("%s has verified %s, and %s %s", w.stage.After[0], a, env, b)
 	v.Needs = "the same manifests have to be verified in both: change both in one commit"
 }
@@ -269,9 +286,10 @@ func (w *work) backward(x proof) *block {
 		return &block{reason: fmt.Sprintf("%s has %s, and %s are older", env, have, would), needs: byHand}
 	}
 	// Versions that do not say which is newer leave it to the commits.
-	newer, ok := ledger.Newer(x.release, d.Release)
-	byPerson := d.Cause == ledger.CausePin || d.Cause == ledger.CauseRevert
-	if !(ok && newer) && byPerson && !w.older(d.Commit, x.commit) {
+	if d.Cause != ledger.CausePin && d.Cause != ledger.CauseRevert {
+		return nil
+	}
+	if newer, ok := ledger.Newer(x.release, d.Release); !(ok && newer) && !w.older(d.Commit, x.commit) {
 		have, would := apart(d.Release, x.release)
 		return &block{reason: fmt.Sprintf("%s holds %s%s, and it can't be told that %s is newer", env, have, pinnedBy(d), would), needs: byHand}
 	}

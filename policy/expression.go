@@ -165,16 +165,23 @@ func DeploymentVariables(env desired.EnvironmentName, svc desired.ServiceName, d
 		Actor:       d.Actor.String(),
 	}
 	for _, p := range d.Release.Pins {
-		img, err := desired.ParseImage(p.Image)
-		if err != nil {
-			img = desired.Image{} // what it is can't be told, and its text is there
-		}
-		x.Pins[string(p.Artifact)] = pin{Image: p.Image, Repository: img.Repository, Version: img.Version, Digest: img.Digest}
+		x.Pins[string(p.Artifact)] = pinOf(p.Image)
 	}
 	for _, p := range d.Authors {
 		x.Authors = append(x.Authors, p.String())
 	}
 	return map[string]any{"deployment": &x}
+}
+
+// pinOf takes a reference apart as [desired.ParseImage] does, which has found
+// it valid long ago.
+func pinOf(reference string) pin {
+	p := pin{Image: reference}
+	p.Repository, p.Digest, _ = strings.Cut(reference, "@")
+	if i := strings.LastIndexByte(p.Repository, ':'); i > strings.LastIndexByte(p.Repository, '/') {
+		p.Repository, p.Version = p.Repository[:i], p.Repository[i+1:]
+	}
+	return p
 }
 
 // HTTPVariables are what the expressions of http policies see of an answer. The

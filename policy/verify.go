@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ func Verify(v Verification) Judgement {
 		return j
 	}
 	b := v.bench(p)
+	j.Verdicts = slices.Grow(j.Verdicts, len(s.Verify))
 	carried := ""
 	if last := verifiedBefore(v.Record); done && last != nil {
 		carried = fmt.Sprintf("the same objects and pins were verified as %s on %s", last.ID, on(last.Ended))
