@@ -35,9 +35,9 @@ func ageAt(now, t time.Time) string {
 func clockAt(now, t time.Time) string {
 	t = t.Local()
 	switch d := t.Sub(now); {
-	case d < 12*time.Hour && t.Day() == now.Local().Day():
+	case d >= 0 && d < 12*time.Hour && t.Day() == now.Local().Day():
 		return t.Format("15:04 MST")
-	case d < 6*24*time.Hour:
+	case d >= 0 && d < 6*24*time.Hour:
 		return t.Format("Mon 15:04 MST")
 	}
 	return t.Format("2006-01-02 15:04 MST")

@@ -155,15 +155,26 @@ func (l *ledgers) repository(ctx context.Context) (*desired.Repository, error) {
 	return l.commit.Repository, nil
 }
 
-// asOf says for the head of an output how new it is.
-func (l *ledgers) asOf() string {
+// asOf says for the head of an output how new it is: when the remote was last
+// asked, or, where nobody fetches, when something was last recorded.
+func (l *ledgers) asOf(ctx context.Context) string {
 	var parts []string
 	if l.mainTip != "" {
 		parts = append(parts, fmt.Sprintf("%s at %.12s", l.mainName, l.mainTip))
 	}
-	if !l.fetched.IsZero() && l.fetched.Before(l.now) {
-		parts = append(parts, "fetched "+shortAge(l.now.Sub(l.fetched))+" ago")
-	} else if !l.fetched.IsZero() {
+	if l.fetched.IsZero() {
+		var newest time.Time
+		for _, tip := range l.tips {
+			if c, err := l.archive.Info(ctx, tip); err == nil && c.Committer.Time.After(newest) {
+				newest = c.Committer.Time
+			}
+		}
+		if !newest.IsZero() {
+			parts = append(parts, "the newest entry "+ageAt(l.now, newest)+" old")
+		}
+	} else if age := l.now.Sub(l.fetched); age >= time.Second {
+		parts = append(parts, "fetched "+shortAge(age)+" ago")
+	} else {
 		parts = append(parts, "fetched now")
 	}
 	return strings.Join(parts, ", ")

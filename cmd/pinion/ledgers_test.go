@@ -201,7 +201,7 @@ func BenchmarkLookBack(b *testing.B) {
 	if keep := os.Getenv("PINION_BENCH_KEEP"); keep != "" {
 		git(nil, "clone", "-q", "--mirror", dir, keep)
 	}
-	for _, args := range []string{"git log -1 ledger/env07", "pinion version", "pinion log env07", "pinion log env07 svc3", "pinion status", "pinion status env07", "pinion status env07 svc3", "pinion where svc3", "pinion where svc3 1.400.0", "pinion why env07 svc3"} {
+	for _, args := range []string{"git log -1 ledger/env07", "pinion version", "pinion log env07", "pinion log env07 svc3", "pinion status", "pinion status env07", "pinion status env07 svc3", "pinion where svc3", "pinion where svc3 1.120.0", "pinion why env07 svc3"} {
 		b.Run(args, func(b *testing.B) {
 			for b.Loop() {
 				f := strings.Fields(args)

@@ -117,7 +117,7 @@ func (g *globals) log(ctx context.Context, args []string, f logFlags) error {
 			return err
 		}
 	}
-	if at := l.asOf(); at != "" {
+	if at := l.asOf(ctx); at != "" {
 		fmt.Fprintf(g.err, "%s, %s\n", ledger.Branch(env), at)
 	}
 	out := g.logWriter(format, f.verbose, l.now)
@@ -266,7 +266,7 @@ func (x logged) why() string {
 	if x.Late {
 		add("late")
 	}
-	reason := strings.TrimSuffix(firstLine(x.Reason), ".")
+	reason := clause(x.Reason)
 	text := strings.Join(parts, ", ")
 	if text == "" || reason == "" {
 		return text + reason

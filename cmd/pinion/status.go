@@ -156,7 +156,7 @@ func (g *globals) status(ctx context.Context, args []string) error {
 			}
 		}
 	}
-	fmt.Fprintln(g.err, l.asOf())
+	fmt.Fprintln(g.err, l.asOf(ctx))
 	switch {
 	case format == "json":
 		err = g.writeJSON(all)

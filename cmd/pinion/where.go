@@ -141,7 +141,7 @@ func (g *globals) where(ctx context.Context, args []string, all bool) error {
 	slices.SortStableFunc(found, func(a, b presence) int {
 		return cmp.Or(cmp.Compare(at[a.Environment], at[b.Environment]), cmp.Compare(a.Service, b.Service), cmp.Compare(rank(a), rank(b)), b.Since.Compare(a.Since))
 	})
-	if at := l.asOf(); at != "" {
+	if at := l.asOf(ctx); at != "" {
 		fmt.Fprintln(g.err, "ledgers,", at)
 	}
 	if err := g.writeWhere(format, l.now, found); err != nil {

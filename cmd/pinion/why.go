@@ -97,7 +97,7 @@ func (g *globals) why(ctx context.Context, env desired.EnvironmentName, svc desi
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(g.err, l.asOf())
+	fmt.Fprintln(g.err, l.asOf(ctx))
 	switch format {
 	case "json":
 		return g.writeJSON(x)
@@ -139,19 +139,22 @@ func (l *ledgers) explain(ctx context.Context, repo *desired.Repository, env des
 // verify judges the present deployment.
 func (l *ledgers) verify(ctx context.Context, env desired.EnvironmentName, svc desired.ServiceName) (*verification, error) {
 	v, err := l.verification(ctx, env, svc)
-	if err != nil {
+	if err != nil && !v.Record.Deployment.State.Final() { // what is recorded of one that moves no more needs no rules
 		return nil, err
 	}
 	j := policy.Verify(v)
 	for i := range j.Verdicts {
 		estimate(&j.Verdicts[i], v.Rules.Repository)
 	}
-	return &verification{State: j.State, Reason: j.Reason, Rules: v.Rules.Commit, Gates: j.Verdicts}, nil
+	return &verification{State: j.State, Reason: j.Reason, Rules: v.Record.Deployment.Commit, Gates: j.Verdicts}, nil
 }
 
 // estimate says of a soak when it ends if the deployment stays as it is. What
 // is known here is only that the daemon has recorded nothing else.
 func estimate(v *policy.Verdict, repo *desired.Repository) {
+	if repo == nil {
+		return
+	}
 	p := repo.Policies[desired.PolicyName(v.Gate)]
 	if v.Check != desired.CheckSoak || v.Outcome != policy.Pending || !v.Opens.IsZero() || v.Since.IsZero() || p == nil {
 		return
@@ -256,7 +259,7 @@ func (x *explanation) answer(now time.Time) string {
 		case ledger.StateFailed:
 			fmt.Fprintf(&b, "%s has %s, which failed %s", env, what, ago(s.Since))
 			if s.Reason != "" {
-				b.WriteString(": " + strings.TrimSuffix(firstLine(s.Reason), "."))
+				b.WriteString(": " + clause(s.Reason))
 			}
 		default:
 			fmt.Fprintf(&b, "%s has %s, %s %s", env, what, x.Deployment.State, ago(s.Since))
@@ -274,6 +277,12 @@ func (x *explanation) answer(now time.Time) string {
 		b.WriteString("; " + x.Route)
 	}
 	return b.String()
+}
+
+// clause is the first line of a reason, without its stop.
+func clause(reason string) string {
+	line, _, _ := strings.Cut(reason, "\n")
+	return strings.TrimSuffix(line, ".")
 }
 
 func (a *entrance) answer(now time.Time, env string) string {
@@ -393,7 +402,7 @@ func (l *ledgers) next(ctx context.Context, s standing) ([]string, error) {
 		}
 		next = append(next, waits...)
 	case string(ledger.StateFailed):
-		next = append(next, cmp.Or(strings.TrimSuffix(firstLine(s.Reason), "."), "pin another version"))
+		next = append(next, cmp.Or(clause(s.Reason), "pin another version"))
 	}
 	a, _, err := l.enter(ctx, s.Environment, s.Service)
 	if err != nil {
