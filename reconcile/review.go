@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pinion-cd/pinion/ledger"
@@ -177,7 +178,8 @@ func sentence(s string) string {
 	if s == "" {
 		return ""
 	}
-	if c := s[0]; 'a' <= c && c <= 'z' {
+	word, _, _ := strings.Cut(s, " ")
+	if c := s[0]; 'a' <= c && c <= 'z' && !strings.HasSuffix(word, ":") { // else it is a name
 		s = string(c-'a'+'A') + s[1:]
 	}
 	switch s[len(s)-1] {
