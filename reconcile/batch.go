@@ -39,6 +39,7 @@ type page struct {
 // move is one commit on the main branch.
 type move struct {
 	Key
+	origin    Key // whose review or admission has led to it
 	promotion *policy.Promotion
 	retreat   *policy.Retreat
 }
@@ -170,7 +171,7 @@ func (m move) edit(ed *desired.Editor) ([]byte, ledger.Change, error) {
 }
 
 // push writes the batch onto the tips that it was decided on. It says whether
-// anything was written.
+// anything was written, or is to be judged again at once.
 func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 	if b.empty() {
 		c.answer(b)
@@ -178,88 +179,179 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 	}
 	changes, keys, err := c.changesOf(b)
 	if err != nil {
+		c.abandon(b)
 		return false, err
 	}
 	if len(changes) == 0 {
+		b.moves = nil
 		c.answer(b)
 		return false, nil
 	}
-	start := time.Now()
-	ids, err := c.options.Mirror.Push(ctx, changes)
-	entries := len(changes) - len(keys)
-	c.options.Pushed(entries, len(keys), time.Since(start))
-	if err != nil {
-		clear(c.claimed)
-		for i, ch := range changes {
-			if ids[i] != "" || errors.Is(err, gitstate.ErrUnknown) {
-				c.claimed[strings.TrimRight(ch.Message, "\n")+"\n"] = true
+	groups := [][]gitstate.Change{changes}
+	if time.Now().Before(c.apart) {
+		groups = byBranch(changes)
+	}
+	var ids []string
+	var errs []error
+	for _, group := range groups {
+		start := time.Now()
+		got, err := c.options.Mirror.Push(ctx, group)
+		entries, moves := 0, 0
+		for i, change := range group {
+			switch {
+			case got[i] != "" && change.Branch == "":
+				moves++
+			case got[i] != "":
+				entries++
+			case errors.Is(err, gitstate.ErrUnknown):
+				c.claim(change.Message)
 			}
 		}
-		return c.failed(ctx, b, keys, err)
+		c.options.Pushed(entries, moves, time.Since(start))
+		ids = append(ids, got...)
+		errs = append(errs, err)
 	}
-	c.written(ctx, b, ids, keys)
+	wrote := c.written(ctx, b, ids, keys)
+	if err := errors.Join(errs...); err != nil {
+		var ofMain error // if nothing else can be meant
+		if last := groups[len(groups)-1]; last[0].Branch == "" {
+			ofMain = errs[len(errs)-1]
+		}
+		return c.failed(ctx, b, wrote, len(byBranch(changes)) > len(groups), ofMain, err)
+	}
 	return true, nil
 }
 
-// failed makes everything be judged again, from what is true now.
-func (c *Clerk) failed(ctx context.Context, b *batch, keys []Key, err error) (bool, error) {
+// byBranch takes a push apart.
+func byBranch(changes []gitstate.Change) [][]gitstate.Change {
+	var groups [][]gitstate.Change
+	for i, change := range changes {
+		if i == 0 || change.Branch != changes[i-1].Branch {
+			groups = append(groups, nil)
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], change)
+	}
+	return groups
+}
+
+// claim notes the message of a commit that may be on the remote.
+func (c *Clerk) claim(message string) {
+	if len(c.claimed) > mostClaimed {
+		clear(c.claimed)
+	}
+	c.claimed[asCommitted(message)] = ""
+}
+
+// asCommitted is a message as a commit has it.
+func asCommitted(message string) string { return strings.TrimRight(message, "\n") + "\n" }
+
+// mostClaimed bounds what is kept of pushes whose fate is not known.
+const mostClaimed = 20_000
+
+// abandon makes what a batch was about be judged again, from what is true then.
+func (c *Clerk) abandon(b *batch) {
 	for k := range b.records {
 		c.touch(k)
 	}
 	for _, m := range b.moves {
-		c.dirty[m.Key], c.stages[m.Key] = true, true
+		c.dirty[m.Key], c.dirty[m.origin], c.stages[m.Key] = true, true, true
 	}
 	c.putBack(b)
+}
+
+// failed finds out what is true now. What of the batch is not on the remote is
+// judged again.
+func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMain, err error) (bool, error) {
+	c.abandon(b)
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	if errors.Is(err, gitstate.ErrRefused) && len(keys) > 0 {
+	_, fetchErr := c.options.Mirror.Fetch(ctx)
+	lost := errors.Is(err, gitstate.ErrMoved)
+	refused := errors.Is(err, gitstate.ErrRefused)
+	switch {
+	case lost && c.overtaken(b):
+		return true, nil
+	case together && (lost || refused):
+		// One branch keeps the others out, it is not always known which.
+		c.apart = time.Now().Add(apartFor)
+		return true, nil
+	case errors.Is(ofMain, gitstate.ErrRefused):
 		// The ledgers go on without the main branch.
-		c.stuck = c.options.Clock().Add(refusedForNow)
-		c.complain(fmt.Errorf("%s refuses promotions and rollbacks: %w", c.options.Branch, err))
+		c.stuck, c.barred = c.options.Clock().Add(refusedForNow), ofMain
 		return true, nil
-	}
-	if _, fetchErr := c.options.Mirror.Fetch(ctx); fetchErr != nil {
-		return false, errors.Join(err, fetchErr)
-	}
-	if errors.Is(err, gitstate.ErrMoved) {
+	case wrote:
 		return true, nil
+	case refused:
+		err = fmt.Errorf("allow the daemon's account to create the branches %s*, and to push to them: %w", gitstate.LedgerPrefix, err)
 	}
-	return false, err
+	return false, errors.Join(err, fetchErr)
 }
 
-// written takes in that a batch is on the remote.
-func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key) {
-	clear(c.claimed)
-	n := 0
-	for _, env := range slices.Sorted(maps.Keys(b.pages)) {
-		old := c.books[env]
-		next := &book{records: map[desired.ServiceName]ledger.Record{}}
-		if old != nil {
-			next.records = old.records
+// overtaken tells whether any of the branches that the batch was judged on is
+// elsewhere now.
+func (c *Clerk) overtaken(b *batch) bool {
+	if tip, ok := c.options.Mirror.Tip(); len(b.moves) > 0 && (!ok || tip != c.commit.ID) {
+		return true
+	}
+	tips := c.options.Mirror.Branches()
+	for env := range b.pages {
+		judged := ""
+		if book := c.books[env]; book != nil {
+			judged = book.tip
 		}
-		for _, p := range b.pages[env] {
-			next.tip = ids[n]
-			n++
+		if tips[ledger.Branch(env)] != judged {
+			return true
+		}
+	}
+	return false
+}
+
+// written takes in what of a batch is on the remote, and leaves the rest of it.
+func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key) bool {
+	n, any := 0, false
+	for _, env := range slices.Sorted(maps.Keys(b.pages)) {
+		pages := b.pages[env]
+		landed := ids[n : n+len(pages)]
+		n += len(pages)
+		if landed[0] == "" {
+			continue
+		}
+		any = true
+		next := &book{records: map[desired.ServiceName]ledger.Record{}}
+		if old := c.books[env]; old != nil {
+			*next = *old
+		}
+		for i, p := range pages {
+			next.tip = landed[i]
 			next.records[p.record.Service] = p.record
 			k := Key{env, p.record.Service}
 			c.touch(k)
+			delete(b.records, k)
 			c.report(Event{Type: EventRecorded, Environment: env, Service: k.Service, Version: p.entry.Release.Version(),
 				Commit: next.tip, Entry: &p.entry, Message: subject(p.entry.Message())})
 		}
 		c.books[env] = next
+		delete(b.pages, env)
+	}
+	if any {
+		c.stranger = nil // whoever it is sees what we have written
 	}
 	for i, k := range keys {
 		id := ids[n+i]
+		if id == "" {
+			continue
+		}
+		any = true
 		c.lineage.wrote(id, k)
 		c.stages[k] = true
+		b.moves = slices.DeleteFunc(b.moves, func(m move) bool { return m.Key == k })
 		c.report(Event{Type: EventMoved, Environment: k.Environment, Service: k.Service, Commit: id, Message: "committed " + short(id) + " to " + c.options.Branch})
+		c.options.Mirror.Poke()
 	}
 	c.answer(b)
 	c.recorded(ctx, b)
-	if len(keys) > 0 {
-		c.options.Mirror.Poke()
-	}
+	return any
 }
 
 func subject(message string) string {

@@ -27,7 +27,6 @@ type checkKey struct {
 type running struct {
 	cancel  context.CancelFunc
 	request check.Request
-	message string // what it waits for; guarded by Clerk.mu
 }
 
 // checked is what a check came to.
@@ -91,7 +90,7 @@ func (c *Clerk) runChecks(ctx context.Context, k Key, subject string, candidate 
 			continue
 		}
 		if err := c.begin(ctx, key, candidate, commit, release); err != nil {
-			c.complain(fmt.Errorf("%s: check %s: %w", k, key.policy, err))
+			c.complainOf(k, fmt.Errorf("check %s: %w", key.policy, err))
 		}
 	}
 }
@@ -145,11 +144,20 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 		defer cancel()
 		result, err := c.options.Checks.Run(ctx, q, func(message string) {
 			c.mu.Lock()
-			r.message = message
+			c.news = append(c.news, Event{Type: EventChecking, Environment: key.Environment, Service: key.Service,
+				Version: release.Version(), Message: fmt.Sprintf("check %s: %s", p.Name, message)})
 			c.mu.Unlock()
+			c.wake()
 		})
 		if err != nil {
-			return // it was called off; nothing is decided
+			if ctx.Err() == nil {
+				c.mu.Lock()
+				c.news = append(c.news, Event{Type: EventProblem, Environment: key.Environment, Service: key.Service,
+					Message: fmt.Sprintf("check %s can't be made: %v", p.Name, err)})
+				c.mu.Unlock()
+				c.wake()
+			}
+			return // nothing is decided
 		}
 		c.mu.Lock()
 		c.results = append(c.results, checked{key, candidate, q, result})
@@ -163,6 +171,12 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 func (c *Clerk) recordCheck(b *batch, r checked) {
 	if c.checks[r.key] == nil {
 		return // nothing waits for it any more
+	}
+	if c.unreadable(r.key.Key) {
+		c.mu.Lock()
+		c.results = append(c.results, r)
+		c.mu.Unlock()
+		return
 	}
 	record := b.record(r.key.Key)
 	e := ledger.Entry{Event: ledger.EventCheck, Checks: []ledger.Check{{
@@ -201,7 +215,13 @@ func aboutCandidate(e *ledger.Entry, r ledger.Record) {
 
 // recorded tells the checks whose results are on the remote.
 func (c *Clerk) recorded(ctx context.Context, b *batch) {
-	for _, r := range b.taken {
+	taken := b.taken
+	b.taken = nil
+	for _, r := range taken {
+		if len(b.pages[r.key.Environment]) > 0 {
+			b.taken = append(b.taken, r)
+			continue
+		}
 		if run := c.checks[r.key]; run != nil {
 			delete(c.checks, r.key)
 		}

@@ -59,6 +59,7 @@ type Clerk struct {
 	last     time.Time
 	requests []*request
 	results  []checked
+	news     []Event // of the checks
 	found    []identified
 	journal  journal
 	closed   bool
@@ -75,20 +76,39 @@ type Clerk struct {
 	rules   map[string]*policy.Rules // by pipelines and policies
 	checks  map[checkKey]*running
 	zones   map[string]*time.Location
-	dirty   map[Key]bool    // to be reviewed
-	stages  map[Key]bool    // stages that may be entered
-	claimed map[string]bool // messages of a push whose fate is not known
-	stuck   time.Time       // main refuses our pushes until then
-	trouble string          // the last that was reported
-	fails   int
-	jobs    sync.WaitGroup
+	dirty   map[Key]bool // to be reviewed
+	stages  map[Key]bool // stages that may be entered
+	// claimed are the messages of pushes whose fate was not known, each with
+	// the commit that it turned out to be in, or "".
+	claimed  map[string]string
+	apart    time.Time    // until then each branch is pushed by itself
+	stuck    time.Time    // main refuses our pushes until then,
+	barred   error        // with this,
+	waiting  map[Key]bool // and these would move
+	stranger *stranger
+	warned   time.Time // of another daemon
+	told     time.Time // it was told of us
+	trouble  string    // the last that was reported
+	fails    int
+	jobs     sync.WaitGroup
+}
+
+// stranger is another daemon of which we know, and that may not know of us.
+type stranger struct {
+	environment desired.EnvironmentName
+	since       time.Time
 }
 
 // book is one ledger as it was read.
 type book struct {
 	tip     string
 	records map[desired.ServiceName]ledger.Record
-	err     error
+	// broken are the services whose record is there and can't be read: nothing
+	// is recorded or decided of them. Of a ledger that is closed, that is so of
+	// all.
+	broken map[desired.ServiceName]bool
+	closed bool
+	err    error
 }
 
 // card is what the clerk knows of one service in one environment besides its
@@ -98,7 +118,11 @@ type card struct {
 	identity *identity
 	asked    sighted // what the identity was, or is being, found for
 	asking   bool
+	against  string // the record's deployment when the identity was found
 	tip      string // of the sighting that was identified last
+	failures int    // to identify, in a row
+	retry    time.Time
+	trouble  string // the last that was reported
 	judged   *policy.Judgement
 	wake     time.Time // of the review
 	decision *policy.Decision
@@ -116,6 +140,7 @@ type sighted struct {
 type identified struct {
 	key      Key
 	asked    sighted
+	against  string
 	tip      string
 	identity identity
 	err      error
@@ -148,7 +173,8 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		zones:   map[string]*time.Location{},
 		dirty:   map[Key]bool{},
 		stages:  map[Key]bool{},
-		claimed: map[string]bool{},
+		claimed: map[string]string{},
+		waiting: map[Key]bool{},
 	}
 }
 
@@ -201,10 +227,21 @@ const (
 
 	// handover is for how long a push of a clerk that has ended may be on its way.
 	handover = 2 * time.Minute
+	// apartFor is for how long branches that kept each other out are pushed one
+	// by one.
+	apartFor = 10 * time.Minute
+	// What another daemon that does not see us is given to see us, how often one
+	// is reported, and how often it is told of us.
+	unseen     = 5 * time.Second
+	warnAgain  = time.Minute
+	tellAgain  = time.Hour
+	lostInARow = 3 // pushes, before it is reported
+	firstAsk   = time.Second
 
 	firstWait      = 100 * time.Millisecond
 	longestWait    = 30 * time.Second
 	refusedForNow  = time.Minute
+	postponed      = 15 * time.Second
 	mostIdentified = 4096 // side by side, so that they share a walk
 )
 
@@ -241,14 +278,20 @@ func (c *Clerk) work(ctx context.Context) time.Duration {
 		case ctx.Err() != nil:
 		case err != nil:
 			c.fails++
-			c.complain(err)
+			if !errors.Is(err, gitstate.ErrMoved) || c.fails >= lostInARow {
+				c.complain("the ledgers can't be kept; it is tried again: " + err.Error())
+			}
 			return min(firstWait<<min(c.fails-1, 10), longestWait)
 		case wrote:
 			c.fails = 0
 			continue // what was written may allow the next step
 		default:
 			c.fails = 0
-			c.relieved()
+			if c.refused(c.options.Clock()) {
+				c.complain(fmt.Sprintf("promotions and rollbacks wait, and the ledgers go on: allow the daemon's account to push to %s: %v", c.options.Branch, c.barred))
+			} else {
+				c.relieved()
+			}
 			return c.nap()
 		}
 	}
@@ -265,6 +308,15 @@ func (c *Clerk) nap() time.Duration {
 				wait = min(wait, max(0, at.Sub(now)))
 			}
 		}
+		if !d.retry.IsZero() {
+			wait = min(wait, max(0, time.Until(d.retry)))
+		}
+	}
+	if !c.stuck.IsZero() {
+		wait = min(wait, max(0, c.stuck.Sub(now)))
+	}
+	if c.stranger != nil {
+		wait = min(wait, max(0, time.Until(c.stranger.since.Add(unseen))))
 	}
 	return max(wait, time.Millisecond)
 }
@@ -279,37 +331,61 @@ func (c *Clerk) turn(ctx context.Context) (bool, error) {
 	c.due(now)
 	b := newBatch(ctx, c, now)
 	c.takeIn(ctx, b)
+	if err := c.decide(ctx, b); err != nil {
+		c.abandon(b)
+		return false, err
+	}
+	return c.push(ctx, b)
+}
+
+// decide puts into the batch what is to be recorded and to be moved.
+func (c *Clerk) decide(ctx context.Context, b *batch) error {
 	for _, k := range slices.SortedFunc(maps.Keys(c.dirty), Key.Compare) {
 		if err := c.review(ctx, b, k); err != nil {
-			return false, err
+			c.postpone(&c.card(k).wake, b.now, k, err)
 		}
 	}
 	clear(c.dirty)
 	for _, k := range slices.SortedFunc(maps.Keys(c.stages), Key.Compare) {
 		if err := c.admit(ctx, b, k); err != nil {
-			return false, err
+			c.postpone(&c.card(k).enter, b.now, k, err)
 		}
 	}
 	clear(c.stages)
+	c.announce(b)
 	c.identifyAll(ctx)
-	return c.push(ctx, b)
+	return nil
+}
+
+// postpone has one service looked at again later; the others go on.
+func (c *Clerk) postpone(wake *time.Time, now time.Time, k Key, err error) {
+	*wake = now.Add(postponed)
+	c.complainOf(k, fmt.Errorf("not judged; it is tried again: %w", err))
 }
 
 // complain reports a trouble once.
-func (c *Clerk) complain(err error) {
-	if err.Error() == c.trouble {
+func (c *Clerk) complain(trouble string) {
+	if trouble == c.trouble {
 		return
 	}
-	c.trouble = err.Error()
-	c.report(Event{Type: EventProblem, Message: "the ledgers can't be kept; it is tried again: " + c.trouble})
+	c.trouble = trouble
+	c.report(Event{Type: EventProblem, Message: trouble})
 }
 
 func (c *Clerk) relieved() {
-	if c.trouble == "" || !c.stuck.IsZero() {
+	if c.trouble == "" {
 		return
 	}
 	c.trouble = ""
 	c.report(Event{Type: EventRecorded, Message: "the ledgers can be kept again"})
+}
+
+// complainOf reports a trouble with one service once.
+func (c *Clerk) complainOf(k Key, err error) {
+	if d := c.card(k); d.trouble != err.Error() {
+		d.trouble = err.Error()
+		c.report(Event{Type: EventProblem, Environment: k.Environment, Service: k.Service, Message: d.trouble})
+	}
 }
 
 func (c *Clerk) report(ev Event) {
@@ -337,8 +413,21 @@ func (c *Clerk) record(k Key) ledger.Record {
 	return ledger.Record{Environment: k.Environment, Service: k.Service}
 }
 
+// unreadable tells whether there is a record of a service that can't be read.
+func (c *Clerk) unreadable(k Key) bool {
+	b := c.books[k.Environment]
+	return b != nil && (b.closed || b.broken[k.Service])
+}
+
 // due marks what time has come to.
 func (c *Clerk) due(now time.Time) {
+	if !c.refused(now) {
+		c.stuck = time.Time{}
+		for k := range c.waiting {
+			c.dirty[k], c.stages[k] = true, true
+		}
+		clear(c.waiting)
+	}
 	for k, d := range c.cards {
 		if !d.wake.IsZero() && !now.Before(d.wake) {
 			d.wake = time.Time{}
@@ -379,35 +468,30 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		if b := c.books[env]; b == nil || b.tip != at {
-			if err := c.open(ctx, env, at); err != nil {
-				return err
-			}
+		// What can't be read for the disk's sake may be mended by now.
+		if b := c.books[env]; b == nil || b.tip != at || b.err != nil {
+			c.open(ctx, env, at)
 		}
 	}
 	return nil
 }
 
 // open reads a ledger that somebody else, or a clerk of before, has written.
-func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip string) error {
+func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip string) {
 	old := c.books[env]
-	if old != nil && old.tip != "" {
+	if old != nil && old.tip != tip {
 		c.strangers(ctx, env, old.tip, tip)
 	}
-	snap, err := c.options.Mirror.Snapshot(ctx, tip)
-	if err != nil {
-		return err
-	}
-	records, err := ledger.Read(snap)
-	if err != nil && len(records) == 0 {
-		return fmt.Errorf("read %s: %w", ledger.Branch(env), err)
-	}
-	b := &book{tip: tip, records: records, err: err}
-	if err != nil {
-		c.report(Event{Type: EventProblem, Environment: env, Message: fmt.Sprintf("%s at %.12s: %v", ledger.Branch(env), tip, err)})
+	b := c.readBook(ctx, env, tip)
+	if b.err != nil && (old == nil || old.err == nil || old.err.Error() != b.err.Error()) {
+		c.report(Event{Type: EventProblem, Environment: env, Message: fmt.Sprintf(
+			"%v; nothing is recorded or decided of it before a commit on %s mends it", b.err, ledger.Branch(env))})
 	}
 	c.books[env] = b
-	for svc := range records {
+	if old != nil && old.tip == tip && old.err != nil && b.err != nil && old.err.Error() == b.err.Error() {
+		return // nothing is new
+	}
+	for svc := range b.records {
 		c.touch(Key{env, svc})
 	}
 	if old != nil {
@@ -415,30 +499,98 @@ func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip strin
 			c.touch(Key{env, svc})
 		}
 	}
-	return nil
 }
 
-// strangers reports entries that others have written. For a while after the
-// start they may be of a clerk before this one: it has ended, and its last push
-// was still on its way.
+// readBook reads a ledger. What can't be read is not the same as what is not
+// there.
+func (c *Clerk) readBook(ctx context.Context, env desired.EnvironmentName, tip string) *book {
+	b := &book{tip: tip, broken: map[desired.ServiceName]bool{}}
+	closed := func(err error) *book {
+		b.closed, b.err = true, fmt.Errorf("%s at %.12s: %w", ledger.Branch(env), tip, err)
+		return b
+	}
+	snap, err := c.options.Mirror.Snapshot(ctx, tip)
+	if err != nil {
+		return closed(err)
+	}
+	entries, err := snap.ReadDir(".")
+	if err != nil {
+		return closed(err)
+	}
+	if b.records, err = ledger.Read(snap); err == nil {
+		return b
+	}
+	if b.records == nil {
+		return closed(err)
+	}
+	b.err = fmt.Errorf("%s at %.12s: %w", ledger.Branch(env), tip, err)
+	for _, e := range entries {
+		svc := desired.ServiceName(e.Name())
+		if _, ok := b.records[svc]; !ok && e.IsDir() {
+			b.broken[svc] = true
+		}
+	}
+	return b
+}
+
+// strangers looks who has written the entries that are new. For a while after
+// the start they may be of a clerk before this one: it has ended, and its last
+// push was still on its way.
 func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from, to string) {
-	const most = 100
+	most := 100
+	if len(c.claimed) > 0 {
+		most = mostClaimed
+	}
 	count, foreign := 0, gitstate.CommitInfo{}
 	err := c.options.Mirror.History(ctx, to, func(info gitstate.CommitInfo) bool {
 		if info.ID == from || count == most {
 			return false
 		}
 		count++
-		if !c.claimed[info.Message] && (info.Committer.Time.After(c.began) || time.Since(c.started) > handover) {
+		if _, ours := c.claimed[info.Message]; ours {
+			c.claimed[info.Message] = info.ID
+		} else if info.Committer.Time.After(c.began) || time.Since(c.started) > handover {
 			foreign = info
 		}
 		return true
 	})
-	if err == nil && foreign.ID != "" {
-		c.report(Event{Type: EventWarning, Environment: env, Message: fmt.Sprintf(
-			"another daemon writes to %s: entry %.12s of %s is not ours (committed by %s <%s>); only one may run, stop the other",
-			ledger.Branch(env), foreign.ID, foreign.Committer.Time.UTC().Format(time.RFC3339), foreign.Committer.Name, foreign.Committer.Email)})
+	if err != nil || foreign.ID == "" {
+		return
 	}
+	now := time.Now()
+	if c.stranger == nil && (c.told.IsZero() || now.Sub(c.told) > tellAgain) {
+		c.stranger = &stranger{env, now}
+	}
+	if !c.warned.IsZero() && now.Sub(c.warned) < warnAgain {
+		return
+	}
+	c.warned = now
+	c.report(Event{Type: EventWarning, Environment: env, Message: fmt.Sprintf(
+		"another daemon writes to %s: entry %.12s of %s is not ours (committed by %s <%s>); only one may run, stop the other",
+		ledger.Branch(env), foreign.ID, foreign.Committer.Time.UTC().Format(time.RFC3339), foreign.Committer.Name, foreign.Committer.Email)})
+}
+
+// announce tells another daemon of us by an entry that moves nothing. One that
+// is always faster than we are would never see any other of ours.
+func (c *Clerk) announce(b *batch) {
+	if c.stranger == nil || time.Since(c.stranger.since) < unseen {
+		return
+	}
+	book := c.books[c.stranger.environment]
+	for _, svc := range slices.Sorted(maps.Keys(book.records)) {
+		k := Key{c.stranger.environment, svc}
+		if r := b.record(k); r.Deployment.ID != "" {
+			e := ledger.Entry{Event: ledger.EventCheck, Late: true, Checks: []ledger.Check{{
+				Policy: "one-daemon", Result: ledger.Failure, By: daemonName, Description: "two daemons write to this ledger; only one may run",
+			}}}
+			aboutDeployment(&e, r)
+			if err := b.add(k, e); err == nil {
+				c.told = time.Now()
+				break
+			}
+		}
+	}
+	c.stranger = nil
 }
 
 // touch marks a service for review, and the stages that it may matter to.

@@ -19,6 +19,9 @@ import (
 // review puts into the batch what is to be recorded of one service, and has
 // the checks made that it needs.
 func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
+	if c.unreadable(k) {
+		return nil
+	}
 	d := c.card(k)
 	s := situation{Key: k, Now: b.now, Record: b.record(k), Sighting: d.sighting, Identity: d.identity, Locations: c.zones}
 	var failure error
@@ -32,7 +35,7 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 			s.Gone = c.gone(k)
 		}
 	}
-	if d.identity != nil && d.identity.commit == "" && d.identity.id != s.Record.Deployment.ID {
+	if at := s.Record.Deployment.ID; d.identity != nil && at != d.identity.id && at != d.against {
 		// The ledger is not what it was when the sighting was identified.
 		d.identity, d.asked = nil, sighted{}
 		s.Identity = nil
@@ -61,8 +64,7 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 		}
 	}
 	c.checkDeployment(ctx, k, f)
-	c.retreat(ctx, b, k)
-	return nil
+	return c.retreat(ctx, b, k)
 }
 
 // gone says why the tip does not ask for a service any more, or "".
@@ -135,15 +137,18 @@ func (c *Clerk) locate(repo *desired.Repository) {
 }
 
 // retreat goes back where the stage of a failed deployment asks for it.
-func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) {
+func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) error {
 	r := c.record(k)
-	if r.Deployment.State != ledger.StateFailed || b.changes(k) || c.refused(b.now) {
-		return
+	if r.Deployment.State != ledger.StateFailed || b.changes(k) {
+		return nil
+	}
+	if c.refused(b.now) {
+		c.waiting[k] = true
+		return nil
 	}
 	rules, err := c.rulesAt(ctx, r.Deployment.Commit)
 	if err != nil {
-		c.dirty[k] = true
-		return
+		return err
 	}
 	all := map[desired.EnvironmentName]ledger.Record{}
 	for env, book := range c.books {
@@ -168,8 +173,9 @@ func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) {
 		if pins.SamePins(to.To) && (!to.Manifests || pins.Source == to.To.Source) {
 			continue
 		}
-		b.moves = append(b.moves, move{Key: target, retreat: &to})
+		b.moves = append(b.moves, move{Key: target, origin: k, retreat: &to})
 	}
+	return nil
 }
 
 // moving tells whether the batch moves a service already.
@@ -179,14 +185,7 @@ func (b *batch) moving(k Key) bool {
 
 // refused tells whether the main branch has lately refused what we push.
 func (c *Clerk) refused(now time.Time) bool {
-	if c.stuck.IsZero() {
-		return false
-	}
-	if now.Before(c.stuck) && c.stuck.Sub(now) <= refusedForNow {
-		return true
-	}
-	c.stuck = time.Time{}
-	return false
+	return now.Before(c.stuck) && c.stuck.Sub(now) <= refusedForNow // a clock may jump back
 }
 
 // admission gathers what Admit judges from.
@@ -222,6 +221,9 @@ func (c *Clerk) admission(ctx context.Context, now time.Time, k Key, target ledg
 
 // admit decides whether a stage is entered.
 func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
+	if c.unreadable(k) {
+		return nil
+	}
 	target := b.record(k)
 	a, stage, err := c.admission(ctx, b.now, k, target)
 	if err != nil {
@@ -291,11 +293,11 @@ func (c *Clerk) enact(ctx context.Context, b *batch, k Key, d policy.Decision) e
 			return leave(ledger.EventSuperseded, d.Promotion.Release.Version(), version(d.Promotion.Release)+" is newer, and verified")
 		}
 		if c.refused(b.now) {
-			c.card(k).enter = c.stuck
+			c.waiting[k] = true
 			return nil
 		}
 		if !b.moving(k) && !b.changes(k) {
-			b.moves = append(b.moves, move{Key: k, promotion: d.Promotion})
+			b.moves = append(b.moves, move{Key: k, origin: k, promotion: d.Promotion})
 		}
 		return nil
 	default:
@@ -316,14 +318,14 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 	}
 	var tasks []task
 	for k, d := range c.cards {
-		if d.sighting == nil || d.asking {
+		if d.sighting == nil || d.asking || time.Now().Before(d.retry) {
 			continue
 		}
 		asked := c.sighted(*d.sighting)
 		if asked == d.asked {
 			continue
 		}
-		d.asked, d.asking = asked, true
+		d.asked, d.asking, d.retry = asked, true, time.Time{}
 		tip := d.tip
 		tasks = append(tasks, task{k, asked, *d.sighting, c.record(k), func(commit string) []string {
 			c.mu.Lock()
@@ -345,7 +347,7 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 				defer func() { <-slots }()
 				id, err := who.identify(ctx, t.seen, t.record, t.before)
 				c.mu.Lock()
-				c.found = append(c.found, identified{t.key, t.asked, t.seen.Tip, id, err})
+				c.found = append(c.found, identified{t.key, t.asked, t.record.Deployment.ID, t.seen.Tip, id, err})
 				c.mu.Unlock()
 			})
 		}
@@ -369,9 +371,12 @@ func (c *Clerk) sighted(s Sighting) sighted {
 // takeIn takes in all news.
 func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 	c.mu.Lock()
-	seen, found, requests, results := c.seen, c.found, c.requests, c.results
-	c.seen, c.found, c.requests, c.results = map[Key]Sighting{}, nil, nil, nil
+	seen, found, requests, results, news := c.seen, c.found, c.requests, c.results, c.news
+	c.seen, c.found, c.requests, c.results, c.news = map[Key]Sighting{}, nil, nil, nil, nil
 	c.mu.Unlock()
+	for _, ev := range news {
+		c.report(ev)
+	}
 	for k, s := range seen {
 		d := c.card(k)
 		d.sighting = &s
@@ -388,11 +393,14 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 			d.asked = sighted{} // something newer has been seen since
 		case f.err != nil:
 			d.asked = sighted{}
-			if ctx.Err() == nil {
-				c.complain(fmt.Errorf("%s: %w", f.key, f.err))
+			d.retry = time.Now().Add(min(firstAsk<<min(d.failures, 5), longestWait))
+			d.failures++
+			if ctx.Err() == nil && !errors.Is(f.err, errOldSighting) {
+				c.complainOf(f.key, f.err)
 			}
 		default:
-			d.identity, d.tip = &f.identity, f.tip
+			d.failures, d.retry, d.trouble = 0, time.Time{}, ""
+			d.identity, d.against, d.tip = &f.identity, f.against, f.tip
 			c.dirty[f.key] = true
 		}
 	}
@@ -409,9 +417,11 @@ func (c *Clerk) putBack(b *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range b.answers {
+		a.request.sent = &a
 		c.requests = append(c.requests, a.request)
 	}
 	c.results = append(c.results, b.taken...)
+	b.answers, b.taken = nil, nil
 }
 
 // ledgerOf returns the environment that a branch is the ledger of.

@@ -92,12 +92,23 @@ type request struct {
 	report   *ReportRequest
 	approval *ApprovalRequest
 	reply    chan answer // capacity 1
+	// sent is the answer that was to be given when a push was made whose fate
+	// was not known; nil: there was none.
+	sent *answer
+}
+
+func (r *request) key() Key {
+	if r.report != nil {
+		return Key{r.report.Environment, r.report.Service}
+	}
+	return Key{r.approval.Environment, r.approval.Service}
 }
 
 // answer is what a request is told once the batch is pushed.
 type answer struct {
 	request *request
 	key     Key
+	entries []string // the messages of the entries that it adds
 	receipt Receipt
 	err     error // *Rejection
 }
@@ -142,9 +153,16 @@ func (c *Clerk) turnAway() {
 	c.requests = nil
 }
 
-// answer tells the requests of a batch that it is pushed.
+// answer tells the requests of a batch that it is pushed, those whose ledger
+// has nothing left to be pushed.
 func (c *Clerk) answer(b *batch) {
-	for _, a := range b.answers {
+	answers := b.answers
+	b.answers = nil
+	for _, a := range answers {
+		if len(b.pages[a.key.Environment]) > 0 {
+			b.answers = append(b.answers, a)
+			continue
+		}
 		if book := c.books[a.key.Environment]; book != nil {
 			a.receipt.Commit, a.receipt.Branch = book.tip, gitstate.LedgerPrefix+string(a.key.Environment)
 			a.receipt.State = c.record(a.key).Deployment.State
@@ -162,26 +180,48 @@ func (c *Clerk) serve(b *batch, r *request) {
 	if r.ctx.Err() != nil {
 		return // whoever asked has gone; nothing was acknowledged
 	}
-	a := answer{request: r}
+	if r.sent != nil && c.landed(r.sent.entries) {
+		b.answers = append(b.answers, *r.sent)
+		return
+	}
+	a := answer{request: r, key: r.key()}
 	var rejection *Rejection
-	if r.report != nil {
-		a.key = Key{r.report.Environment, r.report.Service}
+	n := len(b.pages[a.key.Environment])
+	switch {
+	case c.unreadable(a.key):
+		rejection = reject(NotReady, "the record of %s in %s can't be read: %v", a.key.Service, a.key.Environment, c.books[a.key.Environment].err)
+	case r.report != nil:
 		a.receipt.Message, rejection = c.takeReport(b, a.key, *r.report)
-	} else {
-		a.key = Key{r.approval.Environment, r.approval.Service}
+	default:
 		a.receipt.Message, rejection = c.takeApproval(b, a.key, *r.approval)
 	}
 	if rejection != nil {
 		a.err = rejection
 		a.receipt.Late = rejection.Code == NotCurrent
 	}
+	for _, p := range b.pages[a.key.Environment][n:] {
+		a.entries = append(a.entries, asCommitted(p.entry.Message()))
+	}
 	b.answers = append(b.answers, a)
+}
+
+// landed tells whether entries of a push whose fate was not known are on the
+// remote.
+func (c *Clerk) landed(messages []string) bool {
+	for _, m := range messages {
+		if c.claimed[m] == "" {
+			return false
+		}
+	}
+	return len(messages) > 0
 }
 
 // known makes sure that what a request names is there.
 func (c *Clerk) known(k Key, p desired.PolicyName) *Rejection {
 	repo := c.commit.Repository
 	switch {
+	case c.unreadable(k):
+		return reject(NotReady, "what %s has of %s can't be read; somebody has to mend it", ledger.Branch(k.Environment), k.Service)
 	case repo.Environments[k.Environment] == nil && len(repo.Broken(desired.KindEnvironment, string(k.Environment))) == 0:
 		return reject(UnknownEnvironment, "there is no environment %q; there are %s", k.Environment, names(repo.Environments))
 	case repo.Services[k.Service] == nil && len(repo.Broken(desired.KindService, string(k.Service))) == 0:
