@@ -30,6 +30,8 @@ type packs struct {
 	in     *bufio.Reader
 	zip    io.ReadCloser
 	recent *lru[packPlace, packed]
+	// between is where objects are made that others are made from.
+	between [2][]byte
 	// Who reads a file asks for its size first.
 	last   plumbing.Hash
 	lastIs packed
@@ -86,7 +88,7 @@ func (p *packs) get(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 			copy(p.files[1:i+1], p.files[:i])
 			p.files[0] = f
 		}
-		o, err := p.read(packPlace{f, offset}, 0)
+		o, err := p.read(packPlace{f, offset})
 		if err == nil && identify(o.kind, o.data) != id {
 			err = errOddPack
 		}
@@ -241,14 +243,56 @@ func (f *packFile) ids(from, n int64) ([]byte, error) {
 	return f.idsRead, nil
 }
 
-// read reads the object at a place, and first those that it is a delta of.
-func (p *packs) read(at packPlace, depth int) (packed, error) {
-	if o, ok := p.recent.get(at); ok {
-		return o, nil
+// read reads the object at a place: what it is made from in the end, and then
+// one delta after the other.
+func (p *packs) read(at packPlace) (packed, error) {
+	var deltas [][]byte
+	place := at
+	o, known := p.recent.get(place)
+	for !known {
+		e, base, err := p.entry(place)
+		if err != nil {
+			return packed{}, err
+		}
+		if base.offset < 0 {
+			o = e
+			p.remember(place, o)
+			break
+		}
+		if deltas = append(deltas, e.data); len(deltas) > mostDeltas {
+			return packed{}, errOddPack
+		}
+		place = base
+		o, known = p.recent.get(place)
 	}
-	if depth > mostDeltas {
-		return packed{}, errOddPack
+	for i, delta := range slices.Backward(deltas) {
+		// What is between need not be kept, and the last one must not be overwritten.
+		into := &p.between[i%2]
+		if i == 0 {
+			into = new([]byte)
+		}
+		var err error
+		if o.data, err = applyDelta(*into, o.data, delta); err != nil {
+			return packed{}, err
+		}
+		*into = o.data
 	}
+	if len(deltas) > 0 {
+		p.remember(at, o)
+	}
+	return o, nil
+}
+
+func (p *packs) remember(at packPlace, o packed) {
+	if len(o.data) < recentBytes/4 {
+		p.recent.put(at, o, len(o.data)+64)
+	}
+}
+
+// entry reads what is at a place: an object, or a delta and where its base is;
+// without a base that is -1.
+func (p *packs) entry(at packPlace) (o packed, base packPlace, err error) {
+	fail := func(err error) (packed, packPlace, error) { return packed{}, packPlace{}, err }
 	section := io.NewSectionReader(at.file.data, at.offset, 1<<62-at.offset)
 	if p.in == nil {
 		p.in = bufio.NewReaderSize(section, 4<<10)
@@ -257,55 +301,40 @@ func (p *packs) read(at packPlace, depth int) (packed, error) {
 	}
 	head, err := p.in.Peek(64)
 	if err != nil && err != io.EOF {
-		return packed{}, err
+		return fail(err)
 	}
-	n := len(head)
 	kind, size, used := packHead(head)
 	if used == 0 || size > mostPacked {
-		return packed{}, errOddPack
+		return fail(errOddPack)
 	}
-	base := packPlace{file: at.file, offset: -1}
+	base = packPlace{file: at.file, offset: -1}
 	switch kind {
 	case plumbing.OFSDeltaObject:
-		distance, m := packDistance(head[used:])
-		if m == 0 || distance <= 0 || distance >= at.offset {
-			return packed{}, errOddPack
+		distance, n := packDistance(head[used:])
+		if n == 0 || distance <= 0 || distance >= at.offset {
+			return fail(errOddPack)
 		}
-		base.offset, used = at.offset-distance, used+m
+		base.offset, used = at.offset-distance, used+n
 	case plumbing.REFDeltaObject:
-		if n < used+20 {
-			return packed{}, errOddPack
+		if len(head) < used+20 {
+			return fail(errOddPack)
 		}
 		if base.offset, err = at.file.find(plumbing.Hash(head[used : used+20])); err != nil || base.offset < 0 {
-			return packed{}, cmp.Or(err, errOddPack)
+			return fail(cmp.Or(err, errOddPack))
 		}
 		used += 20
 	case plumbing.CommitObject, plumbing.TreeObject, plumbing.BlobObject, plumbing.TagObject:
 	default:
-		return packed{}, errOddPack
+		return fail(errOddPack)
 	}
 	if _, err := p.in.Discard(used); err != nil {
-		return packed{}, err
+		return fail(err)
 	}
 	data, err := p.inflate(size)
 	if err != nil {
-		return packed{}, err
+		return fail(err)
 	}
-	o := packed{kind, data}
-	if base.offset >= 0 {
-		b, err := p.read(base, depth+1)
-		if err != nil {
-			return packed{}, err
-		}
-		o.kind = b.kind
-		if o.data, err = applyDelta(b.data, data); err != nil {
-			return packed{}, err
-		}
-	}
-	if len(o.data) < recentBytes/4 {
-		p.recent.put(at, o, len(o.data)+64)
-	}
-	return o, nil
+	return packed{kind, data}, base, nil
 }
 
 // packHead reads an entry's kind and the size of what is deflated behind it.
@@ -360,8 +389,9 @@ func (p *packs) inflate(size int64) ([]byte, error) {
 	return data, nil
 }
 
-// applyDelta follows a delta's instructions: copy from the base, or insert.
-func applyDelta(base, delta []byte) ([]byte, error) {
+// applyDelta follows a delta's instructions: copy from the base, or insert. What
+// it makes takes the place of into, which is not the base.
+func applyDelta(into, base, delta []byte) ([]byte, error) {
 	from, n := binary.Uvarint(delta)
 	if n <= 0 || from != uint64(len(base)) {
 		return nil, errOddPack
@@ -372,7 +402,7 @@ func applyDelta(base, delta []byte) ([]byte, error) {
 		return nil, errOddPack
 	}
 	delta = delta[n:]
-	out := make([]byte, 0, size)
+	out := slices.Grow(into[:0], int(size))
 	for len(delta) > 0 {
 		op := delta[0]
 		delta = delta[1:]

@@ -207,7 +207,7 @@ func FuzzApplyDelta(f *testing.F) {
 	f.Add(base, []byte{})
 	f.Add(base, []byte("\xc0\x02\x90\x80"))
 	f.Fuzz(func(t *testing.T, base, delta []byte) {
-		if out, err := applyDelta(base, delta); err == nil && len(out) > mostPacked {
+		if out, err := applyDelta(nil, base, delta); err == nil && len(out) > mostPacked {
 			t.Errorf("%d bytes", len(out))
 		}
 	})
@@ -225,7 +225,7 @@ func TestDeltasLeadBack(t *testing.T) {
 			target[random.IntN(len(target))]++
 		}
 		target = append(target, "more"...)
-		got, err := applyDelta(base, makeDelta(base, target))
+		got, err := applyDelta(nil, base, makeDelta(base, target))
 		if err != nil || !bytes.Equal(got, target) {
 			t.Fatalf("%d bytes, %v; want %d", len(got), err, len(target))
 		}
