@@ -4,43 +4,107 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"golang.org/x/term"
 	"k8s.io/client-go/kubernetes"
 )
 
 // demo is what the steps share.
 type demo struct {
 	options
+	out     io.Writer
+	bold    bool   // headings and commands can be
 	dir     string // of all that is thrown away
 	started time.Time
+	own     bool // the cluster was there before
 	step    int
+	shown   bool // the step has shown a command
 
 	remote, clone string
+	signed        bool // the daemon signs its commits
+	people        people
+	cast          cast
 	kube          *kubernetes.Clientset
-	namespaces    []string // of the environments, "dev" first
 	created       []string // namespaces that were not there before
 
 	cluster, daemon *process
+	heard           int    // lines of the daemon that were shown or left out
+	server          string // the daemon's address
 }
 
-// say announces a step.
+// bold tells whether letters can be bold.
+func bold(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
+}
+
+// strong writes a line that stands out.
+func (d *demo) strong(line string) {
+	if d.bold {
+		line = "\x1b[1m" + line + "\x1b[0m"
+	}
+	fmt.Fprintln(d.out, line)
+}
+
+// say begins a step.
 func (d *demo) say(format string, args ...any) {
 	d.step++
-	fmt.Printf("\n%d. %s\n", d.step, fmt.Sprintf(format, args...))
+	d.shown = false
+	fmt.Fprintln(d.out)
+	d.strong(fmt.Sprintf("%d. %s", d.step, fmt.Sprintf(format, args...)))
 }
 
-// tell says what was seen.
+// tell says what there is to know, or what was seen.
 func (d *demo) tell(format string, args ...any) {
-	fmt.Printf("   %s\n", strings.ReplaceAll(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), "\n", "\n   "))
+	d.indent("   ", fmt.Sprintf(format, args...))
 }
 
-func (d *demo) since(t time.Time) time.Duration {
-	return time.Since(t).Round(10 * time.Millisecond)
+// look says what to look at in what was just shown.
+func (d *demo) look(format string, args ...any) {
+	d.indent("   ▸ ", fmt.Sprintf(format, args...))
+}
+
+// indent writes text, with its first line behind something.
+func (d *demo) indent(first, text string) {
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		fmt.Fprintln(d.out, strings.TrimRight(first+line, " "))
+		first = strings.Repeat(" ", utf8.RuneCountInString(first))
+	}
+}
+
+// watch shows what the daemon says until it has said all of the words, each in
+// a line. A deployment that fails is an error, unless it is waited for.
+func (d *demo) watch(ctx context.Context, words ...string) error {
+	return d.listen(ctx, true, words)
+}
+
+// listen is watch, and shows nothing if show is not set.
+func (d *demo) listen(ctx context.Context, show bool, words []string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.patience, fmt.Errorf("not within %s", d.patience))
+	defer cancel()
+	missing := slices.Clone(words)
+	for len(missing) > 0 {
+		line, err := d.daemon.next(ctx, d.heard)
+		if err != nil {
+			return fmt.Errorf("wait until the daemon says %q: %w\nits last words:\n%s", missing[0], err, d.daemon.tail())
+		}
+		d.heard++
+		if show {
+			fmt.Fprintf(d.out, "   pinion │ %s\n", line)
+		}
+		before := len(missing)
+		missing = slices.DeleteFunc(missing, func(w string) bool { return strings.Contains(line, w) })
+		if strings.Contains(line, " failed(") && len(missing) == before {
+			return fmt.Errorf("a deployment has failed that should not: %s", line)
+		}
+	}
+	return nil
 }
 
 // stop ends what was started, and removes what was made.
@@ -49,82 +113,11 @@ func (d *demo) stop() error {
 	if d.daemon != nil {
 		errs = append(errs, d.daemon.stop())
 	}
-	if d.cluster == nil && d.kube != nil {
+	if d.own && d.kube != nil {
 		errs = append(errs, d.cleanCluster())
 	}
 	if d.cluster != nil {
 		errs = append(errs, d.cluster.stop())
 	}
 	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
-}
-
-// git runs git as a developer would, and shows it.
-func (d *demo) git(ctx context.Context, dir string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(),
-		"GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull, "GIT_TERMINAL_PROMPT=0",
-		"GIT_AUTHOR_NAME=Dana Developer", "GIT_AUTHOR_EMAIL=dana@shop.example",
-		"GIT_COMMITTER_NAME=Dana Developer", "GIT_COMMITTER_EMAIL=dana@shop.example")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-// bump changes one pin in dev, as a developer would, and pushes it. It returns
-// the commit and the moment of the push.
-func (d *demo) bump(ctx context.Context, artifact, from, to string) (commit string, pushed time.Time, err error) {
-	file := filepath.Join(d.clone, "environments", "dev.yaml")
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return "", pushed, err
-	}
-	text, err := replacePin(string(data), artifact, from, to)
-	if err != nil {
-		return "", pushed, err
-	}
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		return "", pushed, err
-	}
-	diff, err := d.git(ctx, d.clone, "diff", "--unified=0", "--no-color")
-	if err != nil {
-		return "", pushed, err
-	}
-	for line := range strings.Lines(diff) {
-		if strings.HasPrefix(line, "-  ") || strings.HasPrefix(line, "+  ") {
-			d.tell("%s", line)
-		}
-	}
-	if _, err := d.git(ctx, d.clone, "commit", "-a", "-m", fmt.Sprintf("dev: %s %s → %s", artifact, from, to)); err != nil {
-		return "", pushed, err
-	}
-	if commit, err = d.git(ctx, d.clone, "rev-parse", "HEAD"); err != nil {
-		return "", pushed, err
-	}
-	pushed = time.Now()
-	if _, err := d.git(ctx, d.clone, "push", "origin", "main"); err != nil {
-		return "", pushed, err
-	}
-	d.tell("Dana pushed commit %.12s.", commit)
-	return commit, pushed, nil
-}
-
-// replacePin changes the version in the line below an artifact's name.
-func replacePin(text, artifact, from, to string) (string, error) {
-	lines := strings.SplitAfter(text, "\n")
-	inside := false
-	for i, line := range lines {
-		switch trimmed := strings.TrimSpace(line); {
-		case trimmed == artifact+":":
-			inside = true
-		case inside && strings.HasPrefix(trimmed, "image:") && strings.Contains(line, ":"+from):
-			lines[i] = strings.Replace(line, ":"+from, ":"+to, 1)
-			return strings.Join(lines, ""), nil
-		case inside && strings.HasPrefix(trimmed, "image:"):
-			return "", fmt.Errorf("the pin of %s is not %s but %s", artifact, from, trimmed)
-		}
-	}
-	return "", fmt.Errorf("there is no pin of %s", artifact)
 }

@@ -1,12 +1,16 @@
-// Command demo plays Pinion's main job on a real control plane and tells what
-// happens: a developer bumps a version, and it rolls out; another bumps one
-// that is broken, and it is named with its reason; nothing else is touched.
+// Command demo plays Pinion's whole job on a real control plane and tells what
+// happens: a version goes from dev by staging to production, past a smoke test,
+// a soak, a report of CI and an approval; one that fails its smoke test goes
+// back; one that can't start is named with its reason, and nothing else is
+// touched; a freeze keeps one out of production until it ends; and git has the
+// record of it all.
 //
-// What it tells is what it has seen in the API server. If it does not see a
-// step within its time, it says so and exits with 1.
+// Commands are shown as people type them, with what they print. What the demo
+// says besides, it has seen in the API server. If it does not see a step within
+// its time, it says so and exits with 1.
 //
 // It starts a throw-away control plane (bin/devcluster) unless -kubeconfig
-// names a cluster, a bare git repository made from examples/shop, and the
+// names a cluster, a bare git repository made from the folder shop, and the
 // daemon; and it stops what it started, unless -keep is given.
 package main
 
@@ -15,6 +19,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -25,17 +30,16 @@ import (
 func main() {
 	var o options
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the binaries pinion and devcluster")
-	flag.StringVar(&o.shop, "shop", "examples/shop", "the deployment repository to start from")
 	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "use this cluster instead of a throw-away one")
 	flag.StringVar(&o.context, "context", "", "context of the kubeconfig")
-	flag.StringVar(&o.namespace, "namespace", "", "use only this namespace, which must exist, of the cluster: one environment, and nothing that is cluster-scoped")
+	flag.StringVar(&o.namespace, "namespace", "", "use only this namespace, which must exist, of the cluster: for all environments")
 	flag.BoolVar(&o.keep, "keep", false, "leave everything running at the end, until interrupted")
 	flag.DurationVar(&o.patience, "patience", 3*time.Minute, "time for each step")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
-		if errors.Is(err, context.Canceled) {
+	if err := run(ctx, os.Stdout, o); err != nil {
+		if ctx.Err() != nil {
 			err = errors.New("interrupted")
 		}
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -44,44 +48,47 @@ func main() {
 }
 
 type options struct {
-	bin, shop, kubeconfig, context, namespace string
-	keep                                      bool
-	patience                                  time.Duration
+	bin, kubeconfig, context, namespace string
+	keep                                bool
+	patience                            time.Duration
 }
 
 // run plays the whole demo.
-func run(ctx context.Context, o options) (err error) {
+func run(ctx context.Context, out io.Writer, o options) (err error) {
 	dir, err := os.MkdirTemp("", "pinion-demo-")
 	if err != nil {
 		return err
 	}
-	d := &demo{options: o, dir: dir, started: time.Now()}
+	d := &demo{options: o, out: out, bold: bold(out), dir: dir, started: time.Now(), own: o.kubeconfig != ""}
 	defer func() {
 		if stopErr := d.stop(); err == nil {
 			err = stopErr
 		}
 	}()
+	if d.bin, err = filepath.Abs(o.bin); err != nil {
+		return err
+	}
 	for _, step := range []func(context.Context) error{
 		d.startCluster,
-		d.makeRemote,
+		d.makeRepository,
 		d.startDaemon,
-		d.firstRollout,
-		d.goodBump,
-		d.brokenBump,
-		d.summary,
+		d.bump,
+		d.report,
+		d.approve,
+		d.failSmoke,
+		d.failStart,
+		d.freeze,
+		d.release,
+		d.record,
+		d.verify,
 	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	d.say("All of this was seen in the API server. It took %s.", d.since(d.started))
-	if !o.keep {
-		return nil
+	fmt.Fprintf(out, "\nThat was all, in %s. The record is in git; what the daemon holds besides can be thrown away.\n", time.Since(d.started).Round(time.Second))
+	if o.keep {
+		return d.linger(ctx)
 	}
-	d.say("Everything keeps running until you press Ctrl-C. Look around with:")
-	d.tell("kubectl --kubeconfig %s get deployments -A", d.kubeconfig)
-	d.tell("git clone %s shop && cd shop", d.remote)
-	d.tell("%s status --repo %s --kubeconfig %s", filepath.Join(o.bin, "pinion"), d.clone, d.kubeconfig)
-	<-ctx.Done()
 	return nil
 }

@@ -33,20 +33,29 @@ func (d *demo) until(ctx context.Context, what string, f func(context.Context) (
 	return err
 }
 
-// deployments returns the Deployments that Pinion applied, by
-// "namespace/name".
-func (d *demo) deployments(ctx context.Context) (map[string]*appsv1.Deployment, error) {
-	all := map[string]*appsv1.Deployment{}
-	for _, ns := range d.namespaces {
-		list, err := d.kube.AppsV1().Deployments(ns).List(ctx, metav1.ListOptions{LabelSelector: owned})
-		if err != nil {
-			return nil, err
+// deployment returns a service's Deployment in an environment.
+func (d *demo) deployment(ctx context.Context, env, service string) (*appsv1.Deployment, error) {
+	ns, name := d.place(env, service)
+	return d.kube.AppsV1().Deployments(ns).Get(ctx, name, metav1.GetOptions{})
+}
+
+// allRun waits until all of the first commit has rolled out.
+func (d *demo) allRun(ctx context.Context) error {
+	return d.until(ctx, "the rollout of the first commit", func(ctx context.Context) (bool, string, error) {
+		for _, env := range environments {
+			for _, service := range []string{"api", "web"} {
+				switch x, err := d.deployment(ctx, env, service); {
+				case apierrors.IsNotFound(err):
+					return false, "there is no " + service + " in " + env, nil
+				case err != nil:
+					return false, "", err
+				case !complete(x):
+					return false, service + " rolls out in " + env, nil
+				}
+			}
 		}
-		for _, x := range list.Items {
-			all[ns+"/"+x.Name] = &x
-		}
-	}
-	return all, nil
+		return true, "", nil
+	})
 }
 
 // complete tells whether the rollout of a Deployment is complete.
@@ -63,12 +72,12 @@ func image(x *appsv1.Deployment) string {
 	return x.Spec.Template.Spec.Containers[0].Image
 }
 
-// specs returns, for each object of the usual kinds that Pinion applied, what
-// changes whenever somebody writes to it: the generation of what has one, and
-// the data's version of what has no status that others write.
+// specs returns, for each object that Pinion applied, what changes whenever
+// somebody writes to it: the generation of what has one, and the version of
+// what has no status that others write.
 func (d *demo) specs(ctx context.Context) (map[string]string, error) {
 	all := map[string]string{}
-	for _, ns := range d.namespaces {
+	for _, ns := range d.namespaces() {
 		opts := metav1.ListOptions{LabelSelector: owned}
 		deployments, err := d.kube.AppsV1().Deployments(ns).List(ctx, opts)
 		if err != nil {
@@ -76,13 +85,6 @@ func (d *demo) specs(ctx context.Context) (map[string]string, error) {
 		}
 		for _, x := range deployments.Items {
 			all["Deployment "+ns+"/"+x.Name] = fmt.Sprint(x.UID, x.Generation, x.Annotations["pinion.dev/commit"])
-		}
-		services, err := d.kube.CoreV1().Services(ns).List(ctx, opts)
-		if err != nil {
-			return nil, err
-		}
-		for _, x := range services.Items {
-			all["Service "+ns+"/"+x.Name] = fmt.Sprint(x.UID, x.ResourceVersion)
 		}
 		configMaps, err := d.kube.CoreV1().ConfigMaps(ns).List(ctx, opts)
 		if err != nil {
@@ -128,16 +130,38 @@ func (d *demo) podTrouble(ctx context.Context, x *appsv1.Deployment) (string, er
 	return "", nil
 }
 
-// ensureNamespaces notes which of the environments' namespaces are there.
-func (d *demo) ensureNamespaces(ctx context.Context) error {
-	for _, ns := range d.namespaces {
+// onlyTouched checks that nothing but one service of an environment has been
+// written to.
+func (d *demo) onlyTouched(ctx context.Context, before map[string]string, env, service string) error {
+	after, err := d.specs(ctx)
+	if err != nil {
+		return err
+	}
+	names := touched(before, after)
+	ns, name := d.place(env, service)
+	for _, n := range names {
+		if _, object, _ := strings.Cut(n, " "); object != ns+"/"+name {
+			return fmt.Errorf("%s was touched, although only %s in %s has changed", n, service, env)
+		}
+	}
+	d.tell("Seen in the API server: %s were written to, and none of the other %d objects.", strings.Join(names, " and "), len(after)-len(names))
+	return nil
+}
+
+// checkNamespaces notes which of the environments' namespaces are there.
+func (d *demo) checkNamespaces(ctx context.Context) error {
+	if d.namespace != "" {
+		return nil // who may not read namespaces may work in one
+	}
+	for _, ns := range d.namespaces() {
 		_, err := d.kube.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):
 			d.created = append(d.created, ns)
-		case err == nil && d.namespace == "":
+		case err == nil:
+			d.created = nil // they are not ours
 			return fmt.Errorf("the cluster already has a namespace %s; delete it first: kubectl delete namespace %s", ns, ns)
-		case err != nil && d.namespace == "":
+		default:
 			return fmt.Errorf("look for namespace %s: %w", ns, err)
 		}
 	}
@@ -158,11 +182,12 @@ func (d *demo) cleanCluster() error {
 		}
 	}
 	if len(d.created) > 0 {
-		d.tell("Deleted the namespaces %s. The CustomResourceDefinition queues.shop.example, if it is there, is yours to delete.", strings.Join(d.created, ", "))
+		d.tell("Deleted the namespaces %s.", strings.Join(d.created, ", "))
 	}
 	if d.namespace != "" {
 		d.tell("Namespace %s was there before, so its objects stay; to delete them:", d.namespace)
-		d.tell("kubectl -n %s delete deployments,services,serviceaccounts,ingresses,configmaps,persistentvolumeclaims -l %s", d.namespace, owned)
+		d.tell("kubectl -n %s delete deployments,configmaps -l %s", d.namespace, owned)
+		d.tell("kubectl -n %s delete jobs -l pinion.dev/check", d.namespace)
 	}
 	return nil
 }

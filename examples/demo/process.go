@@ -24,8 +24,8 @@ type process struct {
 	more  chan struct{}
 }
 
-// start starts a program whose output is kept, and shown if show is set.
-func start(name string, show bool, program string, args ...string) (*process, error) {
+// start starts a program whose output is kept.
+func start(name string, program string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(program, args...), done: make(chan struct{}), more: make(chan struct{})}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us to handle
 	r, w := io.Pipe()
@@ -38,9 +38,6 @@ func start(name string, show bool, program string, args ...string) (*process, er
 		s := bufio.NewScanner(r)
 		s.Buffer(nil, 1<<20)
 		for s.Scan() {
-			if show {
-				fmt.Printf("   %s │ %s\n", name, s.Text())
-			}
 			p.mu.Lock()
 			p.lines = append(p.lines, s.Text())
 			close(p.more)
@@ -57,43 +54,27 @@ func start(name string, show bool, program string, args ...string) (*process, er
 	return p, nil
 }
 
-// line waits until the program has said something that contains all of the
-// words, after the line with number from, and returns it.
-func (p *process) line(ctx context.Context, from int, words ...string) (string, error) {
+// next waits for the line with number i, from 0 on, and returns it.
+func (p *process) next(ctx context.Context, i int) (string, error) {
 	for {
 		p.mu.Lock()
 		more := p.more
-		for _, l := range p.lines[min(from, len(p.lines)):] {
-			if containsAll(l, words) {
-				p.mu.Unlock()
-				return l, nil
-			}
+		if i < len(p.lines) {
+			defer p.mu.Unlock()
+			return p.lines[i], nil
 		}
 		p.mu.Unlock()
 		select {
 		case <-more:
 		case <-p.done:
-			return "", fmt.Errorf("%s has ended: %v\n%s", p.name, p.err, p.tail())
+			if i < len(p.lines) { // nobody writes any more
+				return p.lines[i], nil
+			}
+			return "", fmt.Errorf("%s has ended: %v", p.name, p.err)
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s did not say %q in time\n%s", p.name, strings.Join(words, " … "), p.tail())
+			return "", context.Cause(ctx)
 		}
 	}
-}
-
-func containsAll(s string, words []string) bool {
-	for _, w := range words {
-		if !strings.Contains(s, w) {
-			return false
-		}
-	}
-	return true
-}
-
-// said returns how many lines the program has written so far.
-func (p *process) said() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.lines)
 }
 
 // tail returns the end of what the program has written.
@@ -101,6 +82,13 @@ func (p *process) tail() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return strings.Join(p.lines[max(0, len(p.lines)-20):], "\n")
+}
+
+// all returns what the program has written.
+func (p *process) all() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines, "\n")
 }
 
 // stop asks the program to end, and ends it if it does not.
