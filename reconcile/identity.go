@@ -331,7 +331,10 @@ func (w wanted) pinned(k Key, r ledger.Record) ledger.Entry {
 	case ledger.CausePromotion:
 		e.Reason = fmt.Sprintf("Promoted by commit %.12s.", w.commit)
 	case ledger.CauseRollback:
-		e.Reason = fmt.Sprintf("Rolled back by commit %.12s of %s.", w.commit, w.actor)
+		e.Reason = fmt.Sprintf("Rolled back by commit %.12s.", w.commit)
+		if w.change.Reason != "" {
+			e.Reason = sentence(w.change.Reason)
+		}
 	case ledger.CauseRevert:
 		e.Reason = fmt.Sprintf("%s went back to an earlier version with commit %.12s.", w.actor, w.commit)
 	default:
