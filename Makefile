@@ -54,7 +54,7 @@ bin/kubectl: $(addprefix cmd/devcluster/,go.mod go.sum build.sh) | tools
 	@$(alive) 'building bin/kubectl' cmd/devcluster/build.sh kubectl $@
 
 .PHONY: demo
-demo: pinion $(if $(call given,KUBECONFIG),,bin/devcluster) ## watch a version roll out and a broken one be named, on a throw-away control plane
+demo: pinion $(if $(call given,KUBECONFIG),,bin/devcluster) ## watch versions go from dev to production, and broken ones not, on a throw-away control plane
 	@go build -o bin/demo ./examples/demo
 ifeq ($(origin KUBECONFIG),environment)
 	@echo 'The KUBECONFIG of the environment is not used. For that cluster: make demo KUBECONFIG="$$KUBECONFIG"' >&2
