@@ -59,16 +59,14 @@ func proofs(r ledger.Record, pinsOnly bool) iter.Seq[proof] {
 		if d := &r.Deployment; d.ID != "" && counts(d.Release, d.State) && !yield(proof{d.ID, d.Commit, d.Release, d.Ended, d.Authors, d.Checks, d.Reason}) {
 			return
 		}
-		kept := false
 		for i := range r.Previous {
 			p := &r.Previous[i]
-			kept = kept || r.Verified != nil && r.Verified.ID == p.ID
 			if counts(p.Release, p.State) && !yield(past(p)) {
 				return
 			}
 		}
-		if v := r.Verified; v != nil && v.ID != r.Deployment.ID && !kept && counts(v.Release, v.State) { // older than all that are kept
-			yield(past(v))
+		if v := r.Verified; v != nil && counts(v.Release, v.State) {
+			yield(past(v)) // it may be older than all that are kept
 		}
 	}
 }

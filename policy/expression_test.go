@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
 )
 
@@ -60,6 +61,60 @@ func TestHTTPExpectations(t *testing.T) {
 		}
 		if ok, err := x.Eval(policy.HTTPVariables(200, nil, []byte(text))); !ok || err != nil {
 			t.Errorf("%.40s: not %s: %v", text, want, err)
+		}
+	}
+}
+
+func TestDeploymentExpressions(t *testing.T) {
+	d := deployed
+	digest := "sha256:" + strings.Repeat("2", 64)
+	d.Release.Pins = []ledger.Pin{
+		{Artifact: "api", Image: "registry.example:5000/acme/api:2.0.1"},
+		{Artifact: "db", Image: "registry.example:5000/acme/db@" + digest},
+		{Artifact: "web", Image: "ghcr.io/acme/web:1.4.2@" + digest},
+	}
+	d.Manifests = "sha256:aa"
+	for src, want := range map[string]string{
+		`deployment.environment == "staging" && deployment.service == "web" && deployment.cause == "pin"`:              "true",
+		`deployment.version == "api 2.0.1, db sha256:222222222222, web 1.4.2"`:                                         "true",
+		`deployment.commit == deployment.source && deployment.manifests == "sha256:aa"`:                                "true",
+		`deployment.actor == "Dana <dana@example.com>" && deployment.authors == [deployment.actor]`:                    "true",
+		`deployment.pins.api.repository == "registry.example:5000/acme/api" && deployment.pins.api.version == "2.0.1"`: "true",
+		`deployment.pins.api.digest == "" && deployment.pins.api.image == "registry.example:5000/acme/api:2.0.1"`:      "true",
+		`deployment.pins.db.repository == "registry.example:5000/acme/db" && deployment.pins.db.version == ""`:         "true",
+		`deployment.pins.web.repository == "ghcr.io/acme/web" && deployment.pins.web.version == "1.4.2"`:               "true",
+		`deployment.pins.web.digest == "` + digest + `" && deployment.pins.db.digest == deployment.pins.web.digest`:    "true",
+		`deployment.pins.all(name, deployment.pins[name].digest != "")`:                                                "false",
+		`size(deployment.pins) == 3 && "web" in deployment.pins && !("x" in deployment.pins)`:                          "true",
+		`deployment.pins.x.version == ""`: "error: no such key: x",
+		`deployment.pins.web.version.split(".")[0] == "1" && sets.contains(["staging"], [deployment.environment])`: "true",
+	} {
+		x, err := policy.CompileDeployment(src)
+		if err != nil {
+			t.Errorf("%s: %v", src, err)
+			continue
+		}
+		ok, err := x.Eval(policy.DeploymentVariables("staging", "web", d))
+		got := fmt.Sprint(ok)
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", src, got, want)
+		}
+	}
+	// References are taken apart as package desired does it.
+	for _, p := range d.Release.Pins {
+		img, err := desired.ParseImage(p.Image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := policy.CompileDeployment(fmt.Sprintf(`deployment.pins.%s == policy.pin{image: %q, repository: %q, version: %q, digest: %q}`, p.Artifact, img.Reference, img.Repository, img.Version, img.Digest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := x.Eval(policy.DeploymentVariables("staging", "web", d)); !ok || err != nil {
+			t.Errorf("%s: %v", p.Image, err)
 		}
 	}
 }
