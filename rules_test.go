@@ -30,11 +30,12 @@ var mayImport = map[string][]string{
 	"render/worker":     {"desired", "render"},
 	"ledger":            {"desired"},
 	"policy":            {"desired", "ledger"},
+	"audit":             {"desired", "ledger", "policy"},
 	"gitstate":          {"desired"},
 	"reconcile/cluster": {"desired", "render"},
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "reconcile/cluster"},
 	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/cluster", "reconcile/check"},
-	"cmd/pinion":        {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile", "reconcile/cluster", "reconcile/check"},
+	"cmd/pinion":        {"desired", "render", "render/worker", "ledger", "policy", "audit", "gitstate", "reconcile", "reconcile/cluster", "reconcile/check"},
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},
@@ -62,7 +63,7 @@ var edges = map[string][]string{
 // core are the packages, and in reconcile the files, that decide: they are told
 // what they need to know, and touch nothing.
 var (
-	core          = []string{"desired", "render", "ledger", "policy"}
+	core          = []string{"desired", "render", "ledger", "policy", "audit"}
 	coreReconcile = []string{"plan.go", "prune.go", "next.go", "target.go", "event.go"}
 )
 

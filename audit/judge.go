@@ -1,0 +1,417 @@
+package audit
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
+)
+
+// Verified judges an entry that says that a deployment is verified, by the
+// rules of the deployment's commit and what was recorded until then. For how
+// long something was healthy is told by the times alone.
+func Verified(c Commit, s Step, rules policy.Rules, locations map[string]*time.Location) []Finding {
+	j := policy.Verify(policy.Verification{
+		Now: s.Entry.Time, Record: s.Before, Rules: rules, Locations: locations,
+		Health: policy.Health{Known: true, Healthy: true},
+	})
+	if j.State == ledger.StateVerified {
+		return nil
+	}
+	return []Finding{entryFinding(c, s.Entry, Error, RuleVerified, "the entry was put in by hand, or what it rests on was removed",
+		fmt.Sprintf("%s was not verified by the policies of its commit %s: %s", s.Entry.Deployment, short(s.Before.Deployment.Commit), open(j.Verdicts, j.Reason)))}
+}
+
+func entryFinding(c Commit, e ledger.Entry, severity Severity, rule Rule, meaning, message string) Finding {
+	return Finding{Severity: severity, Rule: rule, Branch: ledger.Branch(e.Environment), Commit: c.ID, Time: c.Time,
+		Environment: e.Environment, Service: e.Service, Message: message, Meaning: meaning}
+}
+
+// open says which gates are not passed.
+func open(verdicts []policy.Verdict, otherwise string) string {
+	var parts []string
+	for _, v := range verdicts {
+		if v.Outcome != policy.Passed {
+			parts = append(parts, v.Gate+": "+v.Reason)
+		}
+	}
+	if len(parts) == 0 {
+		return otherwise
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Asked is what main has of the commit that a pinned entry names.
+type Asked struct {
+	Commit Commit
+	// Deployment is what its files ask for; nil: not for this service.
+	Deployment *desired.Deployment
+	// Folder and Source are the ids of the service's folder at the commit and
+	// at the commit that the entry's manifests are from, "" if it is not there;
+	// Before says that the latter is the former, or before it on main.
+	Folder, Source string
+	Before         bool
+}
+
+// Pinned judges an entry that says that a commit asked for a release.
+func Pinned(c Commit, s Step, a Asked) []Finding {
+	e := s.Entry
+	var found []Finding
+	tell := func(severity Severity, format string, args ...any) {
+		found = append(found, entryFinding(c, e, severity, RuleDeployment, "the entry was put in or changed by hand", fmt.Sprintf(format, args...)))
+	}
+	commit := short(e.Commit)
+	switch d := a.Deployment; {
+	case d == nil:
+		tell(Error, "it says that commit %s asked for %s, and that has no %s in %s", commit, describe(e.Release), e.Service, e.Environment)
+	case !ledger.ReleaseOf(d.Pins, "").SamePins(e.Release):
+		tell(Error, "it says that commit %s asked for %s, and that asked for %s", commit, describe(e.Release), describe(ledger.ReleaseOf(d.Pins, d.Source)))
+	case d.Source != "" && d.Source != e.Release.Source:
+		tell(Error, "it says that commit %s asked for the manifests of %s, and that asked for those of %s", commit, short(e.Release.Source), short(d.Source))
+	case d.Source == "" && !a.Before:
+		tell(Error, "it says that the manifests are those of %s, and that is not commit %s or one before it on main", short(e.Release.Source), commit)
+	case d.Source == "" && a.Source != a.Folder:
+		tell(Error, "it says that the manifests are those of %s, and commit %s has others", short(e.Release.Source), commit)
+	}
+	change, claimed := ledger.ParseChange(a.Commit.Message)
+	actor, authors := ledger.Authors(a.Commit.Author, a.Commit.Committer, a.Commit.Message)
+	if claimed && a.Commit.Committer == c.Committer {
+		// The daemon chooses nothing: its trailers name who did.
+		authors = slices.DeleteFunc(authors, func(p ledger.Person) bool { return p == c.Committer })
+	}
+	want := ledger.Entry{Actor: actor, Authors: authors}.Normal()
+	if e.Actor != want.Actor {
+		tell(Error, "it says that %s made commit %s, and %s did", someone(e.Actor), commit, someone(want.Actor))
+	}
+	if !slices.Equal(e.Authors, want.Authors) {
+		tell(Error, "it says that %s chose the release of commit %s, and %s did", people(e.Authors), commit, people(want.Authors))
+	}
+	if cause := ledger.CauseOf(s.Before, e.Release, change, claimed); e.Cause != cause {
+		tell(Error, "it says that the cause is a %s, and it is a %s", e.Cause, cause)
+	}
+	return found
+}
+
+func someone(p ledger.Person) string {
+	if p == (ledger.Person{}) {
+		return "nobody"
+	}
+	return p.String()
+}
+
+func people(all []ledger.Person) string {
+	if len(all) == 0 {
+		return "nobody"
+	}
+	texts := make([]string, len(all))
+	for i, p := range all {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, " and ")
+}
+
+func describe(r ledger.Release) string {
+	var parts []string
+	for _, p := range r.Pins {
+		parts = append(parts, p.Image)
+	}
+	if r.Source != "" {
+		parts = append(parts, "the manifests of "+short(r.Source))
+	}
+	if len(parts) == 0 {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Move is a commit of main that claims to be a promotion or a rollback, and
+// what was there when it was made.
+type Move struct {
+	Branch   string // main
+	Commit   Commit
+	Change   ledger.Change
+	ByDaemon bool
+	Changed  []string // the files that differ from those of the first parent
+	// Was and Is are the environment's file, before and after; nil: not there.
+	Was, Is []byte
+	// Rules are those of the first parent, Pinned what its files say of the
+	// service; nil, not there.
+	Rules     policy.Rules
+	Pinned    *desired.Deployment
+	Locations map[string]*time.Location
+	// Past is what the ledger of an environment knows of the service.
+	Past func(desired.EnvironmentName) Past
+	// RulesOf returns the rules of a commit; of a rollback only.
+	RulesOf func(commit string) (policy.Rules, error)
+	// Older tells whether a commit of main comes before another one.
+	Older func(commit, than string) bool
+}
+
+func (m Move) finding(severity Severity, rule Rule, meaning, format string, args ...any) Finding {
+	return Finding{Severity: severity, Rule: rule, Branch: m.Branch, Commit: m.Commit.ID, Time: m.Commit.Time,
+		Environment: m.Change.Environment, Service: m.Change.Service, Message: fmt.Sprintf(format, args...), Meaning: meaning}
+}
+
+const byHand = "somebody has written the commit by hand, with the trailers of Pinion's"
+
+// diff compares what the commit changes with what it claims.
+func (m Move) diff(rule Rule) []Finding {
+	file := "environments/" + string(m.Change.Environment) + ".yaml"
+	others := slices.DeleteFunc(slices.Clone(m.Changed), func(name string) bool { return name == file })
+	if len(others) > 0 {
+		return []Finding{m.finding(Error, rule, byHand, "it changes %s besides what it claims", names(others))}
+	}
+	ed, err := desired.NewEditor(file, m.Was)
+	var data []byte
+	if err == nil {
+		edit := desired.Edit{Service: m.Change.Service, Manifests: m.Change.Release.Source, Add: rule == RulePromotion}
+		for _, p := range m.Change.Release.Pins {
+			edit.Pins = append(edit.Pins, desired.PinEdit{Artifact: p.Artifact, Reference: p.Image})
+		}
+		data, err = ed.Apply(edit)
+	}
+	if err != nil {
+		return []Finding{m.finding(Error, rule, byHand, "what it claims can't be done to %s: %v", file, err)}
+	}
+	if !bytes.Equal(data, m.Is) {
+		return []Finding{m.finding(Error, rule, byHand, "it claims %s, and changes something else: of %s, %s", describe(m.Change.Release), file, difference(m.Is, data))}
+	}
+	return nil
+}
+
+// Promotion judges whether a promotion was allowed at its moment, and does what
+// it claims.
+func Promotion(m Move) ([]Finding, error) {
+	if found := m.diff(RulePromotion); len(found) > 0 {
+		return found, nil
+	}
+	pipeline, stage, _ := m.Rules.Stage(m.Change.Environment, m.Change.Service)
+	var after []desired.EnvironmentName
+	head := false
+	if stage != nil {
+		after, head = stage.After, stage.ManifestsHead
+	}
+	found, seen, err := m.from(pipeline, after, head)
+	if err != nil {
+		return nil, err
+	}
+	ok, decision, err := m.admitted(after, seen)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		why := open(decision.Verdicts, decision.Reason)
+		if p := decision.Promotion; p != nil {
+			why = "policy led to " + describe(p.Release) + " then"
+		}
+		found = append(found, m.finding(Error, RulePromotion, "somebody has written it past policy, or what it rests on was removed from a ledger",
+			"a promotion without its evidence: %s to %s at %s was not allowed: %s", describe(m.Change.Release), m.Change.Environment, m.Commit.Time.UTC().Format(time.RFC3339), why))
+	}
+	if want := m.pipeline(pipeline); ok && m.Change.Policy != want {
+		found = append(found, m.finding(Warning, RulePromotion, "it was judged by another pipeline than it was committed on", "it claims to follow %q, and it follows %q", m.Change.Policy, want))
+	}
+	return found, nil
+}
+
+func (m Move) pipeline(p *desired.Pipeline) string {
+	if p == nil {
+		return ""
+	}
+	return string(p.Name) + "@" + m.Rules.PipelineBlob
+}
+
+// from judges the entries that a promotion names. Seen says which of each
+// service's entries were there before the commit, as it names one.
+func (m Move) from(pipeline *desired.Pipeline, after []desired.EnvironmentName, head bool) (found []Finding, seen map[desired.EnvironmentName]moment, err error) {
+	seen = map[desired.EnvironmentName]moment{}
+	for _, text := range m.Change.From {
+		name, entry, _ := strings.Cut(text, "@")
+		env := desired.EnvironmentName(name)
+		tell := func(format string, args ...any) {
+			found = append(found, m.finding(Error, RulePromotion, byHand, format, args...))
+		}
+		if !slices.Contains(after, env) {
+			tell("it claims to come from %s, and that is no stage before %s", text, m.Change.Environment)
+			continue
+		}
+		past := m.Past(env)
+		if past.Book == nil {
+			tell("it claims to rest on %s, and there is no %s", text, ledger.Branch(env))
+			continue
+		}
+		position, ok := past.Book.Has(entry)
+		if !ok {
+			tell("it claims to rest on %s, and %s has no such entry", text, ledger.Branch(env))
+			continue
+		}
+		seen[env] = past.seen(position)
+		r, _, err := past.at(seen[env])
+		if err != nil {
+			return nil, nil, err
+		}
+		pinsOnly := head || pipeline.Stage(env) != nil && pipeline.Stage(env).ManifestsHead
+		if !verifiedIn(r, m.Change.Release, pinsOnly) {
+			tell("it claims that %s was verified in %s, and entry %s of %s does not say so: %s",
+				describe(m.Change.Release), env, short(entry), ledger.Branch(env), standing(r))
+		}
+	}
+	for _, env := range after {
+		if !slices.ContainsFunc(m.Change.From, func(f string) bool { return strings.HasPrefix(f, string(env)+"@") }) {
+			found = append(found, m.finding(Error, RulePromotion, byHand, "it names no entry of %s, a stage before %s", ledger.Branch(env), m.Change.Environment))
+		}
+	}
+	return found, seen, nil
+}
+
+func standing(r ledger.Record) string {
+	d := r.Deployment
+	if d.ID == "" {
+		return "nothing was deployed there"
+	}
+	return fmt.Sprintf("it has %s, %s", describe(d.Release), d.State)
+}
+
+// verifiedIn tells whether a record knows a release as verified.
+func verifiedIn(r ledger.Record, x ledger.Release, pinsOnly bool) bool {
+	same := func(y ledger.Release, state ledger.State) bool {
+		return state == ledger.StateVerified && y.SamePins(x) && (pinsOnly || x.Source == "" || y.Source == x.Source)
+	}
+	return same(r.Deployment.Release, r.Deployment.State) || r.Verified != nil && same(r.Verified.Release, r.Verified.State) ||
+		slices.ContainsFunc(r.Previous, func(p ledger.Past) bool { return same(p.Release, p.State) })
+}
+
+// admitted asks policy, at the moments in which it may have been asked before.
+func (m Move) admitted(after []desired.EnvironmentName, seen map[desired.EnvironmentName]moment) (bool, policy.Decision, error) {
+	target := m.Past(m.Change.Environment)
+	pasts := []Past{target}
+	lists := [][]moment{target.moments(m.Commit.Time, 0, m.Commit.ID)}
+	for _, env := range after {
+		p := m.Past(env)
+		pasts = append(pasts, p)
+		lists = append(lists, p.moments(m.Commit.Time, seen[env], m.Commit.ID))
+	}
+	var first *policy.Decision
+	ok, err := choose(lists, func(chosen []moment) (bool, error) {
+		a := policy.Admission{
+			Now: m.Commit.Time, Service: m.Change.Service, Environment: m.Change.Environment,
+			Rules: m.Rules, Pinned: m.Pinned, Locations: m.Locations, Older: m.Older,
+			Before:  map[desired.EnvironmentName]ledger.Record{},
+			Entries: map[desired.EnvironmentName]string{},
+		}
+		for i, p := range pasts {
+			r, there, err := p.at(chosen[i])
+			switch {
+			case err != nil:
+				return false, err
+			case !there:
+			case i == 0:
+				a.Target = r
+			default:
+				a.Before[after[i-1]] = r
+				a.Entries[after[i-1]] = p.marks()[chosen[i]-1].entry
+			}
+		}
+		d := policy.Admit(a)
+		if first == nil {
+			first = &d
+		}
+		if m.same(d) {
+			return true, nil
+		}
+		if m.ByDaemon {
+			return false, nil
+		}
+		// A person may ask for a release by its name.
+		a.Forced = &ledger.Release{Pins: m.Change.Release.Pins}
+		return m.same(policy.Admit(a)), nil
+	})
+	if first == nil {
+		first = &policy.Decision{Reason: "there is nothing to judge it from"}
+	}
+	return ok, *first, err
+}
+
+// same tells whether policy led to what the commit does.
+func (m Move) same(d policy.Decision) bool {
+	p := d.Promotion
+	return d.Move == policy.Promote && p != nil && p.Release.SamePins(m.Change.Release) &&
+		(p.Manifests && p.Release.Source == m.Change.Release.Source || !p.Manifests && m.Change.Release.Source == "")
+}
+
+// Rollback judges a rollback by the daemon: a failure has to have asked for it.
+func Rollback(m Move) ([]Finding, error) {
+	if found := m.diff(RuleRollback); len(found) > 0 {
+		return found, nil
+	}
+	asked, err := m.fell()
+	if asked || err != nil {
+		return nil, err
+	}
+	past := m.Past(m.Change.Environment)
+	for _, k := range past.marks() {
+		if k.event != ledger.EventVerified || k.time.After(m.Commit.Time.Add(skew)) {
+			continue
+		}
+		r, err := past.Record(k.entry)
+		if err != nil {
+			return nil, err
+		}
+		if verifiedIn(r, m.Change.Release, false) {
+			return []Finding{m.finding(Warning, RuleRollback, "somebody has written it by hand, or the failure was removed from a ledger",
+				"it goes back to %s, and no failure that is recorded asked for that", describe(m.Change.Release))}, nil
+		}
+	}
+	return []Finding{m.finding(Error, RuleRollback, byHand, "it goes back to %s, which was never verified in %s", describe(m.Change.Release), m.Change.Environment)}, nil
+}
+
+// fell asks policy where failures led at the commit's time.
+func (m Move) fell() (bool, error) {
+	envs := []desired.EnvironmentName{m.Change.Environment}
+	if pipeline, _, _ := m.Rules.Stage(m.Change.Environment, m.Change.Service); pipeline != nil {
+		for _, s := range pipeline.Stages {
+			if s.Environment != m.Change.Environment {
+				envs = append(envs, s.Environment)
+			}
+		}
+	}
+	var pasts []Past
+	var lists [][]moment
+	for _, env := range envs {
+		p := m.Past(env)
+		pasts, lists = append(pasts, p), append(lists, p.moments(m.Commit.Time, 0, m.Commit.ID))
+	}
+	return choose(lists, func(chosen []moment) (bool, error) {
+		all := map[desired.EnvironmentName]ledger.Record{}
+		for i, p := range pasts {
+			r, there, err := p.at(chosen[i])
+			if err != nil {
+				return false, err
+			}
+			if there {
+				all[envs[i]] = r
+			}
+		}
+		for _, env := range envs {
+			r := all[env]
+			if r.Deployment.State != ledger.StateFailed {
+				continue
+			}
+			rules, err := m.RulesOf(r.Deployment.Commit)
+			if err != nil {
+				return false, err
+			}
+			retreats, _ := policy.Fall(m.Commit.Time, r, rules, all)
+			for _, to := range retreats {
+				if to.Environment == m.Change.Environment && to.To.SamePins(m.Change.Release) && (m.Change.Release.Source == "" || m.Change.Release.Source == to.To.Source) {
+					return true, nil
+				}
+			}
+		}
+		return false, nil
+	})
+}
