@@ -19,9 +19,11 @@ const (
 
 // Verdict is one gate with its value.
 type Verdict struct {
-	// Gate is a policy's name, or "rollout", "hold <name>", "stage <name>"
-	// (a stage before, from which the release has to come), "version" (the
-	// environment already has it, has a newer one, or has refused it).
+	// Gate is a policy's name, or "rollout", "hold <name>" ("hold" alone, of
+	// what in holds/ has no name), "stage <name>" (a stage before, from which
+	// the release has to come, or the stage itself if it can't be used),
+	// "version" (the environment already has it, has a newer one, or has
+	// refused it).
 	Gate    string        `json:"gate"`
 	Check   desired.Check `json:"check,omitempty"` // of a policy
 	Outcome Outcome       `json:"outcome"`
