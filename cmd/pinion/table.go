@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -70,4 +71,21 @@ func (p palette) state(state string) func(string) string {
 		return p.dim
 	}
 	return p.wait
+}
+
+// filled leaves out the columns in which there is nothing but the heading.
+func filled(rows [][]cell) [][]cell {
+	if len(rows) < 2 {
+		return rows
+	}
+	all := make([][]cell, len(rows))
+	for i := range rows[0] {
+		if !slices.ContainsFunc(rows[1:], func(row []cell) bool { return row[i].text != "" }) {
+			continue
+		}
+		for j, row := range rows {
+			all[j] = append(all[j], row[i])
+		}
+	}
+	return all
 }

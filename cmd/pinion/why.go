@@ -363,7 +363,7 @@ func (g *globals) writeGates(now time.Time, verdicts []policy.Verdict) error {
 		row[1].paint = p.state(string(v.Outcome))
 		rows = append(rows, row)
 	}
-	return t.write(rows...)
+	return t.write(filled(rows)...)
 }
 
 // upcoming writes when something will be.
