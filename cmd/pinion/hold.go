@@ -24,7 +24,7 @@ func newHoldCommand(g *globals) *cobra.Command {
 	var environments, services []string
 	var until string
 	cmd := &cobra.Command{
-		Use:   "hold NAME",
+		Use:   "hold NAME --reason TEXT",
 		Short: "Freeze environments or services: write a hold",
 		Long: `Write holds/NAME.yaml: nothing is promoted into what it covers until it ends or
 is removed with ` + "`pinion release NAME`" + `. Without --environment it covers all

@@ -16,12 +16,13 @@ func newReportCommand(g *globals) *cobra.Command {
 	var c client
 	var in reportRequest
 	cmd := &cobra.Command{
-		Use:   "report ENV SERVICE POLICY success|failure --version V",
+		Use:   "report ENV SERVICE POLICY RESULT --version V",
 		Short: "Tell the daemon the result of a check",
-		Long: `Tell the daemon the result of a check that a policy (report:) waits for. The result
-is for one version: if another one runs by then, it is recorded and moves nothing.
-With --rerun it takes the place of the result that is there; without a result,
---rerun takes that one back, so that the check is made once more.
+		Long: `Tell the daemon the result of a check that a policy (report:) waits for. The RESULT
+is success or failure, and of one version: if another one runs by then, it is
+recorded and moves nothing. With --rerun it takes the place of the result that is
+there; without a RESULT, --rerun takes that one back, so that the check is made
+once more.
 
 ` + clientHelp,
 		Example: `  pinion report staging web e2e success --version 1.4.3 --url https://ci.example/5`,

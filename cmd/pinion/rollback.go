@@ -21,7 +21,7 @@ func newRollbackCommand(g *globals) *cobra.Command {
 	var w writing
 	var in retreating
 	cmd := &cobra.Command{
-		Use:   "rollback ENV SERVICE",
+		Use:   "rollback ENV SERVICE [--to VERSION]",
 		Short: "Commit a way back to the last verified version, which sticks",
 		Long: `Go back to the version that was verified last in an environment, or with --to to
 one that ran there before. It sticks: the version that is left does not come back
