@@ -114,8 +114,22 @@ func (c *Clerk) rulesAt(ctx context.Context, commit string) (*policy.Rules, erro
 	if len(c.rules) > mostRules {
 		clear(c.rules)
 	}
-	c.rules[key], c.rules[commit] = r, r
+	c.rules[commit] = r
+	if !faulty(r.Repository) {
+		c.rules[key] = r
+	}
 	return r, nil
+}
+
+// faulty tells whether a stage is at fault. That may be for an environment's
+// file, and another commit has another one.
+func faulty(repo *desired.Repository) bool {
+	for _, p := range repo.Pipelines {
+		if slices.ContainsFunc(p.Stages, func(s desired.Stage) bool { return len(s.Problems) > 0 }) {
+			return true
+		}
+	}
+	return false
 }
 
 // mostRules bounds how many commits' rules are kept.
@@ -210,10 +224,8 @@ func (c *Clerk) admission(ctx context.Context, now time.Time, k Key, target ledg
 		a.Pinned = &d
 	}
 	for _, env := range stage.After {
-		if book := c.books[env]; book != nil {
-			if r, ok := book.records[k.Service]; ok {
-				a.Before[env], a.Entries[env] = r, book.tip
-			}
+		if before := (Key{env, k.Service}); c.books[env] != nil && !c.unreadable(before) {
+			a.Before[env], a.Entries[env] = c.record(before), c.books[env].tip
 		}
 	}
 	return a, stage, nil
