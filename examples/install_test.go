@@ -105,6 +105,7 @@ func mayDoItsWork(t *testing.T, config *rest.Config) {
 		for _, verb := range []string{"get", "list", "watch"} {
 			ask(verb, "pods", namespace, "")
 			ask(verb, "replicasets.apps", namespace, "")
+			ask(verb, "jobs.batch", namespace, "")
 		}
 		for _, verb := range []string{"get", "list", "create", "patch"} {
 			ask(verb, "configmaps", namespace, "pinion-"+string(d.Environment.Name)) // the inventory
@@ -135,7 +136,6 @@ func mayDoNothingElse(t *testing.T, kube kubernetes.Interface) {
 		"patch pods shop-dev -",
 		"create pods/exec shop-dev -",
 		"create pods/portforward shop-dev -",
-		"get pods/log shop-dev -",
 		"create pods/eviction shop-dev -",
 		"patch replicasets.apps shop-dev -",
 		"deletecollection configmaps shop-dev -",

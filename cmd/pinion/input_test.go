@@ -72,7 +72,7 @@ stages:
 -- policies/smoke.yaml --
 apiVersion: pinion.dev/v1
 kind: Policy
-soak: 1s
+soak: 1000h
 `
 
 // canary stands for the value of a Secret.

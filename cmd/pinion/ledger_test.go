@@ -39,7 +39,18 @@ func TestDeploymentsAreRecorded(t *testing.T) {
 	w := newWorld(t, twoServices)
 	d := w.daemon(t.TempDir())
 	w.runs("api", "registry.example/api:1.0.0")
-	w.recorded("dev",
-		"pinned(dev): api 1.0.0", "pinned(dev): web 1.0.0", "started(dev): api 1.0.0", "completed(dev): api 1.0.0")
+	w.until("both services are verified", func(context.Context) string {
+		all := map[string]string{}
+		for _, subject := range w.entries("dev") {
+			event, rest, _ := strings.Cut(subject, "(dev): ")
+			all[rest] += " " + event
+		}
+		for _, service := range []string{"api 1.0.0", "web 1.0.0"} {
+			if all[service] != " pinned started completed verified" {
+				return service + " has" + all[service]
+			}
+		}
+		return ""
+	})
 	d.stop()
 }
