@@ -328,14 +328,14 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 			k := Key{env, p.record.Service}
 			c.touch(k)
 			delete(b.records, k)
+			if isAnnouncement(p.entry) {
+				c.stranger, c.told = nil, time.Now()
+			}
 			c.report(Event{Type: EventRecorded, Environment: env, Service: k.Service, Version: p.entry.Release.Version(),
 				Commit: next.tip, Entry: &p.entry, Message: subject(p.entry.Message())})
 		}
 		c.books[env] = next
 		delete(b.pages, env)
-	}
-	if any {
-		c.stranger = nil // whoever it is sees what we have written
 	}
 	for i, k := range keys {
 		id := ids[n+i]

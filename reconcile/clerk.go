@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -23,7 +24,10 @@ type ClerkOptions struct {
 	Branch string
 	// Identity is the author and committer of all that the clerk writes.
 	Identity ledger.Person
-	Sign     func(commit []byte) (string, error) // nil: commits are not signed
+	// Name tells this daemon from another one that runs by mistake; "": the
+	// machine's and the process's.
+	Name string
+	Sign func(commit []byte) (string, error) // nil: commits are not signed
 	// Digests is the key under which the values of Secrets are digested.
 	Digests []byte
 	Checks  *check.Runner
@@ -153,6 +157,10 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 	}
 	if o.Pushed == nil {
 		o.Pushed = func(int, int, time.Duration) {}
+	}
+	if o.Name == "" {
+		host, _ := os.Hostname()
+		o.Name = fmt.Sprintf("process %d of %s", os.Getpid(), host)
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
@@ -570,8 +578,9 @@ func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from
 		ledger.Branch(env), foreign.ID, foreign.Committer.Time.UTC().Format(time.RFC3339), foreign.Committer.Name, foreign.Committer.Email)})
 }
 
-// announce tells another daemon of us by an entry that moves nothing. One that
-// is always faster than we are would never see any other of ours.
+// announce tells another daemon of us, by an entry that moves nothing. Of two
+// that are equally fast each may take the other's commits for its own, since
+// they are the same, and one that is always slower has none.
 func (c *Clerk) announce(b *batch) {
 	if c.stranger == nil || time.Since(c.stranger.since) < unseen {
 		return
@@ -581,16 +590,23 @@ func (c *Clerk) announce(b *batch) {
 		k := Key{c.stranger.environment, svc}
 		if r := b.record(k); r.Deployment.ID != "" {
 			e := ledger.Entry{Event: ledger.EventCheck, Late: true, Checks: []ledger.Check{{
-				Policy: "one-daemon", Result: ledger.Failure, By: daemonName, Description: "two daemons write to this ledger; only one may run",
+				Policy: oneDaemon, Result: ledger.Failure, By: daemonName,
+				Description: "two daemons write to this ledger, and only one may run: stop this one, " + c.options.Name + ", or the other",
 			}}}
 			aboutDeployment(&e, r)
 			if err := b.add(k, e); err == nil {
-				c.told = time.Now()
-				break
+				return
 			}
 		}
 	}
-	c.stranger = nil
+	c.stranger = nil // there is nothing that it could be told by
+}
+
+// oneDaemon is in the place of a policy where a daemon tells of itself.
+const oneDaemon = "one-daemon"
+
+func isAnnouncement(e ledger.Entry) bool {
+	return e.Late && e.Event == ledger.EventCheck && e.Checks[0].Policy == oneDaemon && e.Checks[0].By == daemonName
 }
 
 // touch marks a service for review, and the stages that it may matter to.

@@ -41,6 +41,7 @@ func (h *house) startOn(o gitstate.Options) {
 		Digests:  []byte("a key"),
 		Checks:   check.New(nil, check.Options{}),
 		Clock:    h.clock,
+		Name:     h.TempDir(),
 		Report: func(ev reconcile.Event) {
 			h.mu.Lock()
 			defer h.mu.Unlock()

@@ -89,7 +89,12 @@ func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, b
 	}
 	found := identity{wanted: w}
 	if r.Deployment.ID != "" {
-		found.before, err = i.unseen(ctx, s.Key, between(commit))
+		// Another daemon may have recorded some of them.
+		ids := slices.DeleteFunc(between(commit), func(c string) bool {
+			id := ledger.DeploymentID(s.Service, c)
+			return id == r.Deployment.ID || slices.ContainsFunc(r.Previous, func(p ledger.Past) bool { return p.ID == id })
+		})
+		found.before, err = i.unseen(ctx, s.Key, ids)
 	}
 	return found, err
 }

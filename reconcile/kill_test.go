@@ -229,12 +229,13 @@ type city struct {
 	stop     func()
 
 	mu       sync.Mutex // guards what follows
-	clerk    *clerkProcess
+	clerks   []*clerkProcess
 	random   *rand.Rand
 	resting  bool           // nobody bumps a version any more
 	minor    map[string]int // the newest version of each service
 	asking   map[string]bool
 	number   int
+	commits  []string // that people have pushed
 	accepted []accepted
 	refused  []string // those that came for what is there no more, and are not recorded
 	unknown  int      // requests that were not answered
@@ -356,8 +357,9 @@ func (c *city) bump(ctx context.Context, svc string) {
 	edited := bytes.ReplaceAll(data, []byte("/"+svc+":"+old+"\n"), []byte("/"+svc+":"+next+"\n"))
 	who := gitstate.Signature{Name: "Dana", Email: "dana@shop.example", Time: time.Now()}
 	// Another one has been faster, perhaps: then there is another time.
-	if _, err := c.mirror.Commit(ctx, gitstate.Change{Expected: tip, Files: map[string][]byte{file: edited}, Message: "bump " + svc + " to " + next, Author: who, Committer: who}); err == nil {
+	if id, err := c.mirror.Commit(ctx, gitstate.Change{Expected: tip, Files: map[string][]byte{file: edited}, Message: "bump " + svc + " to " + next, Author: who, Committer: who}); err == nil {
 		c.minor[svc]++
+		c.commits = append(c.commits, id)
 	}
 }
 
@@ -382,10 +384,10 @@ func (c *city) approve(ctx context.Context, wait *sync.WaitGroup, who, svc, vers
 // ask sends a request, unless the same is under way, and notes what was said;
 // mu is held.
 func (c *city) ask(ctx context.Context, wait *sync.WaitGroup, what, environment, about, mark string, q any) {
-	p := c.clerk
-	if p == nil || c.asking[about] && c.random.IntN(8) > 0 {
+	if len(c.clerks) == 0 || c.asking[about] && c.random.IntN(8) > 0 {
 		return
 	}
+	p := c.clerks[c.random.IntN(len(c.clerks))]
 	c.asking[about] = true
 	wait.Go(func() {
 		a, err := p.ask(ctx, what, q)
@@ -405,10 +407,10 @@ func (c *city) ask(ctx context.Context, wait *sync.WaitGroup, what, environment,
 	})
 }
 
-// employ makes a clerk the one whom people ask.
-func (c *city) employ(p *clerkProcess) {
+// employ makes some clerks those whom people ask.
+func (c *city) employ(all ...*clerkProcess) {
 	c.mu.Lock()
-	c.clerk = p
+	c.clerks = all
 	c.mu.Unlock()
 	c.mirror.Poke()
 }
@@ -419,16 +421,13 @@ func (c *city) rest() {
 	c.Helper()
 	c.mu.Lock()
 	c.resting = true
-	// A version that fails comes to no end.
+	// A version that fails, or was taken back, comes to no end.
 	for _, svc := range c.services {
-		for bad(c.version(svc)) || c.minor[svc] == 0 {
-			before := c.minor[svc]
-			for c.minor[svc] == before {
-				if _, err := c.mirror.Fetch(context.Background()); err != nil {
-					c.Fatal(err)
-				}
-				c.bump(context.Background(), svc)
+		for before := c.minor[svc]; c.minor[svc] == before || bad(c.version(svc)); {
+			if _, err := c.mirror.Fetch(context.Background()); err != nil {
+				c.Fatal(err)
 			}
+			c.bump(context.Background(), svc)
 		}
 	}
 	c.mu.Unlock()
@@ -463,6 +462,11 @@ func (c *city) kept(a *audit) {
 		}
 		if a.ids[x.receipt.Commit] != "ledger/"+x.environment {
 			c.Errorf("%s was acknowledged in %s, which is not in the ledger", x.mark, x.receipt.Commit)
+		}
+	}
+	for _, id := range c.commits {
+		if a.ids[id] != "main" {
+			c.Errorf("the commit %s of a person is not on main", id)
 		}
 	}
 	for mark, n := range a.counts {
@@ -509,7 +513,7 @@ func TestKilledClerk(t *testing.T) {
 	look := func(p *clerkProcess) {
 		t.Helper()
 		<-p.ended
-		c.employ(nil)
+		c.employ()
 		if status := p.cmd.ProcessState.String(); status != "signal: killed" {
 			t.Fatalf("it ended by itself: %s\n%s", status, strings.Join(p.events, "\n"))
 		}
