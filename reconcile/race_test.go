@@ -163,6 +163,8 @@ func TestTwoDaemonsAreAskedAtOnce(t *testing.T) {
 		to := fmt.Sprintf("1.%d.0", i)
 		h.pin("dev", from, to)
 		h.runs("staging", to, ledger.StateCompleted)
+		h.settled()
+		other.settled() // who has not fetched it can't know what is asked about
 		results := []ledger.Result{ledger.Success, ledger.Success}
 		if i == 2 {
 			results[1] = ledger.Failure
@@ -172,8 +174,10 @@ func TestTwoDaemonsAreAskedAtOnce(t *testing.T) {
 			done = append(done, clerk.asks(t.Context(), to, results[n], fmt.Sprintf("https://ci/%d-%d", i, n)))
 		}
 		taken, failed := 0, false
+		var errs []error
 		for n, d := range done {
 			err := <-d
+			errs = append(errs, err)
 			var no *reconcile.Rejection
 			switch {
 			case err == nil:
@@ -184,7 +188,7 @@ func TestTwoDaemonsAreAskedAtOnce(t *testing.T) {
 			}
 		}
 		if i != 2 && taken != 2 || taken == 0 { // the second one is told that it is there already
-			t.Errorf("%s: %d reports were taken", to, taken)
+			t.Errorf("%s: %d reports were taken; %v", to, taken, errs)
 		}
 		if failed {
 			h.runs("staging", from, ledger.StateVerified) // rolled back
