@@ -7,15 +7,18 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"testing/fstest"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/render"
 )
 
 const (
@@ -83,8 +86,9 @@ func (b *bench) timed(ctx context.Context, dir, name string, args ...string) (fl
 	return median(took), nil
 }
 
-// startUp returns how long a daemon takes from its start with a mirror that is
-// there already until it has nothing to do, and how many megabytes it has read.
+// startUp returns how long a daemon takes from its start, with a mirror that is
+// there already, until it is ready, and how many megabytes it has read when it
+// has come to rest.
 func (b *bench) startUp(ctx context.Context, round int, remote string) (took, read float64, err error) {
 	kubeconfig := b.path("nowhere")
 	const nowhere = "apiVersion: v1\nkind: Config\nclusters: [{name: x, cluster: {server: \"http://127.0.0.1:9\"}}]\nusers: [{name: x}]\ncontexts: [{name: x, context: {cluster: x, user: x}}]\ncurrent-context: x\n"
@@ -97,8 +101,19 @@ func (b *bench) startUp(ctx context.Context, round int, remote string) (took, re
 			return 0, 0, err
 		}
 		begun := time.Now()
+		for ready := false; !ready; time.Sleep(5 * time.Millisecond) {
+			if resp, err := http.Get("http://" + d.address + "/readyz"); err == nil {
+				ready = resp.StatusCode == http.StatusOK
+				resp.Body.Close()
+			}
+			if time.Since(begun) > 5*time.Minute {
+				d.stop()
+				return 0, 0, errors.New("the daemon does not become ready")
+			}
+		}
+		took = time.Since(begun).Seconds()
 		last := -1.0
-		for quiet := 0; quiet < 5; {
+		for quiet := 0; quiet < 10; {
 			time.Sleep(100 * time.Millisecond)
 			cpu, _, err := d.process()
 			if err != nil {
@@ -107,7 +122,7 @@ func (b *bench) startUp(ctx context.Context, round int, remote string) (took, re
 			if cpu.Seconds() == last {
 				quiet++
 			} else {
-				quiet, last, took = 0, cpu.Seconds(), time.Since(begun).Seconds()
+				quiet, last = 0, cpu.Seconds()
 			}
 		}
 		read = bytesRead(d.cmd.Process.Pid)
@@ -157,7 +172,15 @@ func (b *bench) makeLedgers(ctx context.Context, entries int) (remote, clone str
 		}
 		ids[mark] = id
 	}
-	if err := fastImport(ctx, remote, marks, func(w io.Writer) error { return writeLedgers(w, start, rounds, ids[2:]) }); err != nil {
+	digests, err := renderedDigests(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	if err := fastImport(ctx, remote, marks, func(w io.Writer) error { return writeLedgers(w, start, rounds, ids[2:], digests) }); err != nil {
+		return "", "", err
+	}
+	// As a server keeps it: the newest objects whole, the older ones as deltas.
+	if err := b.git(ctx, "--git-dir="+remote, "repack", "-adfq"); err != nil {
 		return "", "", err
 	}
 	return remote, clone, b.git(ctx, "clone", "-q", remote, clone)
@@ -210,7 +233,7 @@ func writeMain(w io.Writer, start time.Time, rounds int) error {
 }
 
 // writeLedgers writes the four entries of each deployment in each environment.
-func writeLedgers(w io.Writer, start time.Time, rounds int, ids []string) error {
+func writeLedgers(w io.Writer, start time.Time, rounds int, ids []string, digests map[string]string) error {
 	records := map[string]ledger.Record{}
 	mark := 0
 	for n := range rounds * ledgerServices {
@@ -231,7 +254,7 @@ func writeLedgers(w io.Writer, start time.Time, rounds int, ids []string) error 
 					entry.Cause, entry.Actor = ledger.CausePin, ledger.Person{Name: "Dana", Email: "dana@shop.example"}
 					entry.Authors = []ledger.Person{entry.Actor}
 				} else {
-					entry.Manifests = "sha256:" + strings.Repeat("0", 64)
+					entry.Manifests = digests[key]
 				}
 				var err error
 				if r, err = r.Apply(entry); err != nil {
@@ -244,6 +267,32 @@ func writeLedgers(w io.Writer, start time.Time, rounds int, ids []string) error 
 		}
 	}
 	return nil
+}
+
+// renderedDigests are the digests of what the services render to, which their
+// versions do not change, by "environment/service".
+func renderedDigests(ctx context.Context) (map[string]string, error) {
+	files := fstest.MapFS{}
+	for name, data := range ledgerFiles(make([]int, ledgerServices), true) {
+		files[name] = &fstest.MapFile{Data: data}
+	}
+	tree := desired.Hashed(files)
+	repo, err := desired.Read(tree, nil)
+	if err != nil {
+		return nil, err
+	}
+	digests := map[string]string{}
+	for _, d := range repo.Deployments() {
+		r, err := render.Build(ctx, tree, render.Request{
+			Environment: d.Environment.Name, Namespace: d.Environment.Namespace, Service: d.Service.Name,
+			Folder: render.Folder(d.Service, d.Environment.Name), Parameters: d.Environment.Parameters, Pins: d.Pins,
+		})
+		if err != nil {
+			return nil, err
+		}
+		digests[string(d.Environment.Name)+"/"+string(d.Service.Name)] = r.Digest
+	}
+	return digests, nil
 }
 
 // ledgerFiles are the environments' files, and all others if there are none yet.

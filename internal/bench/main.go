@@ -50,6 +50,9 @@ type bench struct {
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
+	if b.bin, err = filepath.Abs(b.bin); err != nil {
+		return err
+	}
 	if b.dir, err = os.MkdirTemp("", "pinion-bench-"); err != nil {
 		return err
 	}
