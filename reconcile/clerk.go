@@ -74,7 +74,8 @@ type Clerk struct {
 	fetched bool      // since the start
 	began   time.Time // by the clock that stamps entries, and by the system's
 	started time.Time
-	commit  *Commit // the tip of main that is judged on
+	looked  time.Time // at the clock
+	commit  *Commit   // the tip of main that is judged on
 	books   map[desired.EnvironmentName]*book
 	cards   map[Key]*card
 	rules   map[string]*policy.Rules // by pipelines and policies
@@ -436,12 +437,15 @@ func (c *Clerk) due(now time.Time) {
 		}
 		clear(c.waiting)
 	}
+	// What was waited for by a clock that was set back may come sooner.
+	back := now.Before(c.looked)
+	c.looked = now
 	for k, d := range c.cards {
-		if !d.wake.IsZero() && !now.Before(d.wake) {
+		if !d.wake.IsZero() && (back || !now.Before(d.wake)) {
 			d.wake = time.Time{}
 			c.dirty[k] = true
 		}
-		if !d.enter.IsZero() && !now.Before(d.enter) {
+		if !d.enter.IsZero() && (back || !now.Before(d.enter)) {
 			d.enter = time.Time{}
 			c.stages[k] = true
 		}
