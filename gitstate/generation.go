@@ -395,7 +395,13 @@ func (g *generation) check(ctx context.Context, s *store) error {
 		}
 	}
 	for name, id := range g.refs {
-		if err := s.complete(ctx, id, 5000); err != nil {
+		// Of a ledger the present is read, and its entries only when somebody
+		// asks: a start must not cost more the longer it is.
+		newest := 5000
+		if strings.HasPrefix(name, LedgerPrefix) {
+			newest = 10
+		}
+		if err := s.complete(ctx, id, newest); err != nil {
 			return fmt.Errorf("branch %s: %w", name, err)
 		}
 	}
