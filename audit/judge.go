@@ -46,53 +46,89 @@ func open(verdicts []policy.Verdict, otherwise string) string {
 	return strings.Join(parts, "; ")
 }
 
-// Asked is what main has of the commit that a pinned entry names.
-type Asked struct {
-	Commit Commit
-	// Deployment is what its files ask for; nil: not for this service.
-	Deployment *desired.Deployment
-	// Folder and Source are the ids of the service's folder at the commit and
-	// at the commit that the entry's manifests are from, "" if it is not there;
-	// Before says that the latter is the former, or before it on main.
-	Folder, Source string
-	Before         bool
-}
-
-// Pinned judges an entry that says that a commit asked for a release.
-func Pinned(c Commit, s Step, a Asked) []Finding {
+// Pinned judges what an entry says of who asked for a deployment, and how. Made
+// is the commit of main that it names.
+func Pinned(c Commit, s Step, made Commit) []Finding {
 	e := s.Entry
 	var found []Finding
-	tell := func(severity Severity, format string, args ...any) {
-		found = append(found, entryFinding(c, e, severity, RuleDeployment, "the entry was put in or changed by hand", fmt.Sprintf(format, args...)))
+	tell := func(format string, args ...any) {
+		found = append(found, entryFinding(c, e, Error, RuleDeployment, putIn, fmt.Sprintf(format, args...)))
 	}
 	commit := short(e.Commit)
-	switch d := a.Deployment; {
-	case d == nil:
-		tell(Error, "it says that commit %s asked for %s, and that has no %s in %s", commit, describe(e.Release), e.Service, e.Environment)
-	case !ledger.ReleaseOf(d.Pins, "").SamePins(e.Release):
-		tell(Error, "it says that commit %s asked for %s, and that asked for %s", commit, describe(e.Release), describe(ledger.ReleaseOf(d.Pins, d.Source)))
-	case d.Source != "" && d.Source != e.Release.Source:
-		tell(Error, "it says that commit %s asked for the manifests of %s, and that asked for those of %s", commit, short(e.Release.Source), short(d.Source))
-	case d.Source == "" && !a.Before:
-		tell(Error, "it says that the manifests are those of %s, and that is not commit %s or one before it on main", short(e.Release.Source), commit)
-	case d.Source == "" && a.Source != a.Folder:
-		tell(Error, "it says that the manifests are those of %s, and commit %s has others", short(e.Release.Source), commit)
-	}
-	change, claimed := ledger.ParseChange(a.Commit.Message)
-	actor, authors := ledger.Authors(a.Commit.Author, a.Commit.Committer, a.Commit.Message)
-	if claimed && a.Commit.Committer == c.Committer {
+	change, claimed := ledger.ParseChange(made.Message)
+	actor, authors := ledger.Authors(made.Author, made.Committer, made.Message)
+	if claimed && made.Committer == c.Committer {
 		// The daemon chooses nothing: its trailers name who did.
 		authors = slices.DeleteFunc(authors, func(p ledger.Person) bool { return p == c.Committer })
 	}
 	want := ledger.Entry{Actor: actor, Authors: authors}.Normal()
 	if e.Actor != want.Actor {
-		tell(Error, "it says that %s made commit %s, and %s did", someone(e.Actor), commit, someone(want.Actor))
+		tell("it says that %s made commit %s, and %s did", someone(e.Actor), commit, someone(want.Actor))
 	}
 	if !slices.Equal(e.Authors, want.Authors) {
-		tell(Error, "it says that %s chose the release of commit %s, and %s did", people(e.Authors), commit, people(want.Authors))
+		tell("it says that %s chose the release of commit %s, and %s did", people(e.Authors), commit, people(want.Authors))
 	}
 	if cause := ledger.CauseOf(s.Before, e.Release, change, claimed); e.Cause != cause {
-		tell(Error, "it says that the cause is a %s, and it is a %s", e.Cause, cause)
+		tell("it says that the cause is a %s, and it is a %s", e.Cause, cause)
+	}
+	return found
+}
+
+const putIn = "the entry was put in or changed by hand"
+
+// Claim is what a pinned entry says that a commit of main asked for.
+type Claim struct {
+	entry ledger.Entry
+	by    Commit
+}
+
+// ClaimOf returns the claim of an entry. It keeps nothing of the message.
+func ClaimOf(c Commit, e ledger.Entry) Claim {
+	k := Claim{by: Commit{ID: c.ID, Time: c.Time}, entry: ledger.Entry{
+		Environment: desired.EnvironmentName(strings.Clone(string(e.Environment))), Service: desired.ServiceName(strings.Clone(string(e.Service))),
+		Commit: strings.Clone(e.Commit), Release: ledger.Release{Source: strings.Clone(e.Release.Source)},
+	}}
+	for _, p := range e.Release.Pins {
+		k.entry.Release.Pins = append(k.entry.Release.Pins, ledger.Pin{Artifact: desired.ArtifactName(strings.Clone(string(p.Artifact))), Image: strings.Clone(p.Image)})
+	}
+	return k
+}
+
+// Environment, Service and Source are what the claim is about.
+func (k Claim) Environment() desired.EnvironmentName { return k.entry.Environment }
+func (k Claim) Service() desired.ServiceName         { return k.entry.Service }
+func (k Claim) Source() string                       { return k.entry.Release.Source }
+
+// Asked is what a commit of main asks for.
+type Asked struct {
+	// Deployment is what its files say; nil: the service is not there.
+	Deployment *desired.Deployment
+	// Folder and Source are the ids of the service's folder at the commit and
+	// at the commit that the claim's manifests are from, "" if it is not there;
+	// Before says that the latter is the former, or before it on main.
+	Folder, Source string
+	Before         bool
+}
+
+// Judge compares the claim with what was asked for.
+func (k Claim) Judge(a Asked) []Finding {
+	e := k.entry
+	var found []Finding
+	tell := func(format string, args ...any) {
+		found = append(found, entryFinding(k.by, e, Error, RuleDeployment, putIn, fmt.Sprintf(format, args...)))
+	}
+	commit := short(e.Commit)
+	switch d := a.Deployment; {
+	case d == nil:
+		tell("it says that commit %s asked for %s, and that has no %s in %s", commit, describe(e.Release), e.Service, e.Environment)
+	case !ledger.ReleaseOf(d.Pins, "").SamePins(e.Release):
+		tell("it says that commit %s asked for %s, and that asked for %s", commit, describe(e.Release), describe(ledger.ReleaseOf(d.Pins, d.Source)))
+	case d.Source != "" && d.Source != e.Release.Source:
+		tell("it says that commit %s asked for the manifests of %s, and that asked for those of %s", commit, short(e.Release.Source), short(d.Source))
+	case d.Source == "" && !a.Before:
+		tell("it says that the manifests are those of %s, and that is not commit %s or one before it on main", short(e.Release.Source), commit)
+	case d.Source == "" && a.Source != a.Folder:
+		tell("it says that the manifests are those of %s, and commit %s has others", short(e.Release.Source), commit)
 	}
 	return found
 }
@@ -137,8 +173,10 @@ type Move struct {
 	Change   ledger.Change
 	ByDaemon bool
 	Changed  []string // the files that differ from those of the first parent
-	// Was and Is are the environment's file, before and after; nil: not there.
-	Was, Is []byte
+	// Is is the environment's file after it, and Editor has the one before it;
+	// whoever lends it gets it back with Is in it if nothing is wrong.
+	Is     []byte
+	Editor *desired.Editor
 	// Rules are those of the first parent, Pinned what its files say of the
 	// service; nil, not there.
 	Rules     policy.Rules
@@ -166,15 +204,11 @@ func (m Move) diff(rule Rule) []Finding {
 	if len(others) > 0 {
 		return []Finding{m.finding(Error, rule, byHand, "it changes %s besides what it claims", names(others))}
 	}
-	ed, err := desired.NewEditor(file, m.Was)
-	var data []byte
-	if err == nil {
-		edit := desired.Edit{Service: m.Change.Service, Manifests: m.Change.Release.Source, Add: rule == RulePromotion}
-		for _, p := range m.Change.Release.Pins {
-			edit.Pins = append(edit.Pins, desired.PinEdit{Artifact: p.Artifact, Reference: p.Image})
-		}
-		data, err = ed.Apply(edit)
+	edit := desired.Edit{Service: m.Change.Service, Manifests: m.Change.Release.Source, Add: rule == RulePromotion}
+	for _, p := range m.Change.Release.Pins {
+		edit.Pins = append(edit.Pins, desired.PinEdit{Artifact: p.Artifact, Reference: p.Image})
 	}
+	data, err := m.Editor.Apply(edit)
 	if err != nil {
 		return []Finding{m.finding(Error, rule, byHand, "what it claims can't be done to %s: %v", file, err)}
 	}
