@@ -89,10 +89,17 @@ type audit struct {
 	entries    map[string][]ledger.Entry // by environment, in order
 	counts     map[string]int            // how often an entry's URL or comment is there
 	ids        map[string]string         // the branch that has a commit
+	entered    []entered
 	proofs     []proof
 	promotions int
 	rollbacks  int
 	total      int // entries
+}
+
+// entered is a promotion as the ledger has it, and what was recorded before.
+type entered struct {
+	before ledger.Record
+	entry  ledger.Entry
 }
 
 // proof is an entry that a promotion rests on.
@@ -185,6 +192,9 @@ func (h *house) lawfulLedger(a *audit, branch string, history []told) {
 		}
 		if no, refused := before.Refuses(e.Release); e.Event == ledger.EventPinned && e.Cause == ledger.CausePromotion && refused {
 			h.Errorf("%s, entry %s: %s comes back by automation, and was refused: %s", branch, id, e.Release.Version(), no.Reason)
+		}
+		if e.Event == ledger.EventPinned && e.Cause == ledger.CausePromotion {
+			a.entered = append(a.entered, entered{before, e})
 		}
 		for _, c := range e.Checks {
 			if e.Event == ledger.EventCheck && c.URL != "" {
