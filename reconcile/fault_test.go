@@ -31,7 +31,9 @@ func (h *house) startOn(o gitstate.Options) {
 	if o.URL == "" {
 		o.URL = h.remote
 	}
-	o.Dir = filepath.Join(h.TempDir(), "mirror")
+	if o.Dir == "" {
+		o.Dir = filepath.Join(h.TempDir(), "mirror")
+	}
 	mirror, err := gitstate.Open(context.Background(), o)
 	h.must(err)
 	clerk := reconcile.NewClerk(reconcile.ClerkOptions{
