@@ -85,15 +85,6 @@ func (b *batch) put(k Key, p page) {
 
 func (b *batch) empty() bool { return len(b.pages) == 0 && len(b.moves) == 0 }
 
-// entries counts them.
-func (b *batch) entries() int {
-	n := 0
-	for _, ps := range b.pages {
-		n += len(ps)
-	}
-	return n
-}
-
 // changesOf returns the commits of the ledgers, and then those of the main
 // branch with the deployment that each of them changes.
 func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {

@@ -102,19 +102,6 @@ func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, b
 // errOldSighting says that the ledger knows a newer commit than the engine.
 var errOldSighting = errors.New("what is seen is older than what is recorded")
 
-// older tells whether a commit comes before another one. If that is not there
-// any more, main was rewritten, and nothing is older.
-func (i identifier) older(ctx context.Context, commit, than string) (bool, error) {
-	if commit == than || than == "" {
-		return false, nil
-	}
-	older, err := i.commits.IsAncestor(ctx, commit, than)
-	if errors.Is(err, gitstate.ErrNoCommit) {
-		return false, nil
-	}
-	return older, err
-}
-
 // same tells whether a target is what the record has: the same pins, the same
 // objects, and manifests from the same files.
 func (i identifier) same(ctx context.Context, t *Target, r ledger.Record) (bool, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -441,6 +440,3 @@ func ledgerOf(branch string) (desired.EnvironmentName, bool) {
 	name, ok := strings.CutPrefix(branch, "ledger/")
 	return desired.EnvironmentName(name), ok
 }
-
-// sortedKeys returns the keys of a map in order.
-func sortedKeys[V any](m map[Key]V) []Key { return slices.SortedFunc(maps.Keys(m), Key.Compare) }
