@@ -99,9 +99,6 @@ func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, b
 	return found, err
 }
 
-// errOldSighting says that the ledger knows a newer commit than the engine.
-var errOldSighting = errors.New("what is seen is older than what is recorded")
-
 // same tells whether a target is what the record has: the same pins, the same
 // objects, and manifests from the same files.
 func (i identifier) same(ctx context.Context, t *Target, r ledger.Record) (bool, error) {

@@ -406,7 +406,7 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 			d.asked = sighted{}
 			d.retry = time.Now().Add(min(firstAsk<<min(d.failures, 5), longestWait))
 			d.failures++
-			if ctx.Err() == nil && !errors.Is(f.err, errOldSighting) {
+			if ctx.Err() == nil {
 				c.complainOf(f.key, f.err)
 			}
 		default:
