@@ -125,6 +125,8 @@ func (k Claim) Judge(a Asked) []Finding {
 		tell("it says that commit %s asked for %s, and that asked for %s", commit, describe(e.Release), describe(ledger.ReleaseOf(d.Pins, d.Source)))
 	case d.Source != "" && d.Source != e.Release.Source:
 		tell("it says that commit %s asked for the manifests of %s, and that asked for those of %s", commit, short(e.Release.Source), short(d.Source))
+	case e.Release.Source == "":
+		tell("it does not say which manifests commit %s asked for", commit)
 	case d.Source == "" && !a.Before:
 		tell("it says that the manifests are those of %s, and that is not commit %s or one before it on main", short(e.Release.Source), commit)
 	case d.Source == "" && a.Source != a.Folder:

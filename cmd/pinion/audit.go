@@ -153,7 +153,7 @@ func (g *globals) writeAudit(findings []audit.Finding) error {
 	for _, f := range findings {
 		text := f.Message
 		if f.More > 0 {
-			text += fmt.Sprintf("; so do %s after it", grouped(f.More, "commit"))
+			text += fmt.Sprintf("; the same is true of %s", grouped(f.More, "later commit"))
 		}
 		if f.Meaning != "" {
 			text += " (" + f.Meaning + ")"
@@ -282,7 +282,7 @@ func (g *globals) openAudit(ctx context.Context, args []string, f auditFlags) (*
 	if a.ledgers, err = g.openLedgers(ctx); err != nil {
 		return nil, err
 	}
-	debug.SetGCPercent(200) // it reads everything: what is left lying about would be very much
+	debug.SetGCPercent(150) // it reads everything: what is left lying about would be very much
 	if err := a.prepare(ctx, args); err != nil {
 		a.close()
 		return nil, err
@@ -1226,7 +1226,7 @@ func (r *auditReader) past(ctx context.Context, svc desired.ServiceName) func(de
 			if err != nil {
 				return ledger.Record{}, nil // told of that entry: it is as if it were not there
 			}
-			if len(r.records) >= 200 {
+			if len(r.records) >= 100 {
 				clear(r.records)
 			}
 			r.records[key] = record
@@ -1345,7 +1345,7 @@ func (r *auditReader) environment(snap *gitstate.Snapshot, env desired.Environme
 	if err != nil {
 		return nil, err
 	}
-	if len(r.environments) > 1000 {
+	if len(r.environments) >= 100 {
 		clear(r.environments)
 	}
 	r.environments[key] = repo.Environments[env]

@@ -1185,6 +1185,34 @@ func TestAudit(t *testing.T) {
 	try("who has changed what", 0, func(f *forger) []string { return []string{unsigned, "-v", "production"} },
 		`note pin production: a person has changed web: - → registry.example/web:1.0.0`)
 
+	t.Run("what people read", func(t *testing.T) {
+		t.Parallel()
+		f := o.forger(t)
+		f.commit(forged{branch: "ledger/dev", message: "Hello\n"})
+		f.commit(forged{branch: "ledger/dev", message: "Hello\n"})
+		cmd := pinionCommand("audit", "--repo", f.dir, "--no-signatures")
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, _ := cmd.Output()
+		want := `^SEVERITY  COMMIT        ENVIRONMENT  SERVICE  FINDING
+error     [0-9a-f]{12}  dev          -        it is not an entry of dev: .*; the same is true of 1 later commit \(somebody else than .*\)
+$`
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("got\n%s", out)
+		}
+		want = `^3 ledgers, 125 entries, 11 promotions, 4 rollbacks: 1 finding
+signatures were not checked: --no-signatures
+nothing is known of where the branches were before: .*
+$`
+		if !regexp.MustCompile(want).Match(stderr.Bytes()) || cmd.ProcessState.ExitCode() != 1 {
+			t.Errorf("exit code %d, and\n%s", cmd.ProcessState.ExitCode(), &stderr)
+		}
+	})
+	t.Run("docs", func(t *testing.T) {
+		t.Parallel()
+		o.documented(t)
+	})
+
 	// What can't be read is never fine.
 	unread := func(name string, forge func(f *forger) string, stderr string) {
 		t.Run(name, func(t *testing.T) {
@@ -1226,6 +1254,76 @@ func TestAudit(t *testing.T) {
 		}
 		return f.dir
 	}, `no ledger`)
+}
+
+// documented runs every command of docs/audit.md in a clone.
+func (o *office) documented(t *testing.T) {
+	data, err := os.ReadFile("../../docs/audit.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	run := func(command string) (string, error) {
+		cmd := exec.Command("sh", "-c", command)
+		cmd.Dir = filepath.Join(dir, "clone")
+		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull, "GIT_PAGER=cat", "PATH="+dir+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	must(err)
+	must(os.WriteFile(filepath.Join(dir, "pinion"), []byte(fmt.Sprintf("#!/bin/sh\n%s=1 exec %s \"$@\"\n", asMain, self)), 0o755))
+	must(os.Mkdir(filepath.Join(dir, "clone"), 0o755))
+	if out, err := run("git clone -q " + o.remote + " . && cp " + filepath.Join(o.dir, "allowed_signers") + " ." +
+		" && git tag A $(git rev-list -1 --grep='^started(production): web 1.0.0' origin/ledger/production)" +
+		" && git tag B $(git rev-list -1 --grep='^started(production): web 1.2.0 → 1.5.0' origin/ledger/production)"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// What some of them have to print.
+	says := map[string]string{
+		"git log --format='%cI  %(trailers:key=Pinion-Event":                       `(?m)^2026-10-08T07:52:00\+00:00  pinned  web  web registry.example/web:1.5.0  Pinion <pinion@shop.example>  [0-9a-f]{40}$`,
+		"git log --format='%cI %s' --grep='^Pinion-Service":                        `(?m)^2026-10-05T10:41:00\+00:00 pinned\(production\): web 1.1.0 → 1.2.0$`,
+		"git log --format='%cI %s%n":                                               `(?m)^    Promoted by commit`,
+		"git log -p":                                                               `(?m)^\+    image: registry.example/web:1.5.0$`,
+		"git log --format='%cI %(trailers:key=Pinion-Deploy":                       `(?m) web-[0-9a-f]{12} e2e success ci https://ci.shop.example/1.5.0`,
+		"git log --format='%cI %(trailers:key=Pinion-Pin":                          `(?m) web registry.example/web:1.5.0 release alice alice@shop.example release-managers$`,
+		"git log --format='%h %cI %s  %(trailers":                                  `(?m) promote\(production\): web 1.2.0 → 1.5.0  staging@[0-9a-f]{40}  default@[0-9a-f]{40}$`,
+		"git show \"$(git rev-list":                                                `image: registry.example/web:1.2.0`,
+		"git diff A B":                                                             `(?m)^\+.*image: registry.example/web:1.5.0$`,
+		"git -c gpg.ssh.allowedSignersFile=\"$PWD/allowed_signers\" verify-commit": `Good "git" signature for pinion@shop.example`,
+		"git -c gpg.ssh.allowedSignersFile=\"$PWD/allowed_signers\" log --format":  `(?m)^[0-9a-f]+ G pinion@shop.example Pinion <pinion@shop.example> promote`,
+		"git merge-base":                                                           `^A is still there$`,
+		"pinion audit production":                                                  `(?s)^1 ledger, .*: nothing wrong\nsignatures: `,
+		"pinion audit --allowed-signers allowed_signers --since":                   `compared with audit.tips$`,
+	}
+	n := 0
+	for _, block := range regexp.MustCompile("(?s)\n```sh\n(.*?)```").FindAllStringSubmatch(string(data), -1) {
+		for command := range strings.Lines(block[1]) {
+			command = strings.TrimSpace(command)
+			n++
+			out, err := run(command)
+			if err != nil || strings.TrimSpace(out) == "" {
+				t.Errorf("%s\n%v, it prints %q", command, err, out)
+			}
+			for prefix, want := range says {
+				if !strings.HasPrefix(command, prefix) {
+					continue
+				}
+				delete(says, prefix)
+				if !regexp.MustCompile(want).MatchString(strings.TrimRight(out, "\n")) {
+					t.Errorf("%s\ndoes not print %s, but\n%s", command, want, out)
+				}
+			}
+		}
+	}
+	if n < 15 || len(says) > 0 {
+		t.Errorf("found %d commands, and none of %q", n, slices.Sorted(maps.Keys(says)))
+	}
 }
 
 // BenchmarkAudit audits a clone with ledgers of 20 environments and, together,
