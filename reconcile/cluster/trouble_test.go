@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
@@ -247,12 +249,27 @@ func (s *stand) as(user, rules string) *rest.Config {
 	return config
 }
 
+// granted waits until the API server's authorizer has heard of a right.
+func (s *stand) granted(user, verb, resource string) {
+	s.Helper()
+	reviews := kubernetes.NewForConfigOrDie(s.config).AuthorizationV1().SubjectAccessReviews()
+	for allowed := false; !allowed; {
+		r, err := reviews.Create(s.ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: user,
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Resource: resource, Namespace: s.namespace}}}, metav1.CreateOptions{})
+		if err != nil {
+			s.Fatal(err)
+		}
+		allowed = r.Status.Allowed
+	}
+}
+
 const onlyConfigMaps = `[{apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, patch]}]`
 
 // Rights in the namespace are enough, and what is missing is named.
 func TestRights(t *testing.T) {
 	s := newStand(t, "")
 	s.c = connect(t, s.as("meek", onlyConfigMaps))
+	s.granted("meek", "get", "configmaps")
 	o := s.object(settings)
 	if err := s.c.EnsureNamespace(s.ctx, s.namespace); err != nil {
 		t.Fatal(err)
