@@ -68,6 +68,8 @@ func (d *decoder) environment(raw *environmentFile) *Environment {
 		Cluster:    ClusterName(raw.Cluster.or("default")),
 		Namespace:  raw.Namespace.Text,
 		Parameters: raw.Parameters.Value,
+		Drift:      Drift(raw.Drift.or(string(DriftCorrect))),
+		Ignore:     ignores(raw.Ignore),
 		Pins:       make(map[ArtifactName]Pin, len(raw.Pins.Entries)),
 		Manifests:  make(map[ServiceName]string, len(raw.Manifests.Entries)),
 	}
@@ -103,6 +105,7 @@ func (d *decoder) service(raw *serviceFile) *Service {
 		Folder:    path.Join(path.Dir(d.file), raw.Manifests.or(".")),
 		Rollout:   Rollout{Timeout: 10 * time.Minute},
 		Conflicts: Conflicts(raw.Conflicts.or(string(ConflictsReport))),
+		Ignore:    ignores(raw.Ignore),
 		Artifacts: []ArtifactName{ArtifactName(d.name)},
 	}
 	if raw.Artifacts.Set {

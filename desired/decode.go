@@ -177,7 +177,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 				d.isolated++
 			}
 			hint := "add " + example(f)
-			if f.key == "kind" {
+			if f.key == "kind" && path == "" {
 				hint = "add kind: " + string(d.kind)
 			}
 			d.fail(n, fmt.Sprintf("%sthe key %q is missing", under(path), f.key), hint)

@@ -90,6 +90,8 @@ type environmentFile struct {
 	Namespace  word           `yaml:"namespace,required" form:"label" example:"shop-staging" doc:"The namespace that the services run in."`
 	Parameters object         `yaml:"parameters" doc:"Values that are handed to the manifests of every service. They are never promoted: they are what makes this environment differ."`
 	Pins       table[pinFile] `yaml:"pins" isolate:"true" doc:"The exact version of each artifact, by the artifact's name. A service runs here if its artifacts are pinned here."`
+	Drift      word           `yaml:"drift" enum:"correct,report" default:"correct" doc:"What to do when somebody else changes or deletes what was applied: take it back, or write nothing and report it."`
+	Ignore     []ignoreFile   `yaml:"ignore" doc:"Fields that are left to others, of the objects of all services here."`
 	Manifests  table[word]    `yaml:"manifests" form:"commit" isolate:"true" doc:"For a service, the commit of this repository that its manifests are read from: all 40 digits. Absent: the commit itself. Promotions write it."`
 }
 
@@ -104,6 +106,14 @@ type serviceFile struct {
 	DependsOn list         `yaml:"dependsOn" form:"label" doc:"Services that are rolled out before this one, within an environment."`
 	Rollout   *rolloutFile `yaml:"rollout" doc:"How the service is rolled out."`
 	Conflicts word         `yaml:"conflicts" enum:"report,take" default:"report" doc:"What to do when another manager owns a field that the manifests set: report it and apply nothing, or take the field."`
+	Ignore    []ignoreFile `yaml:"ignore" doc:"Fields of the service's objects that are left to others."`
+}
+
+type ignoreFile struct {
+	Kind     word `yaml:"kind,required" form:"kind" example:"Deployment" doc:"The kind of the objects."`
+	Group    word `yaml:"group" form:"group" example:"apps" doc:"The API group of the kind. Absent: any."`
+	Name     word `yaml:"name" form:"pattern" example:"web-*" doc:"The name of the object; * stands for any text. Absent: all."`
+	Pointers list `yaml:"pointers,required" form:"pointer" atLeastOne:"true" doc:"JSON pointers (RFC 6901) to the fields, as in the rendered object: /spec/replicas."`
 }
 
 type rolloutFile struct {

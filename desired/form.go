@@ -45,6 +45,10 @@ var forms = map[string]form{
 	"timezone": {noun: "a time zone", pattern: timezoneRegexp.String(), check: checkTimezone},
 	"token":    {noun: "a name", pattern: `^\S+$`, check: checkToken},
 	"line":     {noun: "text", pattern: `^\S(.*\S)?$`, check: checkLine},
+	"kind":     {noun: "a kind", pattern: kindRegexp.String(), check: checkKind},
+	"group":    {noun: "an API group", pattern: groupRegexp.String(), check: checkGroup},
+	"pattern":  {noun: "a name", pattern: `^[^\s/?\[\]]+$`, check: checkPattern},
+	"pointer":  {noun: "a JSON pointer", pattern: pointerRegexp.String(), check: checkPointer},
 	"text":     {noun: "text", pattern: `\S`, check: checkText},
 }
 

@@ -64,6 +64,8 @@ type Environment struct {
 	// nil, bool, int64, float64, string, []any, map[string]any.
 	Parameters map[string]any
 	Pins       map[ArtifactName]Pin
+	Drift      Drift
+	Ignore     []Ignore // of all services here
 	// Manifests says, for a service, from which commit (40 hexadecimal
 	// digits) its manifests are read; absent, from the commit itself.
 	Manifests map[ServiceName]string
@@ -98,6 +100,7 @@ type Service struct {
 	DependsOn []ServiceName
 	Rollout   Rollout
 	Conflicts Conflicts // what to do when another manager owns a field that the manifests set
+	Ignore    []Ignore
 }
 
 // FolderIn returns the folder of the manifests in an environment.
