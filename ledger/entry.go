@@ -52,6 +52,7 @@ type Entry struct {
 	Checks   []Check
 	Approval *Approval
 	Policy   desired.PolicyName
+	Drift    *Drift // of a drifted entry
 
 	// Late says that a check or an approval came for what is not the current
 	// deployment or candidate: it is recorded and moves nothing.

@@ -40,6 +40,7 @@ func (e Entry) Normal() Entry {
 		a.Time = e.Time
 		e.Approval = &a
 	}
+	e.Drift = e.Drift.normal()
 	e.Reason = paragraphs(e.Reason, maxReason)
 	e.Before = line(e.Before, maxLine)
 	e.After = line(e.After, maxLine)
@@ -115,8 +116,15 @@ func (e Entry) valid() error {
 		return wrong("a policy belongs into an entry %q, and that needs one", EventRerun)
 	case e.Policy != "" && !isLabel(string(e.Policy)):
 		return wrong("%q is not the name of a policy", e.Policy)
+	case e.Drift != nil && e.Event != EventDrifted:
+		return wrong("a drift belongs into an entry %q", EventDrifted)
 	case e.Late && e.Event != EventCheck && e.Event != EventApproved && e.Event != EventRerun:
 		return wrong("only a check, an approval or a rerun can come late")
+	}
+	if e.Drift != nil {
+		if err := e.Drift.valid(); err != nil {
+			return wrong("%w", err)
+		}
 	}
 	return nil
 }
@@ -200,6 +208,13 @@ func (e Entry) Message() string {
 		add("Approval", e.Approval.trailer())
 	}
 	add("Policy", string(e.Policy))
+	if e.Drift != nil {
+		add("Answer", string(e.Drift.Answer))
+		for _, c := range e.Drift.Changes {
+			add("Drift", c.trailer())
+		}
+		add("More", e.Drift.More)
+	}
 	if e.Late {
 		add("Late", "true")
 	}
@@ -268,6 +283,11 @@ func (e Entry) Subject() string {
 		what += fmt.Sprintf(", %s once more", e.Policy)
 	case e.Event == EventSuperseded && e.After != "":
 		what += " by " + abridge(e.After)
+	case e.Drift != nil:
+		if by := strings.Join(e.Drift.By(), ", "); by != "" {
+			what += " by " + abridge(by)
+		}
+		what += ", " + string(e.Drift.Answer)
 	}
 	if e.Late {
 		what += ", late"
@@ -338,6 +358,12 @@ func parseMessage(message string, at time.Time) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{Time: at}
+	drift := func() *Drift {
+		if e.Drift == nil {
+			e.Drift = &Drift{}
+		}
+		return e.Drift
+	}
 	seen := map[string]bool{}
 	for _, t := range trailers {
 		key, v := t.key, t.value
@@ -394,6 +420,15 @@ func parseMessage(message string, at time.Time) (Entry, error) {
 			var c Check
 			c, err = parseCheck(v)
 			e.Checks = append(e.Checks, c)
+		case "Pinion-Answer":
+			drift().Answer = Answer(v)
+		case "Pinion-More":
+			drift().More = v
+		case "Pinion-Drift":
+			several = true
+			var c Drifted
+			c, err = parseDrifted(v)
+			drift().Changes = append(drift().Changes, c)
 		case "Pinion-Author":
 			several = true
 			e.Authors = append(e.Authors, ParsePerson(v))

@@ -102,6 +102,9 @@ func TestSubjects(t *testing.T) {
 		{entry(EventFailed, "", candidate, of("1.4.2", "a")), "failed(staging): web 1.4.2, a candidate"},
 		{entry(EventRerun, "a", of("1.4.2", "a"), rerun("e2e")), "rerun(staging): web 1.4.2, e2e once more"},
 		{entry(EventDrifted, "a", of("1.4.2", "a")), "drifted(staging): web 1.4.2"},
+		{entry(EventDrifted, "a", of("1.4.2", "a"), drift(AnswerCorrected, scaled, deleted)), "drifted(staging): web 1.4.2 by kubectl-scale, corrected"},
+		{entry(EventDrifted, "a", of("1.4.2", "a"), drift(AnswerReported, deleted)), "drifted(staging): web 1.4.2, reported"},
+		{entry(EventDrifted, "a", of("1.4.2", "a"), drift(AnswerEnded)), "drifted(staging): web 1.4.2, ended"},
 		{entry(EventRetired, "a", of("1.4.2", "a"), in("dev")), "retired(dev): web"},
 		{entry(EventCompleted, "a", many), "completed(staging): web a 1.2.3, b 1.2.3, c 1.2.3, d 1.2.3, e 1.2.3 and 11 more"},
 		{entry(EventApproved, "a", of("1.4.2", "a"), approved(strings.Repeat("x", 200), "")), "approved(staging): web 1.4.2 by " + strings.Repeat("x", 120-33) + "…"},
@@ -157,6 +160,18 @@ func randomChecks(rnd *rand.Rand, n int) []Check {
 	return checks
 }
 
+func randomDrift(rnd *rand.Rand) *Drift {
+	d := &Drift{Answer: pick(rnd, AnswerCorrected, AnswerReported, AnswerContested, AnswerEnded)}
+	if d.Answer == AnswerEnded {
+		return d
+	}
+	for range 1 + rnd.IntN(4) {
+		d.Changes = append(d.Changes, Drifted{"x" + pick(rnd, odd...), pick(rnd, odd...), pick(rnd, odd...), pick(rnd, odd...), pick(rnd, odd...)})
+	}
+	d.More = pick(rnd, "", "12")
+	return d
+}
+
 // randomEntry makes a valid entry with odd texts.
 func randomEntry(rnd *rand.Rand) Entry {
 	events := []Event{EventPinned, EventStarted, EventCompleted, EventVerified, EventFailed, EventSuperseded, EventCheck, EventApproved, EventOffered, EventDrifted, EventRetired, EventRerun}
@@ -184,6 +199,8 @@ func randomEntry(rnd *rand.Rand) Entry {
 		e.Approval = &Approval{Policy: pick[desired.PolicyName](rnd, "go", "pinion-late"), By: pick(rnd, odd...), Email: pick(rnd, odd...), Comment: pick(rnd, odd...), Groups: []string{pick(rnd, odd...), pick(rnd, odd...)}[:rnd.IntN(3)]}
 	case EventRerun:
 		e.Policy = "e2e"
+	case EventDrifted:
+		e.Drift = randomDrift(rnd)
 	}
 	switch e.Event {
 	case EventOffered, EventCheck, EventApproved, EventSuperseded, EventFailed, EventRerun:

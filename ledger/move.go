@@ -102,7 +102,14 @@ func (r *Record) apply(e Entry) (reason string) {
 		}
 		return takeCheck(&d.Checks, &d.Reruns, e.Policy, who)
 	case EventDrifted:
-		r.Drifted = e.Time
+		if e.Drift != nil && e.Drift.Answer == AnswerEnded {
+			if !r.Drift.Stands() {
+				return fmt.Sprintf("no drift of %s stands that could be %s", who, AnswerEnded)
+			}
+			r.Drift = nil
+			return ""
+		}
+		r.Drifted, r.Drift = e.Time, e.Drift
 		return ""
 	case EventRetired:
 		if !r.Retired.IsZero() {
@@ -234,7 +241,7 @@ func (r *Record) pin(e Entry) (reason string) {
 		Authors:   e.Authors,
 		Pinned:    e.Time,
 	}
-	r.Retired, r.Drifted = time.Time{}, time.Time{}
+	r.Retired, r.Drifted, r.Drift = time.Time{}, time.Time{}, nil
 	return ""
 }
 

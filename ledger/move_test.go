@@ -424,6 +424,10 @@ func story(rnd *rand.Rand, svc desired.ServiceName, n int) []Entry {
 			e.Approval = &Approval{Policy: "go", By: fmt.Sprint("user", rnd.IntN(3))}
 		case EventRerun:
 			e.Policy = desired.PolicyName(fmt.Sprint("p", rnd.IntN(3)))
+		case EventDrifted:
+			if rnd.IntN(4) > 0 {
+				e.Drift = randomDrift(rnd)
+			}
 		}
 		switch e.Event {
 		case EventOffered, EventCheck, EventApproved, EventSuperseded, EventFailed, EventRerun:

@@ -166,6 +166,8 @@ type Record struct {
 	// next pinned entry ends that.
 	Retired time.Time `json:"retired,omitzero"`
 	Drifted time.Time `json:"drifted,omitzero"` // when somebody last changed an object of the present deployment
+	// Drift is what was changed then; nil: nothing, or it is over.
+	Drift *Drift `json:"drift,omitempty"`
 }
 
 // What a record keeps at most, so that its cost does not grow with its age. The

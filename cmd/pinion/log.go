@@ -75,6 +75,7 @@ type logged struct {
 	Checks      []ledger.Check          `json:"checks,omitempty"`
 	Approval    *ledger.Approval        `json:"approval,omitempty"`
 	Policy      desired.PolicyName      `json:"policy,omitempty"`
+	Drift       *ledger.Drift           `json:"drift,omitempty"`
 	Reason      string                  `json:"reason,omitempty"`
 	Subject     string                  `json:"subject"`
 	// Error: the commit is no entry of Pinion's, and why.
@@ -191,6 +192,7 @@ func logEntry(c gitstate.CommitInfo) logged {
 	x.Deployment, x.Candidate, x.Late, x.Commit = e.Deployment, e.Candidate, e.Late, e.Commit
 	x.Pins, x.Source, x.Manifests, x.From = e.Release.Pins, e.Release.Source, e.Manifests, e.From
 	x.Cause, x.Authors, x.Checks, x.Approval, x.Policy, x.Reason = e.Cause, e.Authors, e.Checks, e.Approval, e.Policy, e.Reason
+	x.Drift = e.Drift
 	if e.Actor != (ledger.Person{}) {
 		x.Actor = &e.Actor
 	}
@@ -201,6 +203,8 @@ func logEntry(c gitstate.CommitInfo) logged {
 		x.By = e.Approval.By
 	case e.Event == ledger.EventCheck && len(e.Checks) > 0:
 		x.By = e.Checks[0].By
+	case e.Drift != nil && len(e.Drift.By()) > 0:
+		x.By = strings.Join(e.Drift.By(), ", ")
 	default:
 		x.By = "pinion"
 	}
@@ -259,6 +263,15 @@ func (x logged) why() string {
 		if x.After != "" {
 			add("by " + x.After)
 		}
+	case ledger.EventDrifted:
+		if x.Drift == nil {
+			break
+		}
+		if len(x.Drift.Changes) == 0 {
+			add(string(x.Drift.Answer))
+			break
+		}
+		return string(x.Drift.Answer) + ": " + x.Drift.String() // what the reason says, too
 	}
 	if x.Candidate && x.Event != ledger.EventOffered && x.Event != ledger.EventApproved {
 		add("a candidate")
