@@ -163,6 +163,8 @@ func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployme
 	t.DependsOn = service.DependsOn
 	t.Timeout = service.Rollout.Timeout
 	t.Take = service.Conflicts == desired.ConflictsTake
+	t.Ignore = slices.Concat(d.Environment.Ignore, service.Ignore)
+	t.Report = d.Environment.Drift == desired.DriftReport
 	return t, tree, nil
 }
 
@@ -322,7 +324,7 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 			}
 			w := wish{key: t.target.Key, err: err, retry: !isAuthorError(err)}
 			if err == nil {
-				t.target.Result = result
+				t.target.Result = leave(result, t.target.Ignore)
 				w = wish{key: t.target.Key, target: t.target}
 			}
 			found(w)
@@ -444,7 +446,7 @@ func Origin(ctx context.Context, commits Commits, t *Target) (string, error) {
 func (p preparation) same(k known, t *Target, tree desired.Tree, changed []string) (bool, error) {
 	old := k.target
 	if old.Place != t.Place || old.Pinned != t.Pinned || t.Pinned && old.Source != t.Source ||
-		old.Timeout != t.Timeout || old.Take != t.Take || !slices.Equal(old.DependsOn, t.DependsOn) ||
+		old.Timeout != t.Timeout || old.Take != t.Take || old.Report != t.Report || !desired.SameIgnores(old.Ignore, t.Ignore) || !slices.Equal(old.DependsOn, t.DependsOn) ||
 		!reflect.DeepEqual(withoutPositions(old.Request), withoutPositions(t.Request)) {
 		return false, nil
 	}

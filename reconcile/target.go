@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -54,8 +55,34 @@ type Target struct {
 	DependsOn []desired.ServiceName
 	Timeout   time.Duration // of the rollout
 	// Take says that fields which another manager owns are taken from it.
-	Take   bool
+	Take bool
+	// Ignore is what of the objects is left to others; Result's objects have
+	// the pointers that are about them.
+	Ignore []desired.Ignore
+	// Report says that drift is reported, and nothing is written for it.
+	Report bool
 	Result *render.Result
+}
+
+// leave returns a rendering with what is left to others written on its objects.
+func leave(r *render.Result, rules []desired.Ignore) *render.Result {
+	if len(rules) == 0 {
+		return r
+	}
+	left := *r
+	left.Objects = slices.Clone(r.Objects) // the cache has the other ones
+	for i := range left.Objects {
+		o := &left.Objects[i]
+		o.Ignore = nil
+		for _, rule := range rules {
+			if rule.Matches(o.Ref.Group, o.Ref.Kind, o.Ref.Name) {
+				o.Ignore = append(o.Ignore, rule.Pointers...)
+			}
+		}
+		slices.Sort(o.Ignore)
+		o.Ignore = slices.Compact(o.Ignore)
+	}
+	return &left
 }
 
 // Version returns what the pins say, as one reads it in a table: the version

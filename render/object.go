@@ -62,6 +62,9 @@ type Object struct {
 	// but without AnnotationCommit: that is set by Stamp.
 	JSON   []byte `json:"json"`
 	Digest string `json:"digest"` // "sha256:…" over JSON before AnnotationDigest was set
+	// Ignore are JSON pointers to the fields of which JSON has the first value
+	// only, and that belong to others from then on. No renderer sets it.
+	Ignore []string `json:"-"`
 }
 
 // Stamp returns the object's JSON with the commit on main that its deployment

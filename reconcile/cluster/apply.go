@@ -47,6 +47,7 @@ func (c *Cluster) Apply(ctx context.Context, o render.Object, commit string, opt
 	if !seen.Deleting {
 		seen.Health, seen.pending = Health{Status: InProgress, Message: "applied, not yet observed"}, true
 	}
+	seen.ignoring = ignoring(o)
 	// Nobody came between: the API server's answer is what full coverage is.
 	seen.remember()
 	applied := Applied{Observed: *seen, Created: answer.created, Changed: true, Warnings: answer.warnings}
@@ -101,14 +102,27 @@ type answer struct {
 	warnings []string
 }
 
-// patch sends one server-side apply patch.
+// patch sends one server-side apply patch, and again if the object is not what
+// it was made for any more.
 func (c *Cluster) patch(ctx context.Context, op string, o render.Object, commit string, opts ApplyOptions, dryRun bool) (Mapped, answer, error) {
+	for n := 1; ; n++ {
+		m, a, err := c.patchOnce(ctx, op, o, commit, opts, dryRun)
+		if n == mostYields || !wasModified(err) {
+			return m, a, err
+		}
+	}
+}
+
+func (c *Cluster) patchOnce(ctx context.Context, op string, o render.Object, commit string, opts ApplyOptions, dryRun bool) (Mapped, answer, error) {
 	m, err := c.resolve(ctx, op, o.Ref, o.Version)
 	if err != nil {
 		return m, answer{}, err
 	}
 	body := plainSecret(o.Ref, o.Stamp(commit))
 	f := failure{op: op, ref: m.Ref, body: body, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
+	if body, err = c.yield(ctx, f, m, o, body); err != nil {
+		return m, answer{}, err
+	}
 	ctx, done, err := c.slot(ctx)
 	if err != nil {
 		return m, answer{}, fmt.Errorf("%s: %w", f.what(), err)

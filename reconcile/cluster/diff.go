@@ -34,8 +34,15 @@ func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error)
 	body := plainSecret(o.Ref, o.JSON)
 	var d Difference
 	var live, merged *unstructured.Unstructured
-	for range 3 {
-		if live, merged, err = c.dryRun(ctx, f, m, body, &d); err != nil {
+	for n := 1; n <= mostYields; n++ {
+		asLeft, err := c.yield(ctx, f, m, o, body)
+		if err == nil {
+			live, merged, err = c.dryRun(ctx, f, m, asLeft, &d)
+		}
+		if wasModified(err) && n < mostYields {
+			continue
+		}
+		if err != nil {
 			return Difference{}, err
 		}
 		if live == nil || merged == nil || live.GetResourceVersion() == merged.GetResourceVersion() {
@@ -155,6 +162,31 @@ func bare(u *unstructured.Unstructured) {
 }
 
 func compareValues(path string, a, b any, changes *[]FieldChange) {
+	eachDifference(path, nil, a, b, func(path string, _ []hop, a, b any) {
+		c := FieldChange{Path: path}
+		if a != nil {
+			c.Old = show(a)
+		}
+		if b != nil {
+			c.New = show(b)
+		}
+		*changes = append(*changes, c)
+	})
+}
+
+// hop is one step on the way to a field: into a map, or into a list. There,
+// old and now are the item as it is on either side, or nil.
+type hop struct {
+	field    string
+	list     bool
+	index    int
+	old, now any
+}
+
+// eachDifference calls differs for each field in which two values differ; what
+// is not there is nil.
+func eachDifference(path string, way []hop, a, b any, differs func(path string, way []hop, a, b any)) {
+	way = slices.Clip(way)
 	switch x := a.(type) {
 	case map[string]any:
 		y, ok := b.(map[string]any)
@@ -163,14 +195,14 @@ func compareValues(path string, a, b any, changes *[]FieldChange) {
 		}
 		for k, v := range x {
 			if w, ok := y[k]; ok {
-				compareValues(path+step(k), v, w, changes)
+				eachDifference(path+step(k), append(way, hop{field: k}), v, w, differs)
 			} else {
-				*changes = append(*changes, FieldChange{Path: path + step(k), Old: show(v)})
+				differs(path+step(k), append(way, hop{field: k}), v, nil)
 			}
 		}
 		for k, w := range y {
 			if _, ok := x[k]; !ok {
-				*changes = append(*changes, FieldChange{Path: path + step(k), New: show(w)})
+				differs(path+step(k), append(way, hop{field: k}), nil, w)
 			}
 		}
 		return
@@ -182,15 +214,17 @@ func compareValues(path string, a, b any, changes *[]FieldChange) {
 		if names, others := byName(x), byName(y); names != nil && others != nil {
 			for name, v := range names {
 				at := path + "[name=" + name + "]"
-				if w, ok := others[name]; ok {
-					compareValues(at, v, w, changes)
+				w, ok := others[name]
+				to := append(way, hop{list: true, old: v, now: w})
+				if ok {
+					eachDifference(at, to, v, w, differs)
 				} else {
-					*changes = append(*changes, FieldChange{Path: at, Old: show(v)})
+					differs(at, to, v, nil)
 				}
 			}
 			for name, w := range others {
 				if _, ok := names[name]; !ok {
-					*changes = append(*changes, FieldChange{Path: path + "[name=" + name + "]", New: show(w)})
+					differs(path+"[name="+name+"]", append(way, hop{list: true, now: w}), nil, w)
 				}
 			}
 			return
@@ -199,17 +233,17 @@ func compareValues(path string, a, b any, changes *[]FieldChange) {
 			at := path + "[" + strconv.Itoa(i) + "]"
 			switch {
 			case i >= len(y):
-				*changes = append(*changes, FieldChange{Path: at, Old: show(x[i])})
+				differs(at, append(way, hop{list: true, index: i, old: x[i]}), x[i], nil)
 			case i >= len(x):
-				*changes = append(*changes, FieldChange{Path: at, New: show(y[i])})
+				differs(at, append(way, hop{list: true, index: i, now: y[i]}), nil, y[i])
 			default:
-				compareValues(at, x[i], y[i], changes)
+				eachDifference(at, append(way, hop{list: true, index: i, old: x[i], now: y[i]}), x[i], y[i], differs)
 			}
 		}
 		return
 	}
 	if !equal(a, b) {
-		*changes = append(*changes, FieldChange{Path: path, Old: show(a), New: show(b)})
+		differs(path, way, a, b)
 	}
 }
 

@@ -254,3 +254,68 @@ func TestDelete(t *testing.T) {
 		t.Errorf("delete what is gone: %v", err)
 	}
 }
+
+// A drift says which fields, what they were and are, and who did it.
+func TestDriftNamesFieldsAndManager(t *testing.T) {
+	s := newStand(t, "")
+	objects := s.objects(strings.TrimPrefix(many, "\n"))
+	s.apply(objects...)
+	deployments := s.admins("apps", "v1", "deployments")
+	named := func(ref string) render.Object {
+		return objects[slices.IndexFunc(objects, func(o render.Object) bool { return strings.HasPrefix(o.Ref.String(), ref+" ") })]
+	}
+	patch := func(manager, body string) {
+		t.Helper()
+		if _, err := deployments.Patch(s.ctx, "web", types.StrategicMergePatchType, []byte(body), metav1.PatchOptions{FieldManager: manager}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name, ref string
+		change    func()
+		want      []string
+	}{
+		{"nothing", "Deployment.apps", func() {}, nil},
+		{"a field of others", "Deployment.apps", func() { patch("injector", `{"metadata":{"annotations":{"mesh":"on"}}}`) }, nil},
+		{"replicas", "Deployment.apps", func() { patch("kubectl-scale", `{"spec":{"replicas":1}}`) }, []string{".spec.replicas: 2 → 1 kubectl-scale"}},
+		{"changed and changed back", "Deployment.apps", func() {
+			patch("kubectl-scale", `{"spec":{"replicas":1}}`)
+			patch("kubectl-scale", `{"spec":{"replicas":2}}`)
+		}, nil},
+		{"two managers", "Deployment.apps", func() {
+			patch("kubectl-scale", `{"spec":{"replicas":1}}`)
+			patch("kubectl-set", `{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"other"}]}}}}`)
+		}, []string{".spec.replicas: 2 → 1 kubectl-scale", ".spec.template.spec.containers[name=web].image: registry.k8s.io/pause:3.10 → other kubectl-set"}},
+		{"a list as a whole", "Deployment.apps", func() { patch("tainter", `{"spec":{"template":{"spec":{"tolerations":[{"key":"x","operator":"Exists"}]}}}}`) },
+			[]string{`.spec.template.spec.tolerations:  → [{"key":"x","operator":"Exists"}] tainter`}},
+		{"a removed label", "Deployment.apps", func() { patch("x", `{"metadata":{"labels":{"pinion.dev/service":null}}}`) },
+			[]string{`.metadata.labels["pinion.dev/service"]: web →  `}},
+		{"a Secret", "Secret", func() { s.edit(s.admins("", "v1", "secrets"), "key", `{"data":{"password":"b3RoZXI="}}`) },
+			[]string{".data.password: (secret) → (secret) kubectl-edit"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := named(test.ref)
+			if _, err := s.c.Apply(s.ctx, o, commit, cluster.ApplyOptions{Force: true}); err != nil {
+				t.Fatal(err)
+			}
+			test.change()
+			d, err := s.c.Drift(s.ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, c := range d.Changes {
+				got = append(got, fmt.Sprintf("%s: %s → %s %s", c.Path, c.Old, c.New, c.Manager))
+			}
+			if !slices.Equal(got, test.want) || d.Deleted || !d.Ours {
+				t.Errorf("got %q, %v, %v\nwant %q", got, d.Deleted, d.Ours, test.want)
+			}
+		})
+	}
+	if err := deployments.Delete(s.ctx, "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.c.Drift(s.ctx, named("Deployment.apps")); err != nil || !d.Deleted || d.Ours || len(d.Changes) > 0 {
+		t.Errorf("deleted: %+v, %v", d, err)
+	}
+}

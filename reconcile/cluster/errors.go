@@ -271,7 +271,7 @@ func (f failure) fromStatus(s metav1.Status, err error) error {
 	case apierrors.HasStatusCause(err, "NamespaceTerminating"):
 		return &NamespaceError{Op: f.op, Ref: f.ref, Namespace: f.ref.Namespace, Terminating: true}
 	case s.Code == 409:
-		return passing(message)
+		return &RetryableError{Op: f.op, Ref: f.ref, Err: modifiedError(message)}
 	case s.Code == 404:
 		if s.Details != nil && s.Details.Kind == "namespaces" && f.ref.Kind != "Namespace" {
 			return &NamespaceError{Op: f.op, Ref: f.ref, Namespace: s.Details.Name}

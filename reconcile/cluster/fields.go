@@ -20,17 +20,17 @@ import (
 
 // InSync tells whether an object is as it was rendered: the digest that we
 // left on it is the rendering's, and our Apply entry still holds every field
-// that the rendering sets. Fields that others own and we never set don't
-// matter. It does not ask whether the object is Owned, or how it does.
+// that the rendering sets and does not ignore. Fields that others own and we
+// never set don't matter. It does not ask whether the object is Owned, or how it does.
 func InSync(o Observed, object render.Object) bool {
 	if o.Digest == "" || o.Digest != object.Digest || o.Fields == (unique.Handle[string]{}) {
 		return false
 	}
-	key := coverage{o.Fields, unique.Make(object.Digest)}
+	key := coverage{o.Fields, unique.Make(object.Digest), ignoring(object)}
 	if covered, ok := remembered.get(key); ok {
 		return covered
 	}
-	covered := coversAll(o.Fields.Value(), plainSecret(object.Ref, object.JSON))
+	covered := coversAll(o.Fields.Value(), plainSecret(object.Ref, object.JSON), pointersOf(object))
 	remembered.put(key, covered)
 	return covered
 }
@@ -39,6 +39,7 @@ func InSync(o Observed, object render.Object) bool {
 type coverage struct {
 	fields unique.Handle[string]
 	digest unique.Handle[string]
+	ignore unique.Handle[string] // what of the rendering is left to others
 }
 
 // remembered holds answers, which can't change: both sides of the question are
@@ -49,7 +50,7 @@ var remembered memory
 // digest sets: nobody came between the apply and this version of the object.
 func (o *Observed) remember() {
 	if o.Digest != "" && o.Fields != (unique.Handle[string]{}) {
-		remembered.put(coverage{o.Fields, unique.Make(o.Digest)}, true)
+		remembered.put(coverage{o.Fields, unique.Make(o.Digest), o.ignoring}, true)
 	}
 }
 
@@ -77,12 +78,13 @@ func (m *memory) put(k coverage, v bool) {
 }
 
 // coversAll tells whether a set of fields has every field of an object that an
-// apply can own.
-func coversAll(fields string, object []byte) bool {
+// apply can own, but for what is ignored.
+func coversAll(fields string, object []byte, ignored [][]string) bool {
 	var set, value map[string]any
 	if json.Unmarshal([]byte(fields), &set) != nil || json.Unmarshal(object, &value) != nil {
 		return false
 	}
+	strip(value, ignored)
 	// What fieldpath strips from every set, and the status, which no apply to
 	// the main resource sets if it has a subresource.
 	delete(value, "apiVersion")

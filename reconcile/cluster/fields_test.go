@@ -39,7 +39,7 @@ func TestCovers(t *testing.T) {
 		{"an empty list that another has taken", `{"f:a":{"!":{}},"f:b":{}}`, `{"a":[],"b":1}`, false},
 		{"no JSON", `{"f:a"`, `{"a":1}`, false},
 	} {
-		if got := coversAll(test.fields, []byte(test.object)); got != test.want {
+		if got := coversAll(test.fields, []byte(test.object), nil); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
 		}
 	}
@@ -67,14 +67,14 @@ func TestCoversAgreesWithFieldpath(t *testing.T) {
 		}
 		return string(data)
 	}
-	if !coversAll(text(whole), []byte(sample)) {
+	if !coversAll(text(whole), []byte(sample), nil) {
 		t.Errorf("not covered by %s", text(whole))
 	}
 	leaves := 0
 	whole.Leaves().Iterate(func(p fieldpath.Path) {
 		leaves++
 		without := whole.Difference(fieldpath.NewSet(p))
-		if coversAll(text(without), []byte(sample)) {
+		if coversAll(text(without), []byte(sample), nil) {
 			t.Errorf("covered without %s", p)
 		}
 	})
@@ -115,7 +115,7 @@ func FuzzCovers(f *testing.F) {
 	f.Add(`{"f:l":{"v:1":{},"i:0":{}}}`, `{"l":[1]}`)
 	f.Add(`{"f:a":{"f:b":null}}`, `{"a":{"b":{}}}`)
 	f.Fuzz(func(t *testing.T, fields, object string) {
-		coversAll(fields, []byte(object))
+		coversAll(fields, []byte(object), nil)
 	})
 }
 

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"encoding/json"
+	"fmt"
+	"hash/fnv"
 	"time"
 	"unique"
 
@@ -57,16 +59,13 @@ type managed struct {
 	fields                          map[string]any
 }
 
-func intern(s string) string {
-	if s == "" {
-		return ""
-	}
-	return unique.Make(s).Value()
+// ours tells whether it is that of our applies.
+func (m managed) ours() bool {
+	return m.manager == Manager && m.operation == string(metav1.ManagedFieldsOperationApply) && m.subresource == ""
 }
 
-// observeObject reduces a full object to what is kept of it. u is not kept, but
-// it is changed.
-func observeObject(p place, u *unstructured.Unstructured) *Observed {
+// managers returns who manages which fields of an object.
+func managers(u *unstructured.Unstructured) []managed {
 	var entries []managed
 	meta, _ := u.Object["metadata"].(map[string]any)
 	list, _ := meta["managedFields"].([]any)
@@ -82,7 +81,21 @@ func observeObject(p place, u *unstructured.Unstructured) *Observed {
 		m.fields, _ = entry["fieldsV1"].(map[string]any)
 		entries = append(entries, m)
 	}
-	o := observeMeta(p, u.GroupVersionKind().Version, u, entries, u.Object)
+	return entries
+}
+
+func intern(s string) string {
+	if s == "" {
+		return ""
+	}
+	return unique.Make(s).Value()
+}
+
+// observeObject reduces a full object to what is kept of it. u is not kept, but
+// it is changed.
+func observeObject(p place, u *unstructured.Unstructured) *Observed {
+	meta, _ := u.Object["metadata"].(map[string]any)
+	o := observeMeta(p, u.GroupVersionKind().Version, u, managers(u), u.Object)
 	o.pods = podOwners[p.String()]
 	if o.pods {
 		o.revision, _, _ = unstructured.NestedString(u.Object, "status", "updateRevision")
@@ -108,12 +121,16 @@ func observeObject(p place, u *unstructured.Unstructured) *Observed {
 func observePartial(p place, version string, m *metav1.PartialObjectMetadata) *Observed {
 	var entries []managed
 	for _, e := range m.ManagedFields {
-		if e.Manager != Manager || e.Operation != metav1.ManagedFieldsOperationApply || e.Subresource != "" || e.FieldsV1 == nil {
-			continue
-		}
 		entry := managed{manager: e.Manager, operation: string(e.Operation), subresource: e.Subresource}
 		if e.Time != nil {
 			entry.at = e.Time.Time
+		}
+		if !entry.ours() {
+			entries = append(entries, entry) // which fields they have does not matter here
+			continue
+		}
+		if e.FieldsV1 == nil {
+			continue
 		}
 		if json.Unmarshal(e.FieldsV1.GetRawBytes(), &entry.fields) == nil {
 			entries = append(entries, entry)
@@ -148,7 +165,7 @@ func observeMeta(p place, version string, m metav1.Object, entries []managed, li
 	var ours *managed
 	var others []map[string]any
 	for i, e := range entries {
-		if e.manager == Manager && e.operation == string(metav1.ManagedFieldsOperationApply) && e.subresource == "" {
+		if e.ours() {
 			ours = &entries[i]
 		} else {
 			others = append(others, e.fields)
@@ -157,10 +174,28 @@ func observeMeta(p place, version string, m metav1.Object, entries []managed, li
 	if ours == nil || labels[render.LabelManagedBy] != render.ManagedBy {
 		return o
 	}
+	o.Others = o.trace(entries)
 	o.Fields = canonicalFields(ours.fields, others, live)
 	o.Applied = ours.at.UTC()
 	o.Owned = !o.controlled && !o.copied()
 	return o
+}
+
+// trace stands for what others than us, and controllers that write a status,
+// have written.
+func (o *Observed) trace(entries []managed) uint64 {
+	h := fnv.New64a()
+	for _, e := range entries {
+		if !e.ours() && e.subresource != "status" {
+			fmt.Fprintln(h, e.manager, e.operation, e.subresource, e.at.Unix())
+		}
+	}
+	if o.Generation > 0 {
+		fmt.Fprintln(h, o.Generation)
+	} else {
+		fmt.Fprintln(h, o.ResourceVersion)
+	}
+	return h.Sum64()
 }
 
 // copied tells whether our Apply entry must be another object's.

@@ -91,16 +91,19 @@ type Observed struct {
 	Owned bool
 	// Fields are those that our Apply entry holds, as fieldsV1 with sorted keys.
 	Fields unique.Handle[string]
+	// Others changes whenever somebody else writes anything but a status.
+	Others uint64
 	// Applied is when an apply of ours last changed it, by the API server's clock.
 	Applied  time.Time
 	Health   Health
 	Deleting bool
 	Created  time.Time
 
-	controlled bool   // by a controller
-	pending    bool   // its health is that of an apply which no watch has confirmed
-	pods       bool   // its health depends on pods
-	revision   string // of the pods that its newest generation makes, if it says so
+	controlled bool                  // by a controller
+	ignoring   unique.Handle[string] // what of it the apply left to others; of a pending one
+	pending    bool                  // its health is that of an apply which no watch has confirmed
+	pods       bool                  // its health depends on pods
+	revision   string                // of the pods that its newest generation makes, if it says so
 }
 
 // Observation is what is known of a scope.

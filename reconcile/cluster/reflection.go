@@ -148,7 +148,9 @@ func (r *reflection) put(o *Observed) (before *Observed, taken bool) {
 func (r *reflection) take(before, o *Observed) {
 	r.adopt(o)
 	if before != nil && before.pending && before.UID == o.UID && before.ResourceVersion == o.ResourceVersion {
-		o.remember() // this very version is the one that we wrote
+		written := *o
+		written.ignoring = before.ignoring
+		written.remember() // this very version is the one that we wrote
 	}
 	r.objects[o.Ref.Name] = o
 }
@@ -253,7 +255,9 @@ func (r *reflection) applied(o *Observed) *Observed {
 			return o // the watch is past it, and it is gone again
 		}
 	case before.ResourceVersion == o.ResourceVersion:
-		before.remember() // nothing had to be written
+		written := *before
+		written.ignoring = o.ignoring
+		written.remember() // nothing had to be written
 		if before.Owned == o.Owned {
 			return before
 		}

@@ -159,7 +159,7 @@ func BenchmarkObserved(b *testing.B) {
 func BenchmarkInSync(b *testing.B) {
 	fields := `{"f:spec":{"f:replicas":{},"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:name":{},"f:image":{},"f:args":{},"f:ports":{}},"k:{\"name\":\"log\"}":{}},"f:nodeSelector":{},"f:weights":{}}}},"f:metadata":{"f:labels":{"f:a":{},"f:c.d/e":{}}}}`
 	for b.Loop() {
-		if !coversAll(fields, []byte(sample)) {
+		if !coversAll(fields, []byte(sample), nil) {
 			b.Fatal("not covered")
 		}
 	}
