@@ -70,6 +70,7 @@ func (d *decoder) environment(raw *environmentFile) *Environment {
 		Parameters: raw.Parameters.Value,
 		Drift:      Drift(raw.Drift.or(string(DriftCorrect))),
 		Ignore:     ignores(raw.Ignore),
+		Suspend:    suspension(raw.Suspend),
 		Pins:       make(map[ArtifactName]Pin, len(raw.Pins.Entries)),
 		Manifests:  make(map[ServiceName]string, len(raw.Manifests.Entries)),
 	}
@@ -105,7 +106,9 @@ func (d *decoder) service(raw *serviceFile) *Service {
 		Folder:    path.Join(path.Dir(d.file), raw.Manifests.or(".")),
 		Rollout:   Rollout{Timeout: 10 * time.Minute},
 		Conflicts: Conflicts(raw.Conflicts.or(string(ConflictsReport))),
+		Replace:   Replace(raw.Replace.or(string(ReplaceReport))),
 		Ignore:    ignores(raw.Ignore),
+		Suspend:   suspension(raw.Suspend),
 		Artifacts: []ArtifactName{ArtifactName(d.name)},
 	}
 	if raw.Artifacts.Set {

@@ -92,6 +92,7 @@ type environmentFile struct {
 	Pins       table[pinFile] `yaml:"pins" isolate:"true" doc:"The exact version of each artifact, by the artifact's name. A service runs here if its artifacts are pinned here."`
 	Drift      word           `yaml:"drift" enum:"correct,report" default:"correct" doc:"What to do when somebody else changes or deletes what was applied: take it back, or write nothing and report it."`
 	Ignore     []ignoreFile   `yaml:"ignore" doc:"Fields that are left to others, of the objects of all services here."`
+	Suspend    *suspendFile   `yaml:"suspend" doc:"Nothing is applied, pruned, corrected or promoted here, until this is removed."`
 	Manifests  table[word]    `yaml:"manifests" form:"commit" isolate:"true" doc:"For a service, the commit of this repository that its manifests are read from: all 40 digits. Absent: the commit itself. Promotions write it."`
 }
 
@@ -106,7 +107,9 @@ type serviceFile struct {
 	DependsOn list         `yaml:"dependsOn" form:"label" doc:"Services that are rolled out before this one, within an environment."`
 	Rollout   *rolloutFile `yaml:"rollout" doc:"How the service is rolled out."`
 	Conflicts word         `yaml:"conflicts" enum:"report,take" default:"report" doc:"What to do when another manager owns a field that the manifests set: report it and apply nothing, or take the field."`
+	Replace   word         `yaml:"replace" enum:"report,allow" default:"report" doc:"What to do when a field has changed that can't be changed once the object exists: report it and apply nothing, or allow that the object is deleted and made anew."`
 	Ignore    []ignoreFile `yaml:"ignore" doc:"Fields of the service's objects that are left to others."`
+	Suspend   *suspendFile `yaml:"suspend" doc:"Nothing of the service is applied, pruned, corrected or promoted, until this is removed."`
 }
 
 type ignoreFile struct {
@@ -114,6 +117,10 @@ type ignoreFile struct {
 	Group    word `yaml:"group" form:"group" example:"apps" doc:"The API group of the kind. Absent: any."`
 	Name     word `yaml:"name" form:"pattern" example:"web-*" doc:"The name of the object; * stands for any text. Absent: all."`
 	Pointers list `yaml:"pointers,required" form:"pointer" atLeastOne:"true" doc:"JSON pointers (RFC 6901) to the fields, as in the rendered object: /spec/replicas."`
+}
+
+type suspendFile struct {
+	Reason word `yaml:"reason,required" form:"line" example:"the database is being moved" doc:"Why, for who wonders that nothing happens."`
 }
 
 type rolloutFile struct {

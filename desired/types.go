@@ -66,6 +66,7 @@ type Environment struct {
 	Pins       map[ArtifactName]Pin
 	Drift      Drift
 	Ignore     []Ignore // of all services here
+	Suspend    *Suspension
 	// Manifests says, for a service, from which commit (40 hexadecimal
 	// digits) its manifests are read; absent, from the commit itself.
 	Manifests map[ServiceName]string
@@ -100,7 +101,9 @@ type Service struct {
 	DependsOn []ServiceName
 	Rollout   Rollout
 	Conflicts Conflicts // what to do when another manager owns a field that the manifests set
+	Replace   Replace   // what to do when a field can't be changed
 	Ignore    []Ignore
+	Suspend   *Suspension
 }
 
 // FolderIn returns the folder of the manifests in an environment.
@@ -115,6 +118,15 @@ type Conflicts string
 const (
 	ConflictsReport Conflicts = "report" // the service is not applied, and the conflict is reported; the default
 	ConflictsTake   Conflicts = "take"   // the field is taken, and that is reported
+)
+
+// Replace is what happens when a field of an object has changed that Kubernetes
+// lets nobody change.
+type Replace string
+
+const (
+	ReplaceReport Replace = "report" // the service is not applied, and that is reported; the default
+	ReplaceAllow  Replace = "allow"  // the object is deleted and made anew
 )
 
 // Rollout is what a service says about the way it is rolled out.

@@ -98,9 +98,9 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 		for i, p := range b.pages[env] {
 			files := map[string][]byte{ledger.RecordFile(p.record.Service): p.record.Encode()}
 			if p.objects != nil {
-				objects := make([][]byte, len(p.objects.Result.Objects))
-				for i, o := range p.objects.Result.Objects {
-					objects[i] = o.JSON
+				var objects [][]byte
+				for _, o := range p.objects.Result.All() {
+					objects = append(objects, o.JSON)
 				}
 				data, err := ledger.EncodeManifests(objects, c.options.Digests)
 				if err != nil {

@@ -119,7 +119,7 @@ func outcome(t *testing.T, tree desired.Tree, req render.Request) map[string]str
 		return got
 	}
 	var objects, reads bytes.Buffer
-	for _, o := range result.Objects {
+	for _, o := range result.All() {
 		fmt.Fprintf(&objects, "# %s\n", o.Ref)
 		if err := json.Indent(&objects, o.JSON, "", "  "); err != nil {
 			t.Fatal(err)

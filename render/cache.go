@@ -86,7 +86,7 @@ func (c *Cache) remove(element *list.Element) {
 func (r *Result) size() int64 {
 	const each = 200 // for the headers of strings, slices and maps
 	n := each
-	for _, o := range r.Objects {
+	for _, o := range r.All() {
 		n += each + len(o.JSON) + len(o.Ref.Group) + len(o.Ref.Kind) + len(o.Ref.Namespace) + len(o.Ref.Name) + len(o.Digest)
 	}
 	for _, read := range r.Reads {

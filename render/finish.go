@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,7 +32,18 @@ func finish(sources []source, req Request) (*Result, error) {
 		}
 	}
 	slices.SortFunc(f.objects, func(a, b Object) int { return CompareOrder(a.Ref, b.Ref) })
-	return &Result{Objects: f.objects, Digest: Digest(f.objects), Warnings: f.warnings}, nil
+	r := &Result{Digest: Digest(f.objects), Warnings: f.warnings}
+	for _, o := range f.objects {
+		if when := f.hooks[o.Ref]; when != "" {
+			r.Hooks = append(r.Hooks, Hook{When: when, Object: o})
+			continue
+		}
+		r.Objects = append(r.Objects, o)
+	}
+	slices.SortFunc(r.Hooks, func(a, b Hook) int {
+		return cmp.Or(cmp.Compare(b.When, a.When), a.Ref.Compare(b.Ref)) // before, after
+	})
+	return r, nil
 }
 
 // Digest returns "sha256:…" over the names and digests of objects, in the
@@ -49,6 +61,7 @@ type finisher struct {
 	defined  map[groupKind]bool
 	seen     map[Ref]place
 	used     map[string]bool // artifacts whose reference some object holds
+	hooks    map[Ref]string  // when they run
 	objects  []Object
 	warnings []string
 }
@@ -219,6 +232,28 @@ func (f *finisher) mark(at place, ref Ref, meta map[string]any) error {
 				if field == "labels" || value != PruneAllow && value != PruneNever {
 					return at.errorf("write it as an annotation: "+AnnotationPrune+": "+PruneAllow+", or "+PruneNever,
 						"%s: metadata.%s has %s: %q", ref, field, key, value)
+				}
+				continue
+			case AnnotationHook:
+				if field == "labels" || value != HookBefore && value != HookAfter {
+					return at.errorf("write it as an annotation: "+AnnotationHook+": "+HookBefore+", or "+HookAfter,
+						"%s: metadata.%s has %s: %q", ref, field, key, value)
+				}
+				if ref.Group != "batch" || ref.Kind != "Job" {
+					return at.errorf("make it a Job, or leave the annotation out", "%s has the annotation %s, and only a Job can be a hook", ref, key)
+				}
+				if f.hooks == nil {
+					f.hooks = map[Ref]string{}
+				}
+				f.hooks[ref] = value
+				continue
+			case AnnotationReplace:
+				if field == "labels" || value != ReplaceAllow {
+					return at.errorf("write it as an annotation: "+AnnotationReplace+": "+ReplaceAllow+", or leave it out",
+						"%s: metadata.%s has %s: %q", ref, field, key, value)
+				}
+				if NeverReplaced(ref) {
+					return at.errorf("leave the annotation out", "%s has the annotation %s, and a %s is never replaced: with it would go what no commit can bring back", ref, key, ref.Kind)
 				}
 				continue
 			case LabelEnvironment, LabelService, AnnotationCommit, AnnotationDigest:

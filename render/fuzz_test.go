@@ -39,7 +39,7 @@ func FuzzBuild(f *testing.F) {
 			}
 			return
 		}
-		for _, o := range result.Objects {
+		for _, o := range result.All() {
 			var m struct {
 				Metadata struct {
 					Name, Namespace     string
@@ -63,7 +63,7 @@ func FuzzBuild(f *testing.F) {
 			return
 		}
 		var list []json.RawMessage
-		for _, o := range result.Objects {
+		for _, o := range result.All() {
 			list = append(list, o.JSON)
 		}
 		data, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": list})

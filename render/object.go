@@ -18,6 +18,13 @@ const (
 	AnnotationPrune  = "pinion.dev/prune" // on an object of the repository: PruneAllow or PruneNever
 	PruneAllow       = "allow"            // a Namespace, CustomResourceDefinition or PersistentVolumeClaim may be deleted
 	PruneNever       = "never"            // the object is left behind when it leaves the commit
+
+	AnnotationHook = "pinion.dev/hook" // on a Job of the repository: HookBefore or HookAfter
+	HookBefore     = "before"          // it runs before the workloads of a deployment are applied
+	HookAfter      = "after"           // it runs when a deployment's rollout is complete
+
+	AnnotationReplace = "pinion.dev/replace" // on an object of the repository: ReplaceAllow
+	ReplaceAllow      = "allow"              // it may be deleted and made anew if a field can't be changed
 )
 
 // Ref names one object of a cluster, whatever the version of its kind.
@@ -91,4 +98,17 @@ func (o Object) Stamp(commit string) []byte {
 		return o.JSON
 	}
 	return data
+}
+
+// Annotation returns an annotation of the object, or "".
+func (o Object) Annotation(key string) string {
+	var m struct {
+		Metadata struct {
+			Annotations map[string]string `json:"annotations"`
+		} `json:"metadata"`
+	}
+	if !bytes.Contains(o.JSON, []byte(key)) || json.Unmarshal(o.JSON, &m) != nil {
+		return ""
+	}
+	return m.Metadata.Annotations[key]
 }

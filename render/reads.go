@@ -13,10 +13,13 @@ import (
 type Result struct {
 	// Objects are sorted in the order in which they are to be applied.
 	Objects []Object
+	// Hooks are the Jobs with AnnotationHook, by when and by name. They are run,
+	// and are not among the Objects.
+	Hooks []Hook
 	// Reads is all that the rendering looked at in the tree, sorted by path,
 	// each path once.
 	Reads []Read
-	// Digest is "sha256:…" over the names and digests of all objects.
+	// Digest is "sha256:…" over the names and digests of all objects and hooks.
 	Digest   string
 	Warnings []string
 }

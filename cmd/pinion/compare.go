@@ -96,7 +96,7 @@ func compareRenderings(before, after []reconcile.Rendered) ([]change, error) {
 			errs = append(errs, fmt.Errorf("%s, before: %w", r.Key, r.Err))
 			continue
 		}
-		for _, o := range r.Target.Result.Objects {
+		for _, o := range r.Target.Result.All() {
 			old[object{r.Key, o.Ref}] = o
 		}
 	}
@@ -106,7 +106,7 @@ func compareRenderings(before, after []reconcile.Rendered) ([]change, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", r.Key, r.Err))
 			continue
 		}
-		for _, o := range r.Target.Result.Objects {
+		for _, o := range r.Target.Result.All() {
 			id := object{r.Key, o.Ref}
 			was, ok := old[id]
 			delete(old, id)

@@ -57,7 +57,7 @@ func (g *globals) render(ctx context.Context, args []string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", r.Key, r.err))
 			continue
 		}
-		for _, o := range r.Target.Result.Objects {
+		for _, o := range r.Target.Result.All() {
 			data := o.Stamp(r.commit)
 			switch {
 			case toDir:

@@ -79,7 +79,7 @@ func TestSameBytesEverywhere(t *testing.T) {
 
 func everything(r *render.Result) string {
 	var b strings.Builder
-	for _, o := range r.Objects {
+	for _, o := range r.All() {
 		fmt.Fprintf(&b, "%s %s %s\n%s\n%s\n", o.Ref, o.Version, o.Digest, o.JSON, o.Stamp("4f1c2aa90b7e"))
 	}
 	fmt.Fprintln(&b, r.Digest, r.Reads, r.Warnings)

@@ -89,6 +89,7 @@ type objectHeader struct {
 	Version string     `json:"version"`
 	Digest  string     `json:"digest"`
 	Size    int        `json:"size"`
+	Hook    string     `json:"hook,omitempty"` // when it runs, if it is a hook
 }
 
 // failure is an error of a rendering.

@@ -141,10 +141,14 @@ func (w *server) serve(content []byte) {
 		return
 	}
 	h := header{Digest: result.Digest, Warnings: result.Warnings, Memory: memory()}
-	blob := make([][]byte, len(result.Objects))
-	for i, o := range result.Objects {
+	var blob [][]byte
+	for _, o := range result.Objects {
 		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, Size: len(o.JSON)})
-		blob[i] = o.JSON
+		blob = append(blob, o.JSON)
+	}
+	for _, o := range result.Hooks {
+		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, Size: len(o.JSON), Hook: o.When})
+		blob = append(blob, o.JSON)
 	}
 	w.send(kindResult, encode(h))
 	w.send(kindBlob, blob...)

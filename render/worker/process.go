@@ -159,7 +159,12 @@ func (h header) result(blob []byte) (*render.Result, error) {
 		if o.Size < 0 || o.Size > len(blob) {
 			return nil, &ended{}
 		}
-		r.Objects = append(r.Objects, render.Object{Ref: o.Ref, Version: o.Version, Digest: o.Digest, JSON: blob[:o.Size:o.Size]})
+		object := render.Object{Ref: o.Ref, Version: o.Version, Digest: o.Digest, JSON: blob[:o.Size:o.Size]}
+		if o.Hook != "" {
+			r.Hooks = append(r.Hooks, render.Hook{When: o.Hook, Object: object})
+		} else {
+			r.Objects = append(r.Objects, object)
+		}
 		blob = blob[o.Size:]
 	}
 	if len(blob) > 0 {
