@@ -29,13 +29,15 @@ var mayImport = map[string][]string{
 	"render":            {"desired"},
 	"render/worker":     {"desired", "render"},
 	"ledger":            {"desired"},
-	"policy":            {"desired", "ledger"},
+	"expression":        {"desired"},
+	"policy":            {"desired", "expression", "ledger"},
 	"audit":             {"desired", "ledger", "policy"},
 	"gitstate":          {"desired"},
-	"reconcile/cluster": {"desired", "render"},
+	"reconcile/health":  {"desired", "expression"},
+	"reconcile/cluster": {"desired", "render", "reconcile/health"},
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "reconcile/cluster"},
-	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/cluster", "reconcile/check"},
-	"cmd/pinion":        {"desired", "render", "render/worker", "ledger", "policy", "audit", "gitstate", "reconcile", "reconcile/cluster", "reconcile/check"},
+	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/health", "reconcile/cluster", "reconcile/check"},
+	"cmd/pinion":        {"desired", "render", "render/worker", "ledger", "policy", "audit", "gitstate", "reconcile", "reconcile/health", "reconcile/cluster", "reconcile/check"},
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},
@@ -54,7 +56,7 @@ var edges = map[string][]string{
 	"github.com/spf13/cobra":          {"cmd/pinion"},
 	"github.com/prometheus":           {"cmd/pinion"},
 	"github.com/fsnotify/fsnotify":    {"gitstate"},
-	"github.com/fluxcd/cli-utils":     {"reconcile/cluster"},
+	"github.com/fluxcd/cli-utils":     {"reconcile/health"},
 	"sigs.k8s.io/controller-runtime":  {"reconcile/cluster"},
 	"k8s.io/apiextensions-apiserver":  {"reconcile/cluster"},
 	"github.com/google/jsonschema-go": {},
@@ -63,7 +65,7 @@ var edges = map[string][]string{
 // core are the packages, and in reconcile the files, that decide: they are told
 // what they need to know, and touch nothing.
 var (
-	core          = []string{"desired", "render", "ledger", "policy", "audit"}
+	core          = []string{"desired", "render", "ledger", "expression", "policy", "audit", "reconcile/health"}
 	coreReconcile = []string{"plan.go", "prune.go", "next.go", "target.go", "event.go"}
 )
 

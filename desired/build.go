@@ -109,6 +109,7 @@ func (d *decoder) service(raw *serviceFile) *Service {
 		Replace:   Replace(raw.Replace.or(string(ReplaceReport))),
 		Ignore:    ignores(raw.Ignore),
 		Suspend:   suspension(raw.Suspend),
+		Health:    d.healthRules(raw.Health),
 		Artifacts: []ArtifactName{ArtifactName(d.name)},
 	}
 	if raw.Artifacts.Set {

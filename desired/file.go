@@ -110,6 +110,7 @@ type serviceFile struct {
 	Replace   word         `yaml:"replace" enum:"report,allow" default:"report" doc:"What to do when a field has changed that can't be changed once the object exists: report it and apply nothing, or allow that the object is deleted and made anew."`
 	Ignore    []ignoreFile `yaml:"ignore" doc:"Fields of the service's objects that are left to others."`
 	Suspend   *suspendFile `yaml:"suspend" doc:"Nothing of the service is applied, pruned, corrected or promoted, until this is removed."`
+	Health    []healthFile `yaml:"health" doc:"How the service's objects of a kind are told to be healthy. It goes before what Pinion knows of the kind."`
 }
 
 type ignoreFile struct {
@@ -121,6 +122,14 @@ type ignoreFile struct {
 
 type suspendFile struct {
 	Reason word `yaml:"reason,required" form:"line" example:"the database is being moved" doc:"Why, for who wonders that nothing happens."`
+}
+
+type healthFile struct {
+	APIVersion word `yaml:"apiVersion,required" form:"version" example:"example.com/v1" doc:"The API group and version of the kind, as in a manifest. The expressions see the object in this version."`
+	Kind       word `yaml:"kind,required" form:"kind" example:"Database" doc:"The kind of the objects."`
+	Current    word `yaml:"current,required" form:"text" example:"object.status.phase == 'Ready'" doc:"An expression (CEL) over object that is true when it is healthy. An error, as of a field that is not there yet, means: not yet."`
+	InProgress word `yaml:"inProgress" form:"text" example:"object.metadata.generation != object.status.observedGeneration" doc:"True while it is on its way, whatever current says."`
+	Failed     word `yaml:"failed" form:"text" example:"object.status.phase == 'Failed'" doc:"True when nothing will come of it any more, so that the rollout has failed. Nothing failed is ever current."`
 }
 
 type rolloutFile struct {

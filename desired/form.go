@@ -47,6 +47,7 @@ var forms = map[string]form{
 	"line":     {noun: "text", pattern: `^\S(.*\S)?$`, check: checkLine},
 	"kind":     {noun: "a kind", pattern: kindRegexp.String(), check: checkKind},
 	"group":    {noun: "an API group", pattern: groupRegexp.String(), check: checkGroup},
+	"version":  {noun: "an API version", pattern: apiVersionRegexp.String(), check: checkAPIVersion},
 	"pattern":  {noun: "a name", pattern: `^[^\s/?\[\]]+$`, check: checkPattern},
 	"pointer":  {noun: "a JSON pointer", pattern: pointerRegexp.String(), check: checkPointer},
 	"text":     {noun: "text", pattern: `\S`, check: checkText},

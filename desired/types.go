@@ -104,6 +104,7 @@ type Service struct {
 	Replace   Replace   // what to do when a field can't be changed
 	Ignore    []Ignore
 	Suspend   *Suspension
+	Health    []HealthRule
 }
 
 // FolderIn returns the folder of the manifests in an environment.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 	"github.com/pinion-cd/pinion/render/worker"
 )
@@ -165,6 +166,10 @@ func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployme
 	t.Take = service.Conflicts == desired.ConflictsTake
 	t.Ignore = slices.Concat(d.Environment.Ignore, service.Ignore)
 	t.Report = d.Environment.Drift == desired.DriftReport
+	var err error
+	if t.Health, err = health.Compile(service.Health); err != nil {
+		return nil, nil, mistake{err}
+	}
 	return t, tree, nil
 }
 
@@ -446,7 +451,8 @@ func Origin(ctx context.Context, commits Commits, t *Target) (string, error) {
 func (p preparation) same(k known, t *Target, tree desired.Tree, changed []string) (bool, error) {
 	old := k.target
 	if old.Place != t.Place || old.Pinned != t.Pinned || t.Pinned && old.Source != t.Source ||
-		old.Timeout != t.Timeout || old.Take != t.Take || old.Report != t.Report || !desired.SameIgnores(old.Ignore, t.Ignore) || !slices.Equal(old.DependsOn, t.DependsOn) ||
+		old.Timeout != t.Timeout || old.Take != t.Take || old.Report != t.Report || !desired.SameIgnores(old.Ignore, t.Ignore) ||
+		!old.Health.Same(t.Health) || !slices.Equal(old.DependsOn, t.DependsOn) ||
 		!reflect.DeepEqual(withoutPositions(old.Request), withoutPositions(t.Request)) {
 		return false, nil
 	}

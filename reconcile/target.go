@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -61,6 +62,8 @@ type Target struct {
 	Ignore []desired.Ignore
 	// Report says that drift is reported, and nothing is written for it.
 	Report bool
+	// Health are the service's own rules of health; nil: it has none.
+	Health *health.Rules
 	Result *render.Result
 }
 

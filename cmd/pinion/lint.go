@@ -16,6 +16,7 @@ import (
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -55,6 +56,7 @@ func (g *globals) lint(ctx context.Context) error {
 		return err == nil
 	})...)
 	problems = append(problems, policy.CheckExpressions(repo)...)
+	problems = append(problems, health.Check(repo)...)
 	if len(r.config.Clusters) > 0 {
 		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(r.config.Clusters)))...)
 	}

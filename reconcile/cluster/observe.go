@@ -7,12 +7,12 @@ import (
 	"time"
 	"unique"
 
-	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -105,12 +105,8 @@ func observeObject(p place, u *unstructured.Unstructured) *Observed {
 		return o
 	}
 	delete(meta, "managedFields") // kstatus copies the object more than once
-	result, err := status.Compute(u)
-	if err != nil {
-		o.Health = Health{Status: Unknown, Message: "its status can't be read: " + err.Error()}
-		return o
-	}
-	o.Health = Health{Status: Status(intern(string(result.Status))), Message: intern(shorten(result.Message))}
+	o.Health = health.Of(u.Object, nil, health.Fact{})
+	o.Health.Message = intern(o.Health.Message)
 	if o.Health.Status != Current {
 		o.Health.Reason = creationFailure(u)
 	}

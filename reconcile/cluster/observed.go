@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -53,26 +54,21 @@ func (k Kind) Compare(o Kind) int {
 	)
 }
 
-// Status says how an object does, in kstatus' words.
-type Status string
-
-// The statuses. The zero Status is none of them, and not healthy.
-const (
-	Current     Status = "Current"
-	InProgress  Status = "InProgress"
-	Failed      Status = "Failed"
-	Terminating Status = "Terminating"
-	NotFound    Status = "NotFound"
-	Unknown     Status = "Unknown"
+// Status and Health say how an object does; package health judges.
+type (
+	Status = health.Status
+	Health = health.Health
 )
 
-// Health says how an object does.
-type Health struct {
-	Status  Status `json:"status"`
-	Message string `json:"message,omitempty"`
-	// Reason says what is wrong with the pods below the object, if anything is.
-	Reason string `json:"reason,omitempty"`
-}
+// The statuses.
+const (
+	Current     = health.Current
+	InProgress  = health.InProgress
+	Failed      = health.Failed
+	Terminating = health.Terminating
+	NotFound    = health.NotFound
+	Unknown     = health.Unknown
+)
 
 // Observed is all that is kept of an object.
 type Observed struct {
