@@ -224,6 +224,9 @@ func (w *work) holds(now time.Time) []Verdict {
 		return nil
 	}
 	var verdicts []Verdict
+	if why := r.Suspended(w.Environment, w.Service); why != "" {
+		verdicts = append(verdicts, Verdict{Gate: "suspend", Outcome: Pending, Reason: why, Needs: "remove suspend: from its file"})
+	}
 	for _, n := range slices.Sorted(maps.Keys(r.Holds)) {
 		h := r.Holds[n]
 		if !h.Covers(w.Environment, w.Service) || h.Expired(now) {

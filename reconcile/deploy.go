@@ -77,6 +77,16 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, cla
 	return out
 }
 
+// compared sees to it that a target's objects are watched, and writes nothing.
+func compared(ctx context.Context, cl *cluster.Cluster, t *Target) Outcome {
+	scope := cluster.Scope{Environment: t.Environment, Namespace: t.Namespace}
+	err := cl.WatchObjects(ctx, scope, t.Result.Objects)
+	if errors.As(err, new(*cluster.UnknownKindError)) {
+		err = nil // there is no object of such a kind
+	}
+	return Outcome{Target: t, Compared: true, Err: err}
+}
+
 // bringsNamespace tells whether the target renders its own namespace.
 func bringsNamespace(t *Target) bool {
 	for _, o := range t.Result.Objects {

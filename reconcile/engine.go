@@ -318,7 +318,7 @@ func (e *Engine) decide(now time.Time, u *unit) {
 func (e *Engine) sight(u *unit, step Step) {
 	s := Sighting{
 		Key: u.key, Target: u.target, Tip: u.at, Phase: step.Base, Message: step.Message, Regained: u.regained,
-		Started: u.target != nil && (u.cancel != nil || !u.applied.IsZero() || u.compared && u.inSync),
+		Started: u.target != nil && (u.cancel != nil && !u.looks || !u.applied.IsZero() || u.compared && u.inSync),
 		Final:   step.Final,
 	}
 	if u.problem != "" && u.mistaken {
@@ -400,6 +400,10 @@ func (e *Engine) settled() bool {
 	for _, u := range e.units {
 		switch u.phase {
 		case Ready, Degraded, Blocked:
+		case Suspended:
+			if u.cancel != nil || !u.compared && u.failure == nil {
+				return false
+			}
 		case Failed:
 			if u.failure != nil && !u.failure.Retry.IsZero() || u.cancel != nil {
 				return false

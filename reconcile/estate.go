@@ -299,7 +299,13 @@ func (e *Engine) standing(est *estate, name desired.ServiceName) Standing {
 	if !e.options.Selection.Has(key) {
 		return Standing{Why: "its service is not part of this run"}
 	}
+	if why := e.commit.Repository.Suspended(est.environment, name); why != "" {
+		return Standing{Why: why}
+	}
 	u := e.units[key]
+	if u != nil && u.suspended != "" {
+		return Standing{Why: u.suspended} // as it was when its file could be read
+	}
 	if u == nil {
 		gone, why := e.commit.Repository.Gone(est.environment, name)
 		return Standing{Gone: gone, Why: why}

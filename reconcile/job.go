@@ -39,9 +39,16 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 		jobCtx, cancel := context.WithCancelCause(ctx)
 		u.cancel = cancel
 		e.running[name]++
-		e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
+		if u.suspended == "" {
+			e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
+		}
 		compare := !u.compared && waitsFor(e.dependencies(u)) != ""
+		u.looks = u.suspended != ""
 		over := maps.Clone(u.over)
+		if u.looks {
+			e.jobs.Go(func() { e.outcomes <- compared(jobCtx, cl, t) })
+			continue
+		}
 		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims, over, compare) })
 	}
 	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
@@ -63,14 +70,14 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	}
 	e.dirty[u.key] = true
 	e.stale(u.key.Environment)
-	if u.target != t {
+	if u.target != t || u.suspended != "" && !u.looks || errors.Is(o.Err, context.Canceled) {
 		return // preempted: what came of it is seen by the watches
 	}
 	for _, w := range o.Warnings {
 		e.report(Event{Type: EventWarning, Environment: u.key.Environment, Service: u.key.Service, Message: w})
 	}
-	if o.Compared {
-		u.compared = true
+	if o.Compared && o.Err == nil {
+		u.compared, u.failure = true, nil
 		e.inspect(u)
 		return
 	}

@@ -176,6 +176,9 @@ func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) error {
 		if !ok || len(now.Problems) > 0 || b.moving(target) {
 			continue
 		}
+		if c.commit.Repository.Suspended(to.Environment, to.Service) != "" {
+			continue // looked at again when its file has changed
+		}
 		pins := ledger.ReleaseOf(now.Pins, now.Source)
 		if !pins.SamePins(all[to.Environment].Deployment.Release) {
 			continue // somebody has changed it already

@@ -42,7 +42,7 @@ func place(r Rendered) Place {
 
 // look compares one service with the cluster, which may be nil.
 func look(ctx context.Context, cl *cluster.Cluster, r Rendered) *unit {
-	u := &unit{key: r.Key, target: r.Target, phase: Pending}
+	u := &unit{key: r.Key, target: r.Target, phase: Pending, suspended: r.Suspended}
 	if r.Err != nil {
 		u.phase, u.message = Failed, r.Err.Error()
 		return u
@@ -120,6 +120,9 @@ func Leftovers(ctx context.Context, commits Commits, cl *cluster.Cluster, repo *
 	elsewhere := map[render.Ref]bool{}
 	for _, r := range all {
 		standing := Standing{Settled: r.Err == nil, Renders: map[render.Ref]bool{}}
+		if r.Suspended != "" {
+			standing.Settled, standing.Why = false, r.Suspended
+		}
 		if r.Err != nil {
 			standing.Why = "its service could not be rendered: " + strings.TrimSpace(r.Err.Error())
 		} else {
@@ -140,7 +143,9 @@ func Leftovers(ctx context.Context, commits Commits, cl *cluster.Cluster, repo *
 			continue
 		}
 		standing := Standing{Why: "its service was not looked at"}
-		if s.Has(Key{env.Name, o.Service}) {
+		if why := repo.Suspended(env.Name, o.Service); why != "" {
+			standing.Why = why
+		} else if s.Has(Key{env.Name, o.Service}) {
 			standing.Gone, standing.Why = repo.Gone(env.Name, o.Service)
 		}
 		in.Services[o.Service] = standing

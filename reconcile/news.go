@@ -89,6 +89,9 @@ func (e *Engine) took(c *Commit) {
 		}
 	}
 	e.lineage.known.Store(c.Repository)
+	for _, u := range e.units {
+		e.suspend(u, c.Repository, false)
+	}
 	errs := 0
 	for _, p := range e.problems(c) {
 		if p.Severity == desired.SeverityError {
@@ -121,6 +124,7 @@ func (e *Engine) wished(now time.Time, w wish) {
 	}
 	u.generation = e.generation
 	e.dirty[w.key] = true
+	e.suspend(u, e.commit.Repository, w.err == nil)
 	delete(e.suspects, w.key)
 	if w.err != nil {
 		e.suspects[w.key] = true

@@ -22,6 +22,7 @@ const (
 	Ready       Phase = "ready"       // in sync and rolled out
 	Degraded    Phase = "degraded"    // was ready; an object has lost its health
 	Failed      Phase = "failed"      // could not be rendered, applied, or rolled out
+	Suspended   Phase = "suspended"   // something is to be written, and may not be
 )
 
 // Unready is an object that is not yet, or no longer, as it should be.
@@ -75,6 +76,8 @@ type View struct {
 	Problem string
 	// Rendered: there is a target, of this commit or of the last good one.
 	Rendered bool
+	// Suspended says, if not empty, why nothing is written.
+	Suspended string
 	// Busy: a job for the present target is under way.
 	Busy         bool
 	Dependencies []Dependency
@@ -126,6 +129,8 @@ func Next(v View) Step {
 
 func next(v View) Step {
 	switch {
+	case v.Suspended != "" && v.Rendered:
+		return suspended(v)
 	case v.Busy:
 		return Step{Phase: Applying, Message: v.OutOfSync}
 	case !v.Rendered:

@@ -68,6 +68,20 @@ func TestNext(t *testing.T) {
 		{"a manager that fights us is not met at once", with(func(v *View) {
 			v.WasReady, v.OutOfSync, v.Damped = true, "replicas was changed", noon.Add(time.Minute)
 		}), Step{Phase: Degraded, Message: "replicas was changed again, after it was corrected", Again: noon.Add(time.Minute)}},
+		{"what is suspended is not applied", with(func(v *View) { v.Suspended, v.OutOfSync = "frozen", "it differs" }),
+			Step{Phase: Suspended, Message: "frozen; it differs"}},
+		{"what is suspended is looked at", with(func(v *View) { v.Suspended, v.Uncompared, v.OutOfSync = "frozen", true, "not compared" }),
+			Step{Phase: Suspended, Apply: true, Message: "frozen; not compared"}},
+		{"what is suspended and can't be looked at waits", with(func(v *View) {
+			v.Suspended, v.Uncompared, v.Failure = "frozen", true, &Failure{Message: "no answer", Retry: noon.Add(time.Second)}
+		}), Step{Phase: Suspended, Message: "frozen; it can't be compared with the cluster: no answer", Again: noon.Add(time.Second)}},
+		{"what is suspended and in sync is ready", with(func(v *View) { v.Suspended, v.InSync = "frozen", true }),
+			Step{Phase: Ready, Message: "frozen"}},
+		{"what is suspended rolls out what was applied", with(func(v *View) { v.Suspended, v.InSync, v.Unready = "frozen", true, []Unready{waiting} }),
+			Step{Phase: Progressing, Message: waiting.String() + "; frozen", Again: noon.Add(9 * time.Minute)}},
+		{"what is suspended is not kept from that by what it depends on", with(func(v *View) {
+			v.Suspended, v.OutOfSync, v.Dependencies = "frozen", "it differs", []Dependency{{"db", Failed, ""}}
+		}), Step{Phase: Suspended, Message: "frozen; it differs"}},
 		{"what runs is cared for while the newest wish is wrong", with(func(v *View) { v.Problem = "oops" }), Step{Phase: Failed, Apply: true, Message: "oops"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -98,10 +112,16 @@ func FuzzNext(f *testing.F) {
 		if bit(6) {
 			v.Dependencies = []Dependency{{"db", Failed, ""}}
 		}
+		if bit(8) {
+			v.Suspended = "frozen"
+		}
 		if bit(7) {
 			v.Unready = []Unready{{Health: cluster.Health{Status: cluster.InProgress}}}
 		}
 		s := Next(v)
+		if v.Suspended != "" && s.Apply && !v.Uncompared {
+			t.Errorf("%+v writes: %+v", v, s)
+		}
 		if s.Apply && (v.Busy || !v.Rendered || v.InSync || bit(6) || v.Failure != nil && v.Failure.Retry.After(noon)) {
 			t.Errorf("%+v applies: %+v", v, s)
 		}

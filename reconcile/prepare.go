@@ -423,6 +423,8 @@ type Rendered struct {
 	Key
 	Target *Target
 	Err    error
+	// Suspended says, if not empty, why nothing of it is written.
+	Suspended string
 }
 
 // Render renders the selected deployments of a commit, and returns them by
@@ -433,7 +435,7 @@ func Render(ctx context.Context, commits Commits, renderer Renderer, c *Commit, 
 	rendering{commits: commits, renderer: renderer, selection: s, parallel: max(parallel, 1)}.run(ctx, c, func(w wish) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		all = append(all, Rendered{w.key, w.target, w.err})
+		all = append(all, Rendered{w.key, w.target, w.err, c.Repository.Suspended(w.key.Environment, w.key.Service)})
 		return true
 	})
 	slices.SortFunc(all, func(a, b Rendered) int { return a.Key.Compare(b.Key) })

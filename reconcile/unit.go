@@ -28,7 +28,8 @@ type unit struct {
 	// pass by itself.
 	again      time.Time
 	tries      int
-	generation int // of the preparation that spoke of it last
+	generation int    // of the preparation that spoke of it last
+	suspended  string // why nothing is written; "": it is
 
 	compared  bool // with the cluster, by a job
 	inSync    bool
@@ -58,6 +59,7 @@ type unit struct {
 	damped      time.Time
 
 	cancel context.CancelCauseFunc // of the job, nil: none
+	looks  bool                    // the job writes nothing, whatever it finds
 }
 
 // view gathers what Next decides from.
@@ -66,6 +68,7 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 		Now:          now,
 		Problem:      u.problem,
 		Rendered:     u.target != nil,
+		Suspended:    u.suspended,
 		Busy:         u.cancel != nil,
 		Dependencies: dependencies,
 		InSync:       u.compared && u.inSync,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ The commit is the one that is checked out, or --rev; changes that are not
 committed are not applied, for each deployment comes from exactly one commit.
 
 Exit code 1 if a service is not ready at the end, 3 if a deletion was refused
-until it is confirmed, 124 if --timeout has passed.`,
+until it is confirmed or if something is suspended, 124 if --timeout has passed.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return g.apply(cmd.Context(), args, o) },
 	}
@@ -93,6 +94,8 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 	case err != nil:
 		return err
 	case len(status.Halts) > 0:
+		return &exitError{code: exitRefused}
+	case slices.ContainsFunc(status.Services, func(s reconcile.ServiceStatus) bool { return s.Phase == reconcile.Suspended }):
 		return &exitError{code: exitRefused}
 	case status.Failed():
 		return &exitError{code: exitDifferent}

@@ -187,10 +187,13 @@ func (p *progress) phase(key reconcile.Key, ev reconcile.Event) {
 	switch ev.Phase {
 	case reconcile.Ready:
 		delete(p.moving, key)
-		p.line(p.color.good(fmt.Sprintf("ready %s %s%s", key, ev.Version, took)))
+		p.line(p.color.good(fmt.Sprintf("ready %s %s%s%s", key, ev.Version, took, reason(ev.Message))))
 	case reconcile.Failed, reconcile.Degraded:
 		delete(p.moving, key)
 		p.line(p.color.bad(fmt.Sprintf("%s %s %s%s%s", ev.Phase, key, ev.Version, took, reason(ev.Message))))
+	case reconcile.Suspended:
+		delete(p.moving, key)
+		p.line(p.color.wait(fmt.Sprintf("%s %s %s%s", ev.Phase, key, ev.Version, reason(ev.Message))))
 	case reconcile.Applying, reconcile.Pending:
 		p.moving[key] = m
 	default:

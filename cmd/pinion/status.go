@@ -66,7 +66,8 @@ type standing struct {
 	Wanted     string     `json:"wanted,omitempty"` // the version that main asks for, if it is another
 	Candidate  *candidate `json:"candidate,omitempty"`
 	Drifted    time.Time  `json:"drifted,omitzero"`
-	Problem    string     `json:"problem,omitempty"` // why main can't be followed
+	Problem    string     `json:"problem,omitempty"`   // why main can't be followed
+	Suspended  string     `json:"suspended,omitempty"` // why nothing is written
 	// Next is what comes next; of one environment or one service only.
 	Next []string `json:"next,omitempty"`
 
@@ -209,6 +210,7 @@ func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env d
 		if d, ok := repo.Deployment(env, svc); ok {
 			s.compare(d)
 		}
+		s.Suspended = repo.Suspended(env, svc)
 		all = append(all, s)
 	}
 	for _, d := range repo.Deployments() {
@@ -218,6 +220,7 @@ func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env d
 		if _, ok := records[d.Service.Name]; !ok && err == nil {
 			s := standing{Environment: env, Service: d.Service.Name}
 			s.compare(d)
+			s.Suspended = repo.Suspended(env, s.Service)
 			all = append(all, s)
 		}
 	}
@@ -282,6 +285,9 @@ func (s standing) summary(now time.Time) string {
 	}
 	if s.Problem != "" {
 		parts = append(parts, "main can't be followed")
+	}
+	if s.Suspended != "" {
+		parts = append(parts, "suspended")
 	}
 	return strings.Join(parts, ", ")
 }
@@ -374,6 +380,7 @@ func (g *globals) writeService(now time.Time, s standing) error {
 	}
 	add("wanted", s.Wanted)
 	add("problem", s.Problem)
+	add("suspended", s.Suspended)
 	if s.Candidate != nil {
 		add("candidate", s.Candidate.Version+" since "+when(s.Candidate.Offered))
 	}

@@ -271,6 +271,9 @@ func (x *explanation) answer(now time.Time) string {
 	if s != nil && s.Problem != "" {
 		b.WriteString("; main can't be followed: " + s.Problem)
 	}
+	if s != nil && s.Suspended != "" {
+		b.WriteString("; nothing is written there: " + s.Suspended)
+	}
 	if a := x.Admission; a != nil {
 		b.WriteString("; " + a.answer(now, env))
 	} else if s == nil && x.Route != "" {
@@ -382,6 +385,9 @@ func (l *ledgers) next(ctx context.Context, s standing) ([]string, error) {
 	var next []string
 	if s.Problem != "" {
 		next = append(next, "main can't be followed: "+s.Problem)
+	}
+	if s.Suspended != "" {
+		next = append(next, s.Suspended)
 	}
 	if s.Wanted != "" {
 		next = append(next, s.Wanted+" is wanted, and not recorded yet")

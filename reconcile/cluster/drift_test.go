@@ -286,7 +286,9 @@ func TestDriftNamesFieldsAndManager(t *testing.T) {
 			patch("kubectl-scale", `{"spec":{"replicas":1}}`)
 			patch("kubectl-set", `{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"other"}]}}}}`)
 		}, []string{".spec.replicas: 2 → 1 kubectl-scale", ".spec.template.spec.containers[name=web].image: registry.k8s.io/pause:3.10 → other kubectl-set"}},
-		{"a list as a whole", "Deployment.apps", func() { patch("tainter", `{"spec":{"template":{"spec":{"tolerations":[{"key":"x","operator":"Exists"}]}}}}`) },
+		{"a list as a whole", "Deployment.apps", func() {
+			patch("tainter", `{"spec":{"template":{"spec":{"tolerations":[{"key":"x","operator":"Exists"}]}}}}`)
+		},
 			[]string{`.spec.template.spec.tolerations:  → [{"key":"x","operator":"Exists"}] tainter`}},
 		{"a removed label", "Deployment.apps", func() { patch("x", `{"metadata":{"labels":{"pinion.dev/service":null}}}`) },
 			[]string{`.metadata.labels["pinion.dev/service"]: web →  `}},
