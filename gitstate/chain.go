@@ -104,9 +104,10 @@ func (s *store) work(id plumbing.Hash) (*work, error) {
 func (c *chain) blobs(changes []Change) []map[string]*made {
 	var fresh []*made
 	last := map[string]*made{}
+	listed := map[*made]bool{}
 	list := make([]map[string]*made, len(c.places))
 	for i, place := range c.places {
-		list[i] = make(map[string]*made, len(changes[place].Files))
+		list[i] = make(map[string]*made, len(changes[place].Files)+len(changes[place].Blobs))
 		for name, data := range changes[place].Files {
 			if data == nil {
 				list[i][name] = nil
@@ -119,6 +120,13 @@ func (c *chain) blobs(changes []Change) []map[string]*made {
 				last[name] = o
 			}
 			list[i][name] = o
+		}
+		for name, b := range changes[place].Blobs {
+			if b.made.id.IsZero() && !listed[b.made] {
+				listed[b.made] = true
+				fresh = append(fresh, b.made)
+			}
+			list[i][name], last[name] = b.made, b.made
 		}
 	}
 	atOnce(len(fresh), func(i int) { fresh[i].id = identify(plumbing.BlobObject, fresh[i].data) })

@@ -22,7 +22,9 @@ type Change struct {
 	// Files are the contents by name; nil deletes a file, and that it was not
 	// there is no error. What is not named stays. A file that was executable
 	// stays so. The contents must not be changed before the push returns.
-	Files   map[string][]byte
+	Files map[string][]byte
+	// Blobs are more such files, whose contents are for more than one push.
+	Blobs   map[string]*Blob
 	Message string
 	// Author and Committer need a name, an address and a time.
 	Author, Committer Signature

@@ -41,10 +41,14 @@ func (m *Mirror) Commit(ctx context.Context, c Change) (string, error) {
 // empty. The branch moves past all of them at once, so that of a chain
 // everything lands, or nothing.
 //
+// ahead are files that a later push is likely to have, for which there will be
+// less time: they are sent with this one, and left out of that one. Each follows
+// its version before it.
+//
 // The ids are those of the commits that were written, in the order of the
 // changes, and empty for the others; each branch of these has its error, as
 // Commit would return it, once in the joined one.
-func (m *Mirror) Push(ctx context.Context, changes []Change) ([]string, error) {
+func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...*Blob) ([]string, error) {
 	ids := make([]string, len(changes))
 	if len(changes) == 0 {
 		return ids, nil
@@ -80,7 +84,7 @@ func (m *Mirror) Push(ctx context.Context, changes []Change) ([]string, error) {
 		}
 		return ids, err
 	}
-	outcomes, err := m.send(ctx, call(), list)
+	outcomes, err := m.send(ctx, call(), list, ahead)
 	if err != nil {
 		return ids, err
 	}
@@ -154,15 +158,20 @@ func (s *store) know(c *chain) {
 
 // send pushes, and says for each chain what became of it: nil if it is on the
 // remote. The error is for what happened before anything was sent.
-func (m *Mirror) send(ctx context.Context, l *line, list []*chain) ([]error, error) {
+func (m *Mirror) send(ctx context.Context, l *line, list []*chain, ahead []*Blob) ([]error, error) {
 	all := gather(list)
 	objects := m.sent.lean(list, all, time.Now())
-	report, outcomes, err := m.ask(ctx, l, list, objects)
+	more := identified(ahead)
+	report, outcomes, err := m.ask(ctx, l, list, slices.Concat(objects, more))
 	if err != nil || report == nil {
 		return outcomes, err
 	}
 	if len(objects) == len(all) || !lacks(report.ReportStatus) {
-		return m.judge(ctx, list, all, report), nil
+		outcomes = m.judge(ctx, list, all, report)
+		if len(more) > 0 && report.UnpackStatus == "ok" {
+			m.sent.remember(more, time.Now())
+		}
+		return outcomes, nil
 	}
 	m.log.Info("the remote does not keep objects of a push that was refused; sending them again")
 	m.sent = sent{never: true}
