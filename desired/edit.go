@@ -23,6 +23,11 @@ type Edit struct {
 	Add bool
 }
 
+// Equal tells whether two edits are the same.
+func (e Edit) Equal(o Edit) bool {
+	return e.Service == o.Service && e.Manifests == o.Manifests && e.Add == o.Add && slices.Equal(e.Pins, o.Pins)
+}
+
 // PinEdit is another reference for an artifact.
 type PinEdit struct {
 	Artifact  ArtifactName

@@ -23,6 +23,8 @@ type batch struct {
 	records map[Key]ledger.Record // after the entries
 	pages   map[desired.EnvironmentName][]page
 	moves   []move
+	// withheld: moves have to wait for another batch.
+	withheld bool
 	// answers are the requests that are answered when the batch is pushed.
 	answers []answer
 	// taken are the results of checks that are recorded by it.
@@ -120,29 +122,26 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 	}
 	first := len(all)
 	var keys []Key
-	slices.SortFunc(b.moves, func(x, y move) int { return x.Key.Compare(y.Key) })
-	editors := map[desired.EnvironmentName]*desired.Editor{}
+	drafts := map[desired.EnvironmentName]*draft{}
 	for _, m := range b.moves {
 		file := environmentFile(m.Environment)
-		ed := editors[m.Environment]
-		if ed == nil {
-			data, err := c.commit.Snapshot.ReadFile(file)
-			if err != nil {
+		d := drafts[m.Environment]
+		if d == nil {
+			var err error
+			if d, err = c.draft(m.Environment); err != nil {
 				return nil, nil, err
 			}
-			if ed, err = desired.NewEditor(file, data); err != nil {
-				return nil, nil, err
-			}
-			editors[m.Environment] = ed
+			drafts[m.Environment] = d
 		}
-		data, change, err := m.edit(ed)
+		edit, change := m.edit()
+		blob, err := d.write(edit)
 		if err != nil {
 			// Somebody has to mend the file; the others move on.
 			c.report(Event{Type: EventProblem, Environment: m.Environment, Service: m.Service, Message: "the promotion can't be written: " + err.Error()})
 			continue
 		}
 		commit := gitstate.Change{
-			Files: map[string][]byte{file: data}, Message: change.Message(),
+			Blobs: map[string]*gitstate.Blob{file: blob}, Message: change.Message(),
 			Author: who, Committer: who, Sign: c.options.Sign,
 		}
 		if len(all) == first {
@@ -154,16 +153,27 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 	return all, keys, nil
 }
 
-func (m move) edit(ed *desired.Editor) ([]byte, ledger.Change, error) {
+func (m move) edit() (desired.Edit, ledger.Change) {
 	if m.promotion != nil {
-		return Promote(*m.promotion, ed)
+		return promotion(*m.promotion)
 	}
-	return GoBack(*m.retreat, ed)
+	return retreat(*m.retreat)
 }
 
 // push writes the batch onto the tips that it was decided on. It says whether
 // anything was written, or is to be judged again at once.
 func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
+	c.divide(b)
+	switch {
+	case b.withheld:
+	case c.press.share > 0 && len(b.moves) > 0:
+		c.press.put(time.Now(), len(c.stages))
+	default:
+		c.press.put(time.Now(), 0)
+		if len(b.moves) == 0 {
+			clear(c.drafts) // they are as large as all that was pushed
+		}
+	}
 	if b.empty() {
 		c.answer(b)
 		return false, nil
@@ -178,6 +188,7 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 		c.answer(b)
 		return false, nil
 	}
+	ahead := c.foresee(ctx, b)
 	groups := [][]gitstate.Change{changes}
 	if time.Now().Before(c.apart) {
 		groups = byBranch(changes)
@@ -186,7 +197,8 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 	var errs []error
 	for _, group := range groups {
 		start := time.Now()
-		got, err := c.options.Mirror.Push(ctx, group)
+		got, err := c.options.Mirror.Push(ctx, group, ahead...)
+		ahead = nil
 		entries, moves := 0, 0
 		for i, change := range group {
 			switch {
@@ -211,6 +223,22 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 		return c.failed(ctx, b, wrote, len(byBranch(changes)) > len(groups), ofMain, err)
 	}
 	return true, nil
+}
+
+// divide leaves as many moves in the batch as can be pushed before others move
+// main again. The rest is judged by the next one.
+func (c *Clerk) divide(b *batch) {
+	slices.SortFunc(b.moves, func(x, y move) int { return x.Key.Compare(y.Key) })
+	now := time.Now()
+	if c.press.share == 0 && c.press.busy(now) {
+		c.press.lost(now, len(b.moves))
+	}
+	if most := c.press.share; most > 0 && len(b.moves) > most {
+		for _, m := range b.moves[most:] {
+			c.again(m)
+		}
+		b.moves = b.moves[:most]
+	}
 }
 
 // byBranch takes a push apart.
@@ -245,9 +273,17 @@ func (c *Clerk) abandon(b *batch) {
 		c.touch(k)
 	}
 	for _, m := range b.moves {
-		c.dirty[m.Key], c.dirty[m.origin], c.stages[m.Key] = true, true, true
+		c.again(m)
 	}
 	c.putBack(b)
+}
+
+// again makes a move be judged again.
+func (c *Clerk) again(m move) {
+	c.stages[m.Key] = true
+	if m.retreat != nil {
+		c.dirty[m.Key], c.dirty[m.origin] = true, true
+	}
 }
 
 // failed finds out what is true now. What of the batch is not on the remote is
@@ -262,6 +298,7 @@ func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMa
 	refused := errors.Is(err, gitstate.ErrRefused)
 	switch {
 	case lost && c.overtaken(b):
+		c.press.lost(time.Now(), len(b.moves))
 		return true, nil
 	case together && (lost || refused):
 		// One branch keeps the others out, it is not always known which.

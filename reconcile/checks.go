@@ -144,7 +144,7 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 		defer cancel()
 		result, err := c.options.Checks.Run(ctx, q, func(message string) {
 			c.mu.Lock()
-			c.news = append(c.news, Event{Type: EventChecking, Environment: key.Environment, Service: key.Service,
+			c.events = append(c.events, Event{Type: EventChecking, Environment: key.Environment, Service: key.Service,
 				Version: release.Version(), Message: fmt.Sprintf("check %s: %s", p.Name, message)})
 			c.mu.Unlock()
 			c.wake()
@@ -152,7 +152,7 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 		if err != nil {
 			if ctx.Err() == nil {
 				c.mu.Lock()
-				c.news = append(c.news, Event{Type: EventProblem, Environment: key.Environment, Service: key.Service,
+				c.events = append(c.events, Event{Type: EventProblem, Environment: key.Environment, Service: key.Service,
 					Message: fmt.Sprintf("check %s can't be made: %v", p.Name, err)})
 				c.mu.Unlock()
 				c.wake()

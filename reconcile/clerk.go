@@ -59,11 +59,13 @@ type Clerk struct {
 
 	mu       sync.Mutex // guards what follows
 	seen     map[Key]Sighting
-	first    time.Time // when the oldest and the newest of them came
+	latest   map[Key]Sighting // the last of each
+	news     map[Key]bool     // whose last one says more than that another commit wants the same
+	first    time.Time        // when the oldest and the newest news came
 	last     time.Time
 	requests []*request
 	results  []checked
-	news     []Event // of the checks
+	events   []Event // of the checks
 	found    []identified
 	journal  journal
 	closed   bool
@@ -83,6 +85,8 @@ type Clerk struct {
 	zones   map[string]*time.Location
 	dirty   map[Key]bool // to be reviewed
 	stages  map[Key]bool // stages that may be entered
+	drafts  map[desired.EnvironmentName]*draft
+	press   press
 	// claimed are the messages of pushes whose fate was not known, each with
 	// the commit that it turned out to be in, or "".
 	claimed  map[string]string
@@ -174,6 +178,8 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		reader:  &reader{commits: o.Mirror},
 		lineage: e.lineage,
 		seen:    map[Key]Sighting{},
+		latest:  map[Key]Sighting{},
+		news:    map[Key]bool{},
 		woken:   make(chan struct{}, 1),
 		books:   map[desired.EnvironmentName]*book{},
 		cards:   map[Key]*card{},
@@ -182,6 +188,7 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		zones:   map[string]*time.Location{},
 		dirty:   map[Key]bool{},
 		stages:  map[Key]bool{},
+		drafts:  map[desired.EnvironmentName]*draft{},
 		claimed: map[string]string{},
 		waiting: map[Key]bool{},
 	}
@@ -191,10 +198,14 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 func (c *Clerk) See(s Sighting) {
 	now := time.Now()
 	c.mu.Lock()
-	if len(c.seen) == 0 {
-		c.first = now
+	old := c.latest[s.Key]
+	c.seen[s.Key], c.latest[s.Key] = s, s
+	if old.Tip = s.Tip; old != s || s.Problem != "" {
+		if len(c.news) == 0 {
+			c.first = now
+		}
+		c.news[s.Key], c.last = true, now
 	}
-	c.seen[s.Key], c.last = s, now
 	c.mu.Unlock()
 	c.wake()
 }
@@ -205,7 +216,7 @@ func (c *Clerk) See(s Sighting) {
 func (c *Clerk) flooded() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.seen) < flood || len(c.requests) > 0 || len(c.results) > 0 {
+	if len(c.news) < flood || len(c.requests) > 0 || len(c.results) > 0 {
 		return 0
 	}
 	now := time.Now()
@@ -333,6 +344,7 @@ func (c *Clerk) nap() time.Duration {
 // turn takes in the news, decides, and pushes once. It says whether anything
 // was written.
 func (c *Clerk) turn(ctx context.Context) (bool, error) {
+	c.await(ctx)
 	if err := c.catchUp(ctx); err != nil {
 		return false, err
 	}
@@ -349,21 +361,39 @@ func (c *Clerk) turn(ctx context.Context) (bool, error) {
 
 // decide puts into the batch what is to be recorded and to be moved.
 func (c *Clerk) decide(ctx context.Context, b *batch) error {
+	moves, entries := c.press.turn(time.Now())
+	b.withheld = !moves
+	if moves && !entries {
+		if c.admitAll(ctx, b); len(b.moves) > 0 {
+			return nil
+		}
+	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.dirty), Key.Compare) {
 		if err := c.review(ctx, b, k); err != nil {
 			c.postpone(&c.card(k).wake, b.now, k, err)
 		}
 	}
 	clear(c.dirty)
+	if moves {
+		c.admitAll(ctx, b)
+	}
+	c.announce(b)
+	c.identifyAll(ctx)
+	return nil
+}
+
+// admitAll decides which stages are entered. Those for which there is no place
+// in the batch are left for the next one.
+func (c *Clerk) admitAll(ctx context.Context, b *batch) {
 	for _, k := range slices.SortedFunc(maps.Keys(c.stages), Key.Compare) {
+		if c.press.share > 0 && len(b.moves) >= c.press.share {
+			return
+		}
+		delete(c.stages, k)
 		if err := c.admit(ctx, b, k); err != nil {
 			c.postpone(&c.card(k).enter, b.now, k, err)
 		}
 	}
-	clear(c.stages)
-	c.announce(b)
-	c.identifyAll(ctx)
-	return nil
 }
 
 // postpone has one service looked at again later; the others go on.
@@ -467,6 +497,9 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 		return errors.New("the repository has not been fetched yet")
 	}
 	if c.commit == nil || c.commit.ID != tip {
+		if _, ours := c.lineage.by(tip); !ours && c.commit != nil {
+			c.press.saw(time.Now())
+		}
 		commit, err := c.reader.read(ctx, tip)
 		if err != nil {
 			return err

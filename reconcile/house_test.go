@@ -40,6 +40,7 @@ type house struct {
 	mu     sync.Mutex // guards what follows
 	now    time.Time  // zero: the system's
 	events []reconcile.Event
+	stir   bool                       // phases were set
 	phases map[string]reconcile.Phase // by "environment/service version"; ready if none is set
 }
 
@@ -116,6 +117,16 @@ func (h *house) start(o reconcile.ClerkOptions) {
 func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *reconcile.Clerk) {
 	cache := render.NewCache(64 << 20)
 	targets := map[reconcile.Key]*reconcile.Target{}
+	seen := map[reconcile.Key]reconcile.Sighting{}
+	see := func(s reconcile.Sighting) {
+		// As an engine does: another commit that asks for the same is no news.
+		old := seen[s.Key]
+		if old.Tip = s.Tip; s.Problem == "" && old == s {
+			return
+		}
+		seen[s.Key] = s
+		clerk.See(s)
+	}
 	var last *reconcile.Commit
 	for range mirror.Watch(ctx) {
 		tip, err := mirror.Fetch(ctx)
@@ -127,6 +138,11 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 		if err != nil {
 			continue
 		}
+		if last != nil {
+			if changed, err := c.Snapshot.Changed(last.Snapshot); err == nil && len(changed) == 0 && !h.stirred() {
+				continue
+			}
+		}
 		last = c
 		for _, d := range c.Repository.Deployments() {
 			t, tree, err := reconcile.Resolve(ctx, mirror, c, d)
@@ -135,7 +151,7 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 			}
 			if t.Result, _ = cache.Get(t.Request, tree); t.Result == nil {
 				if t.Result, err = render.Build(ctx, tree, t.Request); err != nil {
-					clerk.See(reconcile.Sighting{Key: t.Key, Target: targets[t.Key], Tip: c.ID, Problem: err.Error(), Wanted: &d})
+					see(reconcile.Sighting{Key: t.Key, Target: targets[t.Key], Tip: c.ID, Problem: err.Error(), Wanted: &d})
 					continue
 				}
 				h.must(cache.Put(t.Request, t.Result))
@@ -151,7 +167,7 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 			if !ok {
 				phase = reconcile.Ready
 			}
-			clerk.See(reconcile.Sighting{Key: t.Key, Target: t, Tip: c.ID, Phase: phase, Message: "as the test says", Started: true, Final: phase == reconcile.Failed})
+			see(reconcile.Sighting{Key: t.Key, Target: t, Tip: c.ID, Phase: phase, Message: "as the test says", Started: true, Final: phase == reconcile.Failed})
 		}
 	}
 }
@@ -159,9 +175,18 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 // is makes a version of a service be in a phase where it is rolled out.
 func (h *house) is(where, version string, phase reconcile.Phase) {
 	h.mu.Lock()
-	h.phases[where+" "+version] = phase
+	h.phases[where+" "+version], h.stir = phase, true
 	h.mu.Unlock()
 	h.mirror.Poke()
+}
+
+// stirred tells whether a test has set a phase since it was asked last.
+func (h *house) stirred() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	stirred := h.stir
+	h.stir = false
+	return stirred
 }
 
 func (h *house) clock() time.Time {

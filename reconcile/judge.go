@@ -204,10 +204,10 @@ func (c *Clerk) refused(now time.Time) bool {
 	return now.Before(c.stuck) && c.stuck.Sub(now) <= refusedForNow // a clock may jump back
 }
 
-// admission gathers what Admit judges from.
-func (c *Clerk) admission(ctx context.Context, now time.Time, k Key, target ledger.Record) (policy.Admission, *desired.Stage, error) {
+// admission gathers what Admit judges from, as the batch leaves it.
+func (c *Clerk) admission(ctx context.Context, b *batch, k Key) (policy.Admission, *desired.Stage, error) {
 	a := policy.Admission{
-		Now: now, Service: k.Service, Environment: k.Environment, Target: target,
+		Now: b.now, Service: k.Service, Environment: k.Environment, Target: b.record(k),
 		Rules:     policy.Rules{Commit: c.commit.ID, Repository: c.commit.Repository},
 		Before:    map[desired.EnvironmentName]ledger.Record{},
 		Entries:   map[desired.EnvironmentName]string{},
@@ -227,7 +227,7 @@ func (c *Clerk) admission(ctx context.Context, now time.Time, k Key, target ledg
 	}
 	for _, env := range stage.After {
 		if before := (Key{env, k.Service}); c.books[env] != nil && !c.unreadable(before) {
-			a.Before[env], a.Entries[env] = c.record(before), c.books[env].tip
+			a.Before[env], a.Entries[env] = b.record(before), c.books[env].tip
 		}
 	}
 	return a, stage, nil
@@ -238,14 +238,13 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 	if c.unreadable(k) {
 		return nil
 	}
-	target := b.record(k)
-	a, stage, err := c.admission(ctx, b.now, k, target)
+	a, stage, err := c.admission(ctx, b, k)
 	if err != nil {
 		return err
 	}
 	d := c.card(k)
 	d.decision, d.enter = nil, time.Time{}
-	if stage == nil || len(stage.After) == 0 && target.Candidate == nil {
+	if stage == nil || len(stage.After) == 0 && a.Target.Candidate == nil {
 		return nil
 	}
 	for env := range a.Before {
@@ -253,6 +252,16 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 			return nil // looked at again when that is pushed
 		}
 	}
+	decision, err := c.decision(ctx, a)
+	if err != nil {
+		return err
+	}
+	d.decision, d.enter = &decision, decision.Wake
+	return c.enact(ctx, b, k, decision)
+}
+
+// decision judges an admission with the order of commits that the mirror has.
+func (c *Clerk) decision(ctx context.Context, a policy.Admission) (policy.Decision, error) {
 	var failure error
 	a.Older = func(commit, than string) bool {
 		if commit == than {
@@ -264,12 +273,7 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 		}
 		return older
 	}
-	decision := policy.Admit(a)
-	if failure != nil {
-		return failure
-	}
-	d.decision, d.enter = &decision, decision.Wake
-	return c.enact(ctx, b, k, decision)
+	return policy.Admit(a), failure
 }
 
 // enact puts into the batch what a decision asks for.
@@ -385,18 +389,22 @@ func (c *Clerk) sighted(s Sighting) sighted {
 // takeIn takes in all news.
 func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 	c.mu.Lock()
-	seen, found, requests, results, news := c.seen, c.found, c.requests, c.results, c.news
-	c.seen, c.found, c.requests, c.results, c.news = map[Key]Sighting{}, nil, nil, nil, nil
+	seen, news, found, requests, results, events := c.seen, c.news, c.found, c.requests, c.results, c.events
+	c.seen, c.news, c.found, c.requests, c.results, c.events = map[Key]Sighting{}, map[Key]bool{}, nil, nil, nil, nil
 	c.mu.Unlock()
-	for _, ev := range news {
+	for _, ev := range events {
 		c.report(ev)
 	}
 	for k, s := range seen {
 		d := c.card(k)
 		d.sighting = &s
-		c.dirty[k] = true
-		if x := c.sighted(s); x != d.asked {
+		x := c.sighted(s)
+		if x != d.asked {
 			d.identity = nil
+		}
+		// Of a commit that wants the same there is nothing to review.
+		if news[k] || x != d.asked {
+			c.dirty[k] = true
 		}
 	}
 	for _, f := range found {

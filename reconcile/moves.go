@@ -9,9 +9,23 @@ import (
 // Promote writes a promotion into the environment's file that the editor holds,
 // and says what the commit says.
 func Promote(p policy.Promotion, ed *desired.Editor) ([]byte, ledger.Change, error) {
+	edit, change := promotion(p)
+	data, err := ed.Apply(edit)
+	return data, change, err
+}
+
+// GoBack writes a rollback into the environment's file that the editor holds,
+// and says what the commit says.
+func GoBack(r policy.Retreat, ed *desired.Editor) ([]byte, ledger.Change, error) {
+	edit, change := retreat(r)
+	data, err := ed.Apply(edit)
+	return data, change, err
+}
+
+func promotion(p policy.Promotion) (desired.Edit, ledger.Change) {
 	// A stage that a release enters for the first time has no pins of it yet.
-	release, data, err := put(p.Service, p.Release, p.Manifests, true, ed)
-	return data, ledger.Change{
+	edit, release := put(p.Service, p.Release, p.Manifests, true)
+	return edit, ledger.Change{
 		Kind:        ledger.ChangePromoted,
 		Environment: p.Environment,
 		Service:     p.Service,
@@ -22,27 +36,26 @@ func Promote(p policy.Promotion, ed *desired.Editor) ([]byte, ledger.Change, err
 		Reason:      p.Evidence,
 		Checks:      p.Checks,
 		CoAuthors:   p.Authors,
-	}, err
+	}
 }
 
-// GoBack writes a rollback into the environment's file that the editor holds,
-// and says what the commit says.
-func GoBack(r policy.Retreat, ed *desired.Editor) ([]byte, ledger.Change, error) {
+func retreat(r policy.Retreat) (desired.Edit, ledger.Change) {
 	// Whoever has removed a pin did not ask to have it back.
-	release, data, err := put(r.Service, r.To, r.Manifests, false, ed)
-	return data, ledger.Change{
+	edit, release := put(r.Service, r.To, r.Manifests, false)
+	return edit, ledger.Change{
 		Kind:        ledger.ChangeRolledBack,
 		Environment: r.Environment,
 		Service:     r.Service,
 		Release:     release,
 		Before:      r.Before,
 		Reason:      r.Reason,
-	}, err
+	}
 }
 
-// put writes a release, and returns it as the commit's message has it: with
-// its source only if the commit of the manifests moves.
-func put(svc desired.ServiceName, release ledger.Release, manifests, add bool, ed *desired.Editor) (ledger.Release, []byte, error) {
+// put says what writes a release into a file, and returns the release as the
+// commit's message has it: with its source only if the commit of the manifests
+// moves.
+func put(svc desired.ServiceName, release ledger.Release, manifests, add bool) (desired.Edit, ledger.Release) {
 	edit := desired.Edit{Service: svc, Add: add}
 	for _, p := range release.Pins {
 		edit.Pins = append(edit.Pins, desired.PinEdit{Artifact: p.Artifact, Reference: p.Image})
@@ -52,6 +65,5 @@ func put(svc desired.ServiceName, release ledger.Release, manifests, add bool, e
 	} else {
 		release.Source = ""
 	}
-	data, err := ed.Apply(edit)
-	return release, data, err
+	return edit, release
 }

@@ -1,0 +1,151 @@
+package reconcile
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
+)
+
+// press is what is known of others who move the main branch while many moves
+// of ours wait to be pushed. A push lands on exactly the tip that was judged or
+// not at all, and one of a thousand commits takes as long as somebody with a
+// script takes for several of theirs. So many moves go in parts, each begun
+// right behind a move of the others, and nothing else goes with them.
+type press struct {
+	seen  []time.Time // moves of main by others, the newest last
+	share int         // how many of ours go into one push; 0: all
+	left  int         // of ours that were refused, or put off, the last time
+	since time.Time   // when that began
+	other bool        // the last turn was for moves
+}
+
+const (
+	// fewMoves are pushed as they come.
+	fewMoves = 64
+	// Main is busy if others have moved it so often in so long.
+	busyMoves = 3
+	busyTime  = time.Second
+	// parts is into how many pushes many moves are divided. More of them would
+	// not help: a push of few takes nearly as long as one of some hundred.
+	parts = 3
+	// longestPress bounds for how long nothing but moves is written; after that,
+	// the ledgers have every other turn.
+	longestPress = 5 * time.Second
+)
+
+// saw notes that others have moved main.
+func (p *press) saw(now time.Time) {
+	p.seen = append(p.seen, now)
+	if len(p.seen) > busyMoves {
+		p.seen = slices.Clone(p.seen[1:])
+	}
+}
+
+// busy tells whether others move main all the time.
+func (p *press) busy(now time.Time) bool {
+	return len(p.seen) == busyMoves && now.Sub(p.seen[0]) < busyTime
+}
+
+// lost notes that a push with n moves was, or would be, too late.
+func (p *press) lost(now time.Time, n int) {
+	if n <= fewMoves {
+		return
+	}
+	if p.share == 0 {
+		p.share = (n + parts - 1) / parts
+	}
+	p.put(now, n)
+}
+
+// put notes that n moves of ours wait.
+func (p *press) put(now time.Time, n int) {
+	if p.left = n; n == 0 {
+		p.share, p.since, p.other = 0, time.Time{}, false
+	} else if p.since.IsZero() {
+		p.since = now
+	}
+}
+
+// turn says what may be written now: moves, entries, or both.
+func (p *press) turn(now time.Time) (moves, entries bool) {
+	switch {
+	case p.left == 0:
+		return true, true
+	case now.Sub(p.since) < longestPress:
+		return true, false
+	}
+	p.other = !p.other
+	return p.other, !p.other
+}
+
+// await returns right behind a move of main by others, or when there was none
+// for as long as one usually takes.
+func (c *Clerk) await(ctx context.Context) {
+	now := time.Now()
+	if c.press.left == 0 || !c.press.busy(now) {
+		return
+	}
+	usual := now.Sub(c.press.seen[0])
+	from, _ := c.options.Mirror.Tip()
+	for time.Since(now) < usual {
+		if tip, err := c.options.Mirror.Fetch(ctx); err != nil || tip.Commit != from {
+			return
+		}
+	}
+}
+
+// foresee returns the files that the promotions will write for which the batch
+// makes way, if they are many: sent ahead with the ledgers, for which nobody
+// races, they need no time when the promotions do. What is decided then may be
+// something else; nobody will have missed them.
+func (c *Clerk) foresee(ctx context.Context, b *batch) []*gitstate.Blob {
+	if len(b.moves) > 0 {
+		return nil
+	}
+	stages := map[Key]bool{}
+	for env, pages := range b.pages {
+		for _, p := range pages {
+			if s := c.commit.Repository.StagesOf(p.record.Service); p.entry.Event == ledger.EventVerified && s != nil {
+				for _, next := range s.Next(env) {
+					stages[Key{next.Environment, p.record.Service}] = true
+				}
+			}
+		}
+	}
+	if len(stages) <= fewMoves {
+		return nil
+	}
+	var blobs []*gitstate.Blob
+	drafts := map[desired.EnvironmentName]*draft{}
+	for _, k := range slices.SortedFunc(maps.Keys(stages), Key.Compare) {
+		a, stage, err := c.admission(ctx, b, k)
+		if err != nil || stage == nil || c.unreadable(k) {
+			continue
+		}
+		d, err := c.decision(ctx, a)
+		if err != nil || d.Move != policy.Promote {
+			continue
+		}
+		draft := drafts[k.Environment]
+		if draft == nil {
+			if draft, err = c.draft(k.Environment); err != nil {
+				return nil
+			}
+			drafts[k.Environment] = draft
+		}
+		edit, _ := promotion(*d.Promotion)
+		if blob, err := draft.write(edit); err == nil {
+			blobs = append(blobs, blob)
+		}
+	}
+	if now := time.Now(); c.press.busy(now) {
+		c.press.lost(now, len(blobs))
+	}
+	return blobs
+}

@@ -1,0 +1,52 @@
+package reconcile
+
+import (
+	"testing"
+	"time"
+)
+
+func TestPress(t *testing.T) {
+	t0 := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
+	var p press
+	for _, ms := range []int{0, 900} {
+		p.saw(at(ms))
+	}
+	if p.busy(at(900)) {
+		t.Error("two moves in a second count as busy")
+	}
+	for _, ms := range []int{950, 1050, 1150} {
+		p.saw(at(ms))
+	}
+	if !p.busy(at(1200)) || p.busy(at(1950)) {
+		t.Error("busy is not what three moves in a second are")
+	}
+
+	if p.lost(at(1200), fewMoves); p.share != 0 {
+		t.Errorf("few moves are divided into shares of %d", p.share)
+	}
+	turns := func(ms int, want ...bool) {
+		t.Helper()
+		if moves, entries := p.turn(at(ms)); moves != want[0] || entries != want[1] {
+			t.Errorf("at %d ms: moves %v, entries %v", ms, moves, entries)
+		}
+	}
+	turns(1200, true, true)
+	p.lost(at(1200), 1000)
+	if p.share != 334 {
+		t.Errorf("a thousand moves are divided into shares of %d", p.share)
+	}
+	turns(1300, true, false)
+	if p.lost(at(1400), 334); p.share != 334 {
+		t.Errorf("a share that was lost becomes one of %d", p.share)
+	}
+	turns(6199, true, false)
+	// Nothing waits for ever because of moves that are refused again and again.
+	turns(6200, true, false)
+	turns(6300, false, true)
+	turns(6400, true, false)
+	if p.put(at(6500), 0); p.share != 0 {
+		t.Error("what has landed leaves its share behind")
+	}
+	turns(6600, true, true)
+}
