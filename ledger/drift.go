@@ -53,8 +53,10 @@ func (d *Drift) Stands() bool {
 	return d != nil && (d.Answer == AnswerReported || d.Answer == AnswerContested)
 }
 
-// Same tells whether two drifts are the same changes with the same answer.
+// Same tells whether two drifts are the same changes with the same answer, as
+// they are recorded.
 func (d *Drift) Same(o *Drift) bool {
+	d, o = d.normal(), o.normal()
 	return d != nil && o != nil && d.Answer == o.Answer && d.More == o.More && slices.Equal(d.Changes, o.Changes)
 }
 

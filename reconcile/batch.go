@@ -356,6 +356,9 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 			k := Key{env, p.record.Service}
 			c.touch(k)
 			delete(b.records, k)
+			if p.entry.Drift != nil {
+				c.card(k).forget(p.entry.Drift, time.Time{})
+			}
 			if isAnnouncement(p.entry) {
 				c.stranger, c.told = nil, time.Now()
 			}
@@ -363,6 +366,7 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 				Commit: next.tip, Entry: &p.entry, Message: subject(p.entry.Message())})
 		}
 		c.books[env] = next
+		c.noteWhole(env, next)
 		delete(b.pages, env)
 	}
 	for i, k := range keys {

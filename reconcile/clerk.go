@@ -66,6 +66,12 @@ type Clerk struct {
 	requests []*request
 	results  []checked
 	events   []Event // of the checks
+	drifts   []Drift
+	// whole are the digests of the objects that the ledgers have as completed,
+	// and caughtUp says that they were read.
+	whole    map[Key]string
+	caughtUp bool
+	blind    map[Key]bool // what can't be read of them; of an environment without a service, all
 	found    []identified
 	journal  journal
 	closed   bool
@@ -125,6 +131,7 @@ type book struct {
 type card struct {
 	sighting *Sighting
 	identity *identity
+	drifts   []Drift // not recorded yet, oldest first
 	asked    sighted // what the identity was, or is being, found for
 	asking   bool
 	against  string // the record's deployment when the identity was found
@@ -181,6 +188,8 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		latest:  map[Key]Sighting{},
 		news:    map[Key]bool{},
 		woken:   make(chan struct{}, 1),
+		whole:   map[Key]string{},
+		blind:   map[Key]bool{},
 		books:   map[desired.EnvironmentName]*book{},
 		cards:   map[Key]*card{},
 		rules:   map[string]*policy.Rules{},
@@ -518,6 +527,9 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 			c.open(ctx, env, at)
 		}
 	}
+	c.mu.Lock()
+	c.caughtUp = true
+	c.mu.Unlock()
 	return nil
 }
 
@@ -533,6 +545,7 @@ func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip strin
 			"%v; nothing is recorded or decided of it before a commit on %s mends it", b.err, ledger.Branch(env))})
 	}
 	c.books[env] = b
+	c.noteWhole(env, b)
 	if old != nil && old.tip == tip && old.err != nil && b.err != nil && old.err.Error() == b.err.Error() {
 		return // nothing is new
 	}

@@ -25,6 +25,23 @@ type Outcome struct {
 	Err      error
 	// Compared: nothing was written, for other services are waited for.
 	Compared bool
+	// Drift is what others did to objects of which nothing else was to be
+	// corrected; Reported: nothing was written for it.
+	Drift    []cluster.Drift
+	Reported bool
+	off      uint64 // the state in which others had left it
+}
+
+// order is what a job is to do.
+type order struct {
+	target  *Target
+	claims  map[render.Ref][]Key
+	over    map[render.Ref]string
+	compare bool // write nothing
+	settled bool // all of the target was once in the cluster
+	// tolerates: report drift, and write nothing for it.
+	tolerates bool
+	off       uint64
 }
 
 // deploy makes the cluster show what the target wants, and returns when all
@@ -35,44 +52,72 @@ type Outcome struct {
 // server refuses. What can't be validated yet, because the namespace or the
 // CustomResourceDefinition that it needs comes with it, is validated as soon
 // as that is there.
-func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, t *Target, claims map[render.Ref][]Key, over map[render.Ref]string, compare bool) (out Outcome) {
-	out.Target = t
-	if compare {
+func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (out Outcome) {
+	t := order.target
+	out.Target, out.off = t, order.off
+	if order.compare {
 		defer func() {
 			if out.Err != nil || out.Plan.Changes() > 0 {
 				out = Outcome{Target: t, Compared: true}
 			}
 		}()
 	}
-	if err := cl.EnsureNamespace(ctx, t.Namespace); err != nil && !bringsNamespace(t) {
-		out.Err = err
-		return out
-	}
 	scope := cluster.Scope{Environment: t.Environment, Namespace: t.Namespace}
-	if err := cl.Enroll(ctx, scope, t.Result.Objects); err != nil {
-		out.Err = fmt.Errorf("write the inventory of environment %s: %w", t.Environment, err)
-		return out
+	found := func() error {
+		if err := cl.EnsureNamespace(ctx, t.Namespace); err != nil && !bringsNamespace(t) {
+			return err
+		}
+		if err := cl.Enroll(ctx, scope, t.Result.Objects); err != nil {
+			return fmt.Errorf("write the inventory of environment %s: %w", t.Environment, err)
+		}
+		return nil
+	}
+	// What was deleted of it may be drift, for which nothing is written.
+	late := order.tolerates && order.settled
+	if !late {
+		if out.Err = found(); out.Err != nil {
+			return out
+		}
 	}
 	if err := cl.WatchObjects(ctx, scope, t.Result.Objects); err != nil {
 		out.Err = err
 		return out
 	}
 	observed := cl.Lookup(t.Result.Objects)
-	out.Plan = MakePlan(PlanInput{Target: t, Observed: observed, Claims: claims, Over: over})
+	out.Plan = MakePlan(PlanInput{Target: t, Observed: observed, Claims: order.claims, Over: order.over, Settled: order.settled})
 	out.Warnings = append(out.Warnings, out.Plan.Warnings...)
 	if len(out.Plan.Refused) > 0 {
 		out.Err = refusedError(out.Plan.Refused)
 		return out
 	}
-	if out.Plan.Changes() == 0 || compare {
+	if out.Plan.Changes() == 0 || order.compare {
 		return out
 	}
 	var err error
-	if out.Commit, err = e.lineage.origin(ctx, t); err != nil {
-		out.Err = unreadError{err}
-		return out
+	d := deployment{cl: cl, target: t, observed: observed, out: &out}
+	if corrects(out.Plan) {
+		err := d.examine(ctx)
+		if order.tolerates {
+			out.Reported, out.Err = true, err
+			return out
+		}
+		if err != nil { // it is corrected all the same
+			out.Warnings = append(out.Warnings, "what was changed is not known: "+err.Error())
+		}
+		out.Commit = out.Plan.commit // whatever came to main since, the objects stay of one
 	}
-	d := deployment{cl: cl, target: t, commit: out.Commit, observed: observed, out: &out}
+	if late {
+		if out.Err = found(); out.Err != nil {
+			return out
+		}
+	}
+	if out.Commit == "" {
+		if out.Commit, err = e.lineage.origin(ctx, t); err != nil {
+			out.Err = unreadError{err}
+			return out
+		}
+	}
+	d.commit = out.Commit
 	out.Err = d.run(ctx)
 	return out
 }
@@ -120,7 +165,10 @@ type deployment struct {
 	commit   string
 	observed map[render.Ref]cluster.Observed
 
-	mu  sync.Mutex // guards out and force
+	// drift is what was found of objects that others have changed.
+	drift map[render.Ref]cluster.Drift
+
+	mu  sync.Mutex // guards out, force and, while it is made, drift
 	out *Outcome
 	// force holds the objects whose fields are taken from another manager.
 	force map[render.Ref]bool
@@ -164,6 +212,35 @@ func (d *deployment) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// examine finds out what others did, one by one.
+func (d *deployment) examine(ctx context.Context) error {
+	d.drift = map[render.Ref]cluster.Drift{}
+	var actions []Action
+	for _, s := range d.out.Plan.Stages {
+		for _, a := range s {
+			if a.Verb == Correct || a.Verb == Restore {
+				actions = append(actions, a)
+			}
+		}
+	}
+	err := d.each(ctx, actions, func(ctx context.Context, a Action) error {
+		x, err := d.cl.Drift(ctx, d.target.Result.Objects[a.Index])
+		if err != nil {
+			return err
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.drift[a.Ref] = x
+		return nil
+	})
+	for _, a := range actions {
+		if x, ok := d.drift[a.Ref]; ok {
+			d.out.Drift = append(d.out.Drift, x)
+		}
+	}
+	return err
 }
 
 // waitsForFoundation tells whether an object can't be validated before a
@@ -222,6 +299,12 @@ func (d *deployment) each(ctx context.Context, actions []Action, f func(context.
 // fields are taken only from objects that are ours already, or where the
 // service says so.
 func (d *deployment) validate(ctx context.Context, a Action) error {
+	if x, ok := d.drift[a.Ref]; ok && x.Ours {
+		d.mu.Lock()
+		d.force[a.Ref] = true // it was ours, and was compared by a dry run that took the fields
+		d.mu.Unlock()
+		return nil
+	}
 	o := d.target.Result.Objects[a.Index]
 	err := d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{})
 	var conflict *cluster.ConflictError

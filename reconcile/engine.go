@@ -29,6 +29,14 @@ type Options struct {
 	// Sight is called from the engine's own goroutine whenever it sees
 	// something new of a service; nil: nobody keeps a ledger.
 	Sight func(Sighting)
+	// Drift is called from the engine's own goroutine for each drift that is to
+	// be recorded; nil: nobody keeps a ledger.
+	Drift func(Drift)
+	// Completed says what a ledger knows; nil: nobody keeps one. It must not wait.
+	Completed Completed
+	// Correct has drift corrected where the environment only reports it: a
+	// person says so.
+	Correct bool
 	// Attempts is how often an apply is tried before it counts as failed for
 	// good; 0: for ever.
 	Attempts int
@@ -107,6 +115,12 @@ func NewEngine(o Options) *Engine {
 	}
 	if o.Sight == nil {
 		o.Sight = func(Sighting) {}
+	}
+	if o.Drift == nil {
+		o.Drift = func(Drift) {}
+	}
+	if o.Completed == nil {
+		o.Completed = func(Key, string) (done, known bool) { return false, true }
 	}
 	o.Jobs = max(o.Jobs, 1)
 	o.Renderings = max(o.Renderings, 1)
@@ -294,7 +308,10 @@ func (e *Engine) decide(now time.Time, u *unit) {
 	if u.applied.IsZero() && u.compared && u.inSync {
 		u.applied = now
 	}
-	step := Next(u.view(now, e.dependencies(u)))
+	sure := e.sure(now, u)
+	view := u.view(now, e.dependencies(u))
+	view.Unsure = !sure
+	step := Next(view)
 	if step.Phase == Ready && !u.wasReady {
 		u.wasReady = true
 		u.failure = nil
@@ -308,6 +325,9 @@ func (e *Engine) decide(now time.Time, u *unit) {
 	if !step.Again.IsZero() {
 		again = earlier(step.Again, again)
 	}
+	if u.contested && u.inSync {
+		again = earlier(u.peace(), again)
+	}
 	if !again.IsZero() {
 		e.wakes[u.key] = again
 		e.waking = earlier(again, e.waking)
@@ -318,8 +338,9 @@ func (e *Engine) decide(now time.Time, u *unit) {
 func (e *Engine) sight(u *unit, step Step) {
 	s := Sighting{
 		Key: u.key, Target: u.target, Tip: u.at, Phase: step.Base, Message: step.Message, Regained: u.regained,
-		Started: u.target != nil && (u.cancel != nil && !u.looks || !u.applied.IsZero() || u.compared && u.inSync),
+		Started: u.target != nil && (u.cancel != nil && !u.looks || !u.applied.IsZero() || u.compared && (u.inSync || u.drifted)),
 		Final:   step.Final,
+		InSync:  u.compared && u.inSync && u.cancel == nil, Contested: u.contested,
 	}
 	if u.problem != "" && u.mistaken {
 		s.Problem, s.Wanted, s.Tip = u.problem, u.wanted, u.problemAt
@@ -381,7 +402,11 @@ func (e *Engine) dependencies(u *unit) []Dependency {
 	for _, name := range u.target.DependsOn {
 		k := Key{u.key.Environment, name}
 		if d := e.units[k]; d != nil {
-			ds = append(ds, Dependency{Service: name, Phase: d.base, Message: d.message})
+			phase := d.base
+			if phase == Degraded && d.tolerates && d.drifted && len(d.unready) == 0 {
+				phase = Ready // who lets drift be does not want others to wait for its end
+			}
+			ds = append(ds, Dependency{Service: name, Phase: phase, Message: d.message})
 		} else if _, wanted := e.commit.Repository.Deployment(k.Environment, name); wanted && e.options.Selection.Has(k) {
 			ds = append(ds, Dependency{Service: name, Phase: Pending, Message: "not rendered yet"})
 		}

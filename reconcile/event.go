@@ -19,6 +19,7 @@ const (
 	EventPruned  EventType = "pruned"  // objects were deleted
 	EventHalted  EventType = "halted"  // a deletion waits for a person
 	EventWarning EventType = "warning"
+	EventDrifted EventType = "drifted" // others have changed or deleted what was applied
 
 	EventRecorded EventType = "recorded" // an entry was pushed to a ledger
 	EventMoved    EventType = "moved"    // a promotion or a rollback was pushed to the main branch

@@ -39,17 +39,20 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 		jobCtx, cancel := context.WithCancelCause(ctx)
 		u.cancel = cancel
 		e.running[name]++
-		if u.suspended == "" {
+		if u.suspended == "" && !(u.tolerates && u.drifted) { // else it is only looked at
 			e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
 		}
 		compare := !u.compared && waitsFor(e.dependencies(u)) != ""
 		u.looks = u.suspended != ""
-		over := maps.Clone(u.over)
 		if u.looks {
 			e.jobs.Go(func() { e.outcomes <- compared(jobCtx, cl, t) })
 			continue
 		}
-		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, t, claims, over, compare) })
+		o := order{
+			target: t, claims: claims, over: maps.Clone(u.over), compare: compare,
+			settled: u.settled || !u.applied.IsZero(), tolerates: u.tolerates, off: u.off,
+		}
+		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, o) })
 	}
 	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
 		delete(e.queue, name)
@@ -87,6 +90,10 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	}
 	u.failure = nil
 	u.compared = true
+	if o.Reported {
+		e.examined(now, u, o)
+		return
+	}
 	e.inspect(u)
 	if o.Plan.Changes() == 0 {
 		return
@@ -95,6 +102,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 		e.retryUnknown(t.Cluster)
 	}
 	u.wrote(now, o.Plan, o.Commit)
+	e.corrected(now, u, o)
 	msg := fmt.Sprintf("%d created, %d changed, %d unchanged", o.Created, o.Changed, len(t.Result.Objects)-o.Created-o.Changed)
 	for _, r := range o.Adopted {
 		msg += "; took over " + r.String() + ", which was there before"
@@ -129,7 +137,7 @@ func (e *Engine) retryUnknown(name desired.ClusterName) {
 func corrects(p Plan) bool {
 	for _, s := range p.Stages {
 		for _, a := range s {
-			if a.Verb != None && a.Verb != Correct {
+			if a.Verb != None && a.Verb != Correct && a.Verb != Restore {
 				return false
 			}
 		}

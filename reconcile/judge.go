@@ -22,7 +22,7 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 		return nil
 	}
 	d := c.card(k)
-	s := situation{Key: k, Now: b.now, Record: b.record(k), Sighting: d.sighting, Identity: d.identity, Locations: c.zones}
+	s := situation{Key: k, Now: b.now, Record: b.record(k), Sighting: d.sighting, Identity: d.identity, Drifts: d.drifts, Locations: c.zones}
 	var failure error
 	s.Rules = func(commit string) *policy.Rules {
 		r, err := c.rulesAt(ctx, commit)
@@ -52,6 +52,9 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 		return nil
 	}
 	d.judged, d.wake = f.Judged, f.Wake
+	for _, x := range f.Passed {
+		d.forget(x.Record(), x.Time)
+	}
 	if len(f.Entries) > 0 {
 		// Work the records out once more, one by one, for the tree of each entry.
 		for i, e := range f.Entries {
@@ -389,11 +392,20 @@ func (c *Clerk) sighted(s Sighting) sighted {
 // takeIn takes in all news.
 func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 	c.mu.Lock()
-	seen, news, found, requests, results, events := c.seen, c.news, c.found, c.requests, c.results, c.events
-	c.seen, c.news, c.found, c.requests, c.results, c.events = map[Key]Sighting{}, map[Key]bool{}, nil, nil, nil, nil
+	seen, news, found, requests, results, events, drifts := c.seen, c.news, c.found, c.requests, c.results, c.events, c.drifts
+	c.seen, c.news, c.found, c.requests, c.results, c.events, c.drifts = map[Key]Sighting{}, map[Key]bool{}, nil, nil, nil, nil, nil
 	c.mu.Unlock()
 	for _, ev := range events {
 		c.report(ev)
+	}
+	for _, x := range drifts {
+		d := c.card(x.Key)
+		d.drifts = append(d.drifts, x)
+		if n := len(d.drifts) - mostDrifts; n > 0 {
+			c.report(Event{Type: EventProblem, Environment: x.Environment, Service: x.Service, Message: "drift is not recorded, for what was seen before it can't be either: " + d.drifts[0].describe()})
+			d.drifts = d.drifts[n:]
+		}
+		c.dirty[x.Key] = true
 	}
 	for k, s := range seen {
 		d := c.card(k)

@@ -239,8 +239,9 @@ func (e *Engine) stir() {
 			if u := e.units[key]; u != nil && u.compared {
 				before := u.outOfSync
 				e.inspect(u)
-				if u.stuck && u.outOfSync != before {
-					u.stuck, u.damped = false, time.Time{}
+				// Whoever changes fields again is not answered any sooner.
+				if u.stuck && u.outOfSync != before && !u.inSync && !u.changed {
+					u.stuck, u.damped = false, earlier(time.Now(), u.damped)
 				}
 				e.dirty[key] = true
 			}

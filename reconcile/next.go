@@ -99,6 +99,17 @@ type View struct {
 	// that another manager keeps changing, or what the last apply did not bring
 	// in sync.
 	Damped time.Time
+	// Tolerated: others alone keep it out of sync, and that is only reported.
+	Tolerated bool
+	// Examined: what they did is known; it is Drift, or, if that is empty,
+	// nothing that differs.
+	Examined bool
+	Drift    string
+	// Contested: what was corrected comes again and again.
+	Contested bool
+	// Unsure: whether what is missing was deleted is known when the ledger is
+	// read.
+	Unsure bool
 }
 
 // Step is what to do next, and why.
@@ -139,11 +150,19 @@ func next(v View) Step {
 		return Step{Phase: Failed, Message: v.Failure.Message, Final: true}
 	case v.Failure != nil && v.Failure.Retry.After(v.Now):
 		return Step{Phase: Failed, Message: v.Failure.Message, Again: v.Failure.Retry, Final: outlasted(v)}
-	case !v.InSync && v.WasReady && v.Damped.After(v.Now):
-		return Step{Phase: Degraded, Message: v.OutOfSync + " again, after it was corrected", Again: v.Damped}
-	case !v.InSync && v.Damped.After(v.Now):
+	case v.Unsure:
+		return Step{Phase: Pending, Message: "the ledger is not read yet, and says whether what is missing was deleted", Again: v.Now.Add(time.Second)}
+	case !v.InSync && v.Tolerated && v.Examined && v.Drift != "":
+		return Step{Phase: Degraded, Message: "drifted, and only reported: " + v.Drift}
+	case !v.InSync && v.Tolerated && !v.Examined && v.Damped.After(v.Now):
+		return Step{Phase: Degraded, Message: v.OutOfSync + " again", Again: v.Damped}
+	case !v.InSync && v.Tolerated && !v.Examined:
+		return Step{Phase: Pending, Apply: true, Message: v.OutOfSync}
+	case !v.InSync && !v.Tolerated && v.WasReady && v.Damped.After(v.Now):
+		return Step{Phase: Degraded, Message: again(v), Again: v.Damped}
+	case !v.InSync && !v.Tolerated && v.Damped.After(v.Now):
 		return Step{Phase: Progressing, Message: v.OutOfSync + ", though it was applied", Again: v.Damped}
-	case !v.InSync:
+	case !v.InSync && !v.Tolerated:
 		if why := waitsFor(v.Dependencies); why != "" && !v.Uncompared {
 			return Step{Phase: Blocked, Message: why}
 		}
@@ -152,6 +171,18 @@ func next(v View) Step {
 		return rollout(v)
 	}
 	return Step{Phase: Ready}
+}
+
+// again says what was changed once more after it was corrected.
+func again(v View) string {
+	if v.Drift == "" {
+		return v.OutOfSync + " again, after it was corrected"
+	}
+	s := v.Drift + ", again after it was corrected"
+	if v.Contested {
+		s += "; it is taken back less and less often, next at " + v.Damped.UTC().Format(time.TimeOnly) + " UTC"
+	}
+	return s
 }
 
 // outlasted tells whether what the API server refuses has been refused for as

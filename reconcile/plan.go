@@ -17,6 +17,7 @@ const (
 	Create  Verb = "create"  // the object is not there, as far as we see
 	Update  Verb = "update"  // the object is ours and differs from the commit
 	Correct Verb = "correct" // the object is as the commit wants it, but somebody has changed fields of it
+	Restore Verb = "restore" // the object was there as the commit wants it, and somebody has deleted it
 	None    Verb = "none"    // in sync
 )
 
@@ -39,6 +40,8 @@ type Plan struct {
 	// Refused says, if not empty, why nothing at all is applied.
 	Refused  []string `json:"refused,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
+	// commit is what the objects that are in sync come from.
+	commit string
 }
 
 // PlanInput is all that a plan is made from.
@@ -51,6 +54,8 @@ type PlanInput struct {
 	// Over are the Jobs that have run and removed themselves, with the digests
 	// that they were applied with.
 	Over map[render.Ref]string
+	// Settled: all of the target was once in the cluster.
+	Settled bool
 }
 
 // Empty tells whether the plan changes nothing and refuses nothing.
@@ -111,6 +116,8 @@ func MakePlan(in PlanInput) Plan {
 		switch {
 		case isOver(in.Over, o, have, ok):
 			a.Verb, a.Reason = None, "has run, and removed itself"
+		case !ok && in.Settled:
+			a.Verb, a.Reason = Restore, "somebody has deleted it"
 		case !ok:
 			a.Verb, a.Reason = Create, "not in the cluster under our labels"
 			moved = true
@@ -137,6 +144,7 @@ func MakePlan(in PlanInput) Plan {
 		}
 		actions[i] = a
 	}
+	p.commit = commit
 	if moved {
 		for i := range actions {
 			o := t.Result.Objects[actions[i].Index]

@@ -19,6 +19,9 @@ type situation struct {
 	Sighting *Sighting
 	// Identity is which deployment the sighting is of; nil: not known yet.
 	Identity *identity
+	// Drifts are what others did to the service, oldest first, and is not
+	// recorded yet.
+	Drifts []Drift
 	// Rules are those of the deployment's commit; nil: they could not be read.
 	Rules     func(commit string) *policy.Rules
 	Locations map[string]*time.Location
@@ -33,6 +36,8 @@ type finding struct {
 	Entries []ledger.Entry
 	// Objects says, for an entry, that what was applied goes with it.
 	Objects map[int]*Target
+	// Passed are the Drifts of which nothing is to be recorded.
+	Passed []Drift
 	// Judged is set if the deployment is being verified, or has just been.
 	Judged *policy.Judgement
 	// Wake is when to look again; zero: when something happens.
@@ -86,7 +91,10 @@ func review(s situation) (finding, error) {
 			}
 		}
 	}
-	return f, follow(&f, s, add, about)
+	if err := follow(&f, s, add, about); err != nil {
+		return f, err
+	}
+	return f, drifted(&f, s, add, about)
 }
 
 type (
@@ -144,6 +152,34 @@ func rolledOut(r ledger.Record, now time.Time) string {
 		return "All objects are as the commit wants them, and healthy."
 	}
 	return fmt.Sprintf("All objects are as the commit wants them, and healthy, after %s.", took)
+}
+
+// drifted records what others did to what was applied, and that what stood is
+// over. It moves nothing.
+func drifted(f *finding, s situation, add adder, about template) error {
+	d := f.Record.Deployment
+	record := func(l *ledger.Drift) error {
+		e := about(ledger.EventDrifted, driftReason(l))
+		e.Drift = l
+		return add(e)
+	}
+	for _, x := range s.Drifts {
+		l := x.Record()
+		// What stands is found anew by each start, and what was recorded by a
+		// push whose answer was lost is taken in again.
+		again := l.Same(f.Record.Drift) && (l.Answer == ledger.AnswerReported || !x.Time.After(f.Record.Drifted.Add(time.Second)))
+		if again || d.Manifests == "" || x.Target == nil || x.Target.Result == nil || x.Target.Result.Digest != d.Manifests {
+			f.Passed = append(f.Passed, x)
+			continue
+		}
+		if err := record(l); err != nil {
+			return err
+		}
+	}
+	if f.Record.Drift.Stands() && s.Sighting.InSync && !s.Sighting.Contested {
+		return record(&ledger.Drift{Answer: ledger.AnswerEnded})
+	}
+	return nil
 }
 
 // judge records the end of a verification.

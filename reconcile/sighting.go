@@ -29,4 +29,8 @@ type Sighting struct {
 	// Regained is when the service was last seen to become healthy again after
 	// it had lost its health; zero: it has not lost it while we looked.
 	Regained time.Time
+	// InSync: every object is as Target wants it. Contested: others change what
+	// is corrected again and again, or did so a short while ago.
+	InSync    bool
+	Contested bool
 }

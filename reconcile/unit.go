@@ -58,6 +58,20 @@ type unit struct {
 	corrections int
 	damped      time.Time
 
+	// settled: all of the target was once in the cluster, so what is missing was
+	// deleted. asked: the ledger was asked whether that is so.
+	settled, asked bool
+	// tolerates: drift is reported, and nothing is written for it.
+	tolerates bool
+	drifted   bool // others alone keep it out of sync
+	changed   bool // and have changed fields
+	// off stands for the state in which others have left it, and examined for
+	// that in which found was made.
+	off, examined uint64
+	found         *Drift
+	alike         map[string]int // drifts since there was peace, by signature
+	contested     bool           // one of them came again and again
+
 	cancel context.CancelCauseFunc // of the job, nil: none
 	looks  bool                    // the job writes nothing, whatever it finds
 }
@@ -82,6 +96,10 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 	if u.target != nil {
 		v.Timeout = u.target.Timeout
 	}
+	v.Tolerated, v.Contested = u.tolerates && u.drifted, u.contested
+	if u.drifted && u.found != nil {
+		v.Examined, v.Drift = u.off == u.examined, u.found.describe()
+	}
 	if !u.compared {
 		v.Uncompared, v.OutOfSync = true, "not yet compared with the cluster"
 	}
@@ -91,9 +109,11 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 // inspect compares the target with what the cluster shows now.
 func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 	u.inSync, u.outOfSync, u.unready = true, "", nil
+	u.drifted, u.changed, u.off = true, false, 0
 	commit := ""
 	for _, o := range u.target.Result.Objects {
 		have, ok := observed[o.Ref]
+		before := u.outOfSync
 		switch {
 		case isOver(u.over, o, have, ok):
 		case !ok:
@@ -120,7 +140,14 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 				u.unready = append(u.unready, Unready{o.Ref, have.Health})
 			}
 		}
+		if u.outOfSync != before {
+			lost := u.lost(o, have, ok)
+			u.drifted, u.changed = u.drifted && lost, u.changed || lost && ok
+			u.off ^= trace(o, have, ok)
+		}
 	}
+	u.drifted = u.drifted && !u.inSync
+	u.settled = u.settled || u.inSync
 }
 
 // removesItself tells whether an object is a Job that goes when it is done.
@@ -152,11 +179,7 @@ func (u *unit) wrote(now time.Time, p Plan, commit string) {
 	u.commit = commit
 	u.stuck = !u.inSync
 	if u.stuck || again || corrects(p) {
-		if now.Sub(u.damped) > quietCorrection {
-			u.corrections = 0
-		}
-		u.corrections++
-		u.damped = now.Add(delay(u.key, u.corrections, firstCorrection))
+		u.damp(now)
 	}
 	if !corrects(p) {
 		u.wasReady = false
@@ -168,7 +191,9 @@ func (u *unit) setTarget(t *Target) {
 	u.target = t
 	u.inSync, u.outOfSync, u.unready = false, "", nil
 	u.applied, u.wasReady, u.failure, u.regained = time.Time{}, false, nil, time.Time{}
-	u.stuck, u.corrections, u.damped = false, 0, time.Time{}
+	u.stuck, u.damped = false, time.Time{}
+	u.settled, u.asked, u.drifted, u.examined, u.found = false, false, false, 0, nil
+	u.calm()
 	if u.cancel != nil {
 		u.cancel(errPreempted)
 	}

@@ -82,6 +82,7 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 		Jobs:       r.config.Apply.services(),
 		Renderings: r.config.Render.processes(),
 		Confirmed:  o.confirm,
+		Correct:    true,
 	})
 	status, err := e.Settle(ctx, r.commit.ID)
 	stop()

@@ -144,6 +144,8 @@ func (p *progress) report(ev reconcile.Event) {
 		p.line(p.color.bad("halted: " + ev.Message))
 	case reconcile.EventWarning:
 		p.line(p.color.wait("warning: " + join(name, ev.Message)))
+	case reconcile.EventDrifted:
+		p.line(p.color.wait("drift: " + join(name, ev.Message)))
 	case reconcile.EventApplied:
 		p.line(fmt.Sprintf("applied %s %s (commit %.12s): %s", name, ev.Version, ev.Commit, ev.Message))
 	case reconcile.EventPruned:

@@ -165,6 +165,8 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 			report(ev)
 		},
 		Sight:      func(seen reconcile.Sighting) { clerk.See(seen) },
+		Drift:      func(d reconcile.Drift) { clerk.Drifted(d) },
+		Completed:  func(k reconcile.Key, manifests string) (done, known bool) { return clerk.Completed(k, manifests) },
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
@@ -306,7 +308,7 @@ func logEvents(logger *slog.Logger) func(reconcile.Event) {
 		switch {
 		case ev.Type == reconcile.EventProblem, ev.Type == reconcile.EventHalted, ev.Phase == reconcile.Failed:
 			level = slog.LevelError
-		case ev.Type == reconcile.EventWarning, ev.Phase == reconcile.Degraded:
+		case ev.Type == reconcile.EventWarning, ev.Type == reconcile.EventDrifted, ev.Phase == reconcile.Degraded:
 			level = slog.LevelWarn
 		}
 		var attrs []any
