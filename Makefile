@@ -31,7 +31,8 @@ help: ## list the targets
 	  'make demo KEEP=1                  leave the demo running until Ctrl-C' \
 	  'make demo KUBECONFIG=FILE         play it on a cluster of your own (CONTEXT=, NAMESPACE=)' \
 	  'make test ARGS="-run Plan -v"     more arguments for go test' \
-	  'make bench ARGS="-rounds 1"       more arguments for the benchmark'
+	  'make bench ARGS="-rounds 1"       more arguments for the benchmark' \
+	  'make chaos DURATION=5m            for another time than half an hour'
 
 .PHONY: build
 build: pinion bin/devcluster ## build bin/pinion and bin/devcluster
@@ -116,6 +117,11 @@ rules: | tools
 bench: build ## measure the daemon beside the floor of the same work; ARGS=-help lists the settings
 	@go build -o bin/bench ./internal/bench
 	@exec bin/bench $(ARGS)
+
+DURATION ?= 30m
+.PHONY: chaos
+chaos: bin/devcluster ## run a daemon for half an hour while all around it fails
+	@PINION_CHAOS=$(DURATION) $(alive) 'chaos' go test -timeout 0 -count=1 -run '^TestChaos$$' -v $(ARGS) ./cmd/pinion
 
 .PHONY: clean
 clean: ## remove bin/ and .cache/
