@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,8 +33,12 @@ func (b *bench) startDaemon(round int, remote, kubeconfig string) (*daemon, erro
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
+	return b.startDaemonWith(config, remote, b.path(fmt.Sprintf("data-%d", round)))
+}
+
+func (b *bench) startDaemonWith(config, remote, data string) (*daemon, error) {
 	d := &daemon{cmd: exec.Command(filepath.Join(b.bin, "pinion"), "run", "--config", config, "--repo", remote,
-		"--data-dir", b.path(fmt.Sprintf("data-%d", round)), "--listen", "127.0.0.1:0")}
+		"--data-dir", data, "--listen", "127.0.0.1:0")}
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, w := io.Pipe()
 	d.cmd.Stdout, d.cmd.Stderr = w, w
@@ -68,8 +73,9 @@ func (d *daemon) stop() {
 	d.cmd.Wait()
 }
 
-// metric adds up the samples of a metric, over all labels.
-func (d *daemon) metric(name string) (float64, error) {
+// metric adds up the samples of a metric, over all labels, whose line contains
+// all of the words.
+func (d *daemon) metric(name string, words ...string) (float64, error) {
 	resp, err := http.Get("http://" + d.address + "/metrics")
 	if err != nil {
 		return 0, err
@@ -81,6 +87,9 @@ func (d *daemon) metric(name string) (float64, error) {
 	}
 	sum := 0.0
 	for line := range strings.Lines(string(body)) {
+		if slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			continue
+		}
 		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == '{' || rest[0] == ' ') {
 			fields := strings.Fields(line)
 			v, err := strconv.ParseFloat(fields[len(fields)-1], 64)
@@ -105,10 +114,14 @@ func (b *bench) settled(ctx context.Context, d *daemon) error {
 		if err != nil {
 			return err
 		}
-		if requests == last {
+		renders, err := d.metric("pinion_renders_total")
+		if err != nil {
+			return err
+		}
+		if requests+renders == last {
 			return nil
 		}
-		last = requests
+		last = requests + renders
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

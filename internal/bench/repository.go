@@ -60,7 +60,7 @@ func (b *bench) environment(versions map[int]string) string {
 		}
 		fmt.Fprintf(&s, "  %s:\n    image: registry.example/%s:%s\n", service(i), service(i), v)
 	}
-	return s.String()
+	return s.String() + b.more
 }
 
 const objectsYAML = `apiVersion: apps/v1
