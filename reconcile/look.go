@@ -52,6 +52,7 @@ func look(ctx context.Context, cl *cluster.Cluster, r Rendered) *unit {
 		return u
 	}
 	scope := cluster.Scope{Environment: r.Environment, Namespace: r.Target.Namespace}
+	cl.SetHealth(cluster.Key{Environment: r.Environment, Service: r.Service}, r.Target.Health)
 	var unknown *cluster.UnknownKindError
 	if err := cl.WatchObjects(ctx, scope, r.Target.Result.Objects); err != nil && !errors.As(err, &unknown) {
 		u.message = err.Error()

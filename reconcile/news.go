@@ -9,6 +9,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -92,6 +93,7 @@ func (e *Engine) took(c *Commit) {
 	for _, u := range e.units {
 		e.suspend(u, c.Repository, false)
 	}
+	e.expectHealth(c)
 	errs := 0
 	for _, p := range e.problems(c) {
 		if p.Severity == desired.SeverityError {
@@ -148,6 +150,9 @@ func (e *Engine) wished(now time.Time, w wish) {
 		return
 	}
 	e.unclaim(u)
+	if u.target != nil && u.target.Cluster != w.target.Cluster {
+		e.setHealth(u.target, nil)
+	}
 	u.setTarget(w.target)
 	e.claim(u)
 	if u.compared {
@@ -176,6 +181,9 @@ func (e *Engine) missed() {
 			e.ready--
 		}
 		e.unclaim(u)
+		if u.target != nil {
+			e.setHealth(u.target, nil)
+		}
 		delete(e.units, k)
 		delete(e.wakes, k)
 		e.report(Event{Type: EventCommit, Environment: k.Environment, Service: k.Service, Commit: e.commit.ID, Message: why})
@@ -185,9 +193,32 @@ func (e *Engine) missed() {
 	}
 }
 
+// setHealth lets a target's cluster judge its objects by rules.
+func (e *Engine) setHealth(t *Target, rules *health.Rules) {
+	if cl := e.options.Clusters[t.Cluster]; cl != nil {
+		cl.SetHealth(cluster.Key{Environment: t.Environment, Service: t.Service}, rules)
+	}
+}
+
+// expectHealth tells the clusters by which rules the objects of services are
+// judged of which nothing is known yet, so that the first lists need not be
+// read again. What turns out to be otherwise is told with the target.
+func (e *Engine) expectHealth(c *Commit) {
+	for _, d := range c.Repository.Deployments() {
+		key := Key{d.Environment.Name, d.Service.Name}
+		if len(d.Service.Health) == 0 || d.Source != "" || e.units[key] != nil {
+			continue
+		}
+		if rules, err := health.Compile(d.Service.Health); err == nil {
+			e.setHealth(&Target{Key: key, Place: Place{Cluster: d.Environment.Cluster}}, rules)
+		}
+	}
+}
+
 // claim notes which objects a unit renders and on whom it depends.
 func (e *Engine) claim(u *unit) {
 	t := u.target
+	e.setHealth(t, t.Health)
 	claims := e.claims[t.Cluster]
 	if claims == nil {
 		claims = map[render.Ref][]Key{}

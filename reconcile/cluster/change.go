@@ -60,6 +60,9 @@ func (c *Cluster) changed(r *reflection, before, after *Observed) {
 	if (after != nil && after.pods) || (before != nil && before.pods) {
 		c.expectPods(before, after)
 	}
+	if after != nil && c.unjudged(after) {
+		c.judgeAgain(r.place) // its rule has come while it was on its way
+	}
 	var keys []Key
 	for _, o := range []*Observed{before, after} {
 		if o != nil {

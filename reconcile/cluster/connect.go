@@ -45,6 +45,7 @@ type Cluster struct {
 	mapper    mapper
 	changes   changes
 	pods      pods
+	health    rulebook
 
 	ctx    context.Context // of the watches; ended by Close
 	cancel context.CancelFunc
@@ -125,6 +126,7 @@ func Connect(ctx context.Context, config Config) (*Cluster, error) {
 		inventories: map[Scope]*inventory{},
 	}
 	c.pods.init()
+	c.health.init()
 	return c, nil
 }
 

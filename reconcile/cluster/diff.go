@@ -18,6 +18,7 @@ import (
 
 	"github.com/fluxcd/pkg/ssa/normalize"
 
+	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -52,7 +53,7 @@ func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error)
 	}
 	d.Exists = live != nil
 	if live != nil {
-		seen := observeObject(placeOf(m.Ref), live.DeepCopy())
+		seen := observeObject(placeOf(m.Ref), live.DeepCopy(), nil, health.Fact{})
 		d.Adopts = !seen.Owned && (seen.Applied.IsZero() || seen.controlled)
 	}
 	if live == nil {

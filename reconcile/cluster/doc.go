@@ -36,7 +36,11 @@
 //
 // # How it does
 //
-// Health is kstatus', computed from each event. While a workload is not Current
+// Health is judged by package health from each event: by the rules of the
+// object's service (SetHealth), else by what is known of the kind. A kind that
+// has a rule is watched in full, in the version that the rule is for. Objects
+// are not kept, so a rule that comes later has its kind listed once more, and
+// until then the object is in progress. While a workload is not Current
 // the pods of its namespace are watched too, and Health.Reason says what its
 // newest pods suffer from; that ends when nothing there is waited for.
 //

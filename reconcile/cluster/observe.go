@@ -92,11 +92,11 @@ func intern(s string) string {
 }
 
 // observeObject reduces a full object to what is kept of it. u is not kept, but
-// it is changed.
-func observeObject(p place, u *unstructured.Unstructured) *Observed {
+// it is changed. rule is its service's, nil if there is none for the kind.
+func observeObject(p place, u *unstructured.Unstructured, rule *health.Rule, fact health.Fact) *Observed {
 	meta, _ := u.Object["metadata"].(map[string]any)
 	o := observeMeta(p, u.GroupVersionKind().Version, u, managers(u), u.Object)
-	o.pods = podOwners[p.String()]
+	o.pods, o.rule = podOwners[p.String()], rule
 	if o.pods {
 		o.revision, _, _ = unstructured.NestedString(u.Object, "status", "updateRevision")
 		o.revision = intern(o.revision)
@@ -105,7 +105,7 @@ func observeObject(p place, u *unstructured.Unstructured) *Observed {
 		return o
 	}
 	delete(meta, "managedFields") // kstatus copies the object more than once
-	o.Health = health.Of(u.Object, nil, health.Fact{})
+	o.Health = health.Of(u.Object, rule, fact)
 	o.Health.Message = intern(o.Health.Message)
 	if o.Health.Status != Current {
 		o.Health.Reason = creationFailure(u)

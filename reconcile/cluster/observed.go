@@ -98,6 +98,7 @@ type Observed struct {
 	controlled bool                  // by a controller
 	ignoring   unique.Handle[string] // what of it the apply left to others; of a pending one
 	pending    bool                  // its health is that of an apply which no watch has confirmed
+	rule       *health.Rule          // of its service, by which its health was judged; nil: none
 	pods       bool                  // its health depends on pods
 	revision   string                // of the pods that its newest generation makes, if it says so
 }

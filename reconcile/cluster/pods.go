@@ -252,8 +252,14 @@ func reduceSet(m *metav1.PartialObjectMetadata) podSet {
 	return s
 }
 
-// explained returns an object with what its pods say, if it is waited for.
+// explained returns an object with what its pods say, if it is waited for. One
+// that was not yet judged by its service's rules is in progress.
 func (c *Cluster) explained(o *Observed) Observed {
+	if c.unjudged(o) {
+		x := *o
+		x.Health = Health{Status: InProgress, Message: "it has not been judged by its service's health rule yet"}
+		return x
+	}
 	if !o.pods || o.Health.Status == Current {
 		return *o
 	}

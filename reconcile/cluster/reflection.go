@@ -23,10 +23,11 @@ const lostTolerance = 5 * time.Second
 // reflection is what is known of one place, kept up to date by a watch.
 type reflection struct {
 	place   place
-	gvr     schema.GroupVersionResource
+	gvr     schema.GroupVersionResource   // guarded by Cluster.mu
+	full    bool                          // guarded by Cluster.mu; whole objects are watched
 	changed func(before, after *Observed) // called without mu held; either may be nil
 	moved   func()                        // the state has changed
-	cancel  context.CancelFunc
+	cancel  context.CancelFunc            // guarded by Cluster.mu
 
 	mu      sync.Mutex
 	objects map[string]*Observed // guarded by mu; by name. An *Observed is never changed.

@@ -9,10 +9,6 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -137,8 +133,14 @@ func (c *Cluster) begin(ctx context.Context, scope Scope, k Kind) (*reflection, 
 	}
 	c.mu.Unlock()
 
-	// Any version will do, and the preferred one stays the longest.
-	m, err := c.resolve(ctx, "watch "+p.where(), render.Ref{Group: k.Group, Kind: k.Kind, Namespace: k.Namespace}, "")
+	// Any version will do, and the preferred one stays the longest; but rules of
+	// health are written for one.
+	version, _ := c.health.wants(p.String())
+	ref := render.Ref{Group: k.Group, Kind: k.Kind, Namespace: k.Namespace}
+	m, err := c.resolve(ctx, "watch "+p.where(), ref, version)
+	if version != "" && errors.As(err, new(*UnknownKindError)) {
+		m, err = c.resolve(ctx, "watch "+p.where(), ref, "")
+	}
 	var unknown *UnknownKindError
 	if errors.As(err, &unknown) {
 		unknown.Ref, unknown.Version = render.Ref{}, k.Version
@@ -194,42 +196,31 @@ func (c *Cluster) start(p place, m Mapped) *reflection {
 	r := newReflection(p, m.GVR)
 	r.changed = func(before, after *Observed) { c.changed(r, before, after) }
 	r.moved = func() { c.moved(p) }
-	s := &source{}
-	r.attach(s, func() {
-		if c.ctx.Err() == nil {
-			c.wg.Go(func() { c.vanished(r) })
-		}
-	})
-	version := m.GVR.Version
-	if noStatus[p.String()] {
-		s.reduce = func(o runtime.Object) any { return observePartial(p, version, o.(*metav1.PartialObjectMetadata)) }
-		c.partial(s, m.GVR, p.namespace, selector)
-	} else {
-		s.reduce = func(o runtime.Object) any { return observeObject(p, o.(*unstructured.Unstructured)) }
-		c.full(s, m.GVR, p.namespace, selector)
-	}
-	if p.kind == "ConfigMap" && p.group == "" {
-		reduce := s.reduce
-		s.reduce = func(o runtime.Object) any {
-			c.sawInventory(o.(*metav1.PartialObjectMetadata))
-			return reduce(o)
-		}
-	}
-	var ctx context.Context
-	ctx, r.cancel = context.WithCancel(c.ctx)
+	c.feed(r)
 	c.places[p] = r
-	c.wg.Go(func() { r.run(ctx, s) })
 	return r
 }
 
 // vanished looks whether a kind whose list was answered by "not found" is no
-// longer served; then its objects are gone too, and that is certain.
+// longer served; then its objects are gone too, and that is certain. One that is
+// served in another version by now is watched in that.
 func (c *Cluster) vanished(r *reflection) {
+	if c.ctx.Err() != nil {
+		return
+	}
 	c.mapper.forget(true)
-	_, err := c.resolve(c.ctx, "watch "+r.place.where(), render.Ref{Group: r.place.group, Kind: r.place.kind}, "")
+	m, err := c.resolve(c.ctx, "watch "+r.place.where(), render.Ref{Group: r.place.group, Kind: r.place.kind, Namespace: r.place.namespace}, "")
 	var unknown *UnknownKindError
-	if errors.As(err, &unknown) {
+	switch {
+	case errors.As(err, &unknown):
 		c.end(r)
+	case err == nil:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.places[r.place] == r && m.GVR != r.gvr && m.Ref.Namespace == r.place.namespace {
+			r.gvr = m.GVR
+			c.feed(r)
+		}
 	}
 }
 
