@@ -121,7 +121,7 @@ bench: build ## measure the daemon beside the floor of the same work; ARGS=-help
 DURATION ?= 30m
 .PHONY: chaos
 chaos: bin/devcluster ## run a daemon for half an hour while all around it fails
-	@PINION_CHAOS=$(DURATION) $(alive) 'chaos' go test -timeout 0 -count=1 -run '^TestChaos$$' -v $(ARGS) ./cmd/pinion
+	@PINION_LONG=$(DURATION) $(alive) 'chaos' go test -timeout 0 -count=1 -run '^TestChaos$$' -v $(ARGS) ./cmd/pinion
 
 .PHONY: clean
 clean: ## remove bin/ and .cache/

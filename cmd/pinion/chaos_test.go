@@ -23,8 +23,8 @@ import (
 	"github.com/pinion-cd/pinion/internal/devtest"
 )
 
-// chaosFor is how long TestChaos does harm; PINION_CHAOS sets another time, and
-// PINION_CHAOS_SEED repeats a run.
+// chaosFor is how long TestChaos does harm; PINION_LONG sets another time, and
+// PINION_TEST_SEED repeats a run.
 const chaosFor = 45 * time.Second
 
 // TestChaos runs a daemon while all around it fails: the API server is stopped
@@ -35,15 +35,15 @@ const chaosFor = 45 * time.Second
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	long, seed := chaosFor, rand.Uint64()
-	if text := os.Getenv("PINION_CHAOS"); text != "" {
+	if text := os.Getenv("PINION_LONG"); text != "" {
 		var err error
 		if long, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("PINION_CHAOS: %v", err)
+			t.Fatalf("PINION_LONG: %v", err)
 		}
 	}
-	if text := os.Getenv("PINION_CHAOS_SEED"); text != "" {
+	if text := os.Getenv("PINION_TEST_SEED"); text != "" {
 		if _, err := fmt.Sscan(text, &seed); err != nil {
-			t.Fatalf("PINION_CHAOS_SEED: %v", err)
+			t.Fatalf("PINION_TEST_SEED: %v", err)
 		}
 	}
 	t.Logf("for %s, seed %d", long, seed)
