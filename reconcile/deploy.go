@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
@@ -19,8 +22,11 @@ type Outcome struct {
 	Commit   string
 	Plan     Plan
 	Created  int
-	Changed  int // of those that were there before
-	Adopted  []render.Ref
+	Changed  int      // of those that were there before
+	Adopted  []string // objects that were there, and who manages them
+	Replaced []string // objects, and why
+	// Waits says that objects have to go before they can be made again.
+	Waits    bool
 	Warnings []string
 	Err      error
 	// Compared: nothing was written, for other services are waited for.
@@ -84,7 +90,9 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 		return out
 	}
 	observed := cl.Lookup(t.Result.Objects)
-	out.Plan = MakePlan(PlanInput{Target: t, Observed: observed, Claims: order.claims, Over: order.over, Settled: order.settled})
+	in := PlanInput{Target: t, Observed: observed, Claims: order.claims, Over: order.over, Settled: order.settled}
+	out.Plan = MakePlan(in)
+	out.Waits = out.Plan.Waits() > 0
 	out.Warnings = append(out.Warnings, out.Plan.Warnings...)
 	if len(out.Plan.Refused) > 0 {
 		out.Err = refusedError(out.Plan.Refused)
@@ -94,7 +102,7 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 		return out
 	}
 	var err error
-	d := deployment{cl: cl, target: t, observed: observed, out: &out}
+	d := deployment{cl: cl, target: t, in: in, out: &out}
 	if corrects(out.Plan) {
 		err := d.examine(ctx)
 		if order.tolerates {
@@ -160,50 +168,48 @@ func (r refusedError) Error() string {
 
 // deployment is the writing part of one job.
 type deployment struct {
-	cl       *cluster.Cluster
-	target   *Target
-	commit   string
-	observed map[render.Ref]cluster.Observed
+	cl     *cluster.Cluster
+	target *Target
+	commit string
+	in     PlanInput
 
 	// drift is what was found of objects that others have changed.
 	drift map[render.Ref]cluster.Drift
 
-	mu  sync.Mutex // guards out, force and, while it is made, drift
-	out *Outcome
+	mu    sync.Mutex // guards out, found, force and, while it is made, drift
+	out   *Outcome
+	found map[render.Ref]Finding // by the dry runs
 	// force holds the objects whose fields are taken from another manager.
 	force map[render.Ref]bool
 }
 
 // run validates and applies the plan, stage by stage.
 func (d *deployment) run(ctx context.Context) error {
-	d.force = map[render.Ref]bool{}
+	d.force, d.found = map[render.Ref]bool{}, map[render.Ref]Finding{}
 	validated := map[render.Ref]bool{}
 	var early []Action
 	for _, s := range d.out.Plan.Stages {
 		for _, a := range s {
-			if a.Verb != None && !d.waitsForFoundation(a) {
+			if a.writes() && !d.waitsForFoundation(a) {
 				early = append(early, a)
 				validated[a.Ref] = true
 			}
 		}
 	}
-	if err := d.each(ctx, early, d.validate); err != nil {
+	if err := d.try(ctx, early); err != nil {
 		return err
 	}
-	for _, s := range d.out.Plan.Stages {
-		var write, late []Action
-		for _, a := range s {
-			if a.Verb == None {
-				continue
-			}
-			write = append(write, a)
-			if !validated[a.Ref] {
+	for i := range d.out.Plan.Stages {
+		var late []Action
+		for _, a := range d.out.Plan.Stages[i] {
+			if a.writes() && !validated[a.Ref] {
 				late = append(late, a)
 			}
 		}
-		if err := d.each(ctx, late, d.validate); err != nil {
+		if err := d.try(ctx, late); err != nil {
 			return err
 		}
+		write := slices.DeleteFunc(slices.Clone(d.out.Plan.Stages[i]), func(a Action) bool { return !a.writes() })
 		if err := d.each(ctx, write, d.apply); err != nil {
 			return err
 		}
@@ -243,6 +249,21 @@ func (d *deployment) examine(ctx context.Context) error {
 	return err
 }
 
+// try validates actions, and takes into the plan what that finds. If any of
+// them can't be carried out, none is.
+func (d *deployment) try(ctx context.Context, actions []Action) error {
+	if len(actions) == 0 {
+		return nil
+	}
+	err := d.each(ctx, actions, d.validate)
+	d.out.Plan = Amend(d.out.Plan, d.in, d.found)
+	clear(d.found)
+	if len(d.out.Plan.Refused) > 0 {
+		err = errors.Join(err, refusedError(d.out.Plan.Refused))
+	}
+	return err
+}
+
 // waitsForFoundation tells whether an object can't be validated before a
 // namespace or a definition of the same service is there.
 func (d *deployment) waitsForFoundation(a Action) bool {
@@ -253,7 +274,7 @@ func (d *deployment) waitsForFoundation(a Action) bool {
 		if !Foundation(o.Ref) {
 			continue
 		}
-		if _, there := d.observed[o.Ref]; there {
+		if _, there := d.in.Observed[o.Ref]; there {
 			continue
 		}
 		if o.Ref.Kind == "Namespace" && o.Ref.Name == a.Ref.Namespace {
@@ -306,25 +327,48 @@ func (d *deployment) validate(ctx context.Context, a Action) error {
 		return nil
 	}
 	o := d.target.Result.Objects[a.Index]
-	err := d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{})
+	trial, err := d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{})
 	var conflict *cluster.ConflictError
-	if !errors.As(err, &conflict) {
-		return err
+	if errors.As(err, &conflict) {
+		if have, ours := d.in.Observed[a.Ref]; !d.target.Take && !(ours && have.Owned) {
+			return err
+		}
+		d.mu.Lock()
+		d.force[a.Ref] = true
+		d.out.Warnings = append(d.out.Warnings, "takes over: "+conflict.Error())
+		d.mu.Unlock()
+		trial, err = d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{Force: true})
 	}
-	if have, ours := d.observed[a.Ref]; !d.target.Take && !(ours && have.Owned) {
-		return err
+	f := Finding{Exists: trial.Exists, Managers: trial.Managers}
+	if errors.As(err, &f.Immutable) {
+		err = nil
 	}
 	d.mu.Lock()
-	d.force[a.Ref] = true
-	d.out.Warnings = append(d.out.Warnings, "takes over: "+conflict.Error())
-	d.mu.Unlock()
-	return d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{Force: true})
+	defer d.mu.Unlock()
+	d.found[a.Ref] = f
+	return err
 }
+
+// vanishing is how long a job waits for what it replaces to be gone. What takes
+// longer is made when a watch shows that it is gone.
+const vanishing = 10 * time.Second
 
 func (d *deployment) apply(ctx context.Context, a Action) error {
 	o := d.target.Result.Objects[a.Index]
+	if a.Verb == Replace {
+		err := d.cl.Remove(ctx, d.in.Observed[a.Ref], a.Propagation, vanishing)
+		if errors.As(err, new(*cluster.GoingError)) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.out.Waits = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 	d.mu.Lock()
-	force := d.force[a.Ref]
+	force := d.force[a.Ref] && a.Verb != Replace
 	d.mu.Unlock()
 	applied, err := d.cl.Apply(ctx, o, d.commit, cluster.ApplyOptions{Force: force})
 	if err != nil {
@@ -333,12 +377,19 @@ func (d *deployment) apply(ctx context.Context, a Action) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
+	case a.Verb == Replace:
+		d.out.Replaced = append(d.out.Replaced, fmt.Sprintf("%s: %s", a.Ref, a.Reason))
+		d.out.Created++
 	case applied.Created:
 		d.out.Created++
 	case applied.Changed:
 		d.out.Changed++
-		if _, seen := d.observed[a.Ref]; !seen {
-			d.out.Adopted = append(d.out.Adopted, a.Ref)
+		if _, seen := d.in.Observed[a.Ref]; !seen || a.Verb == Adopt {
+			was := a.Ref.String() + ", which was there before"
+			if len(a.Managers) > 0 {
+				was += ", managed by " + strings.Join(a.Managers, ", ")
+			}
+			d.out.Adopted = append(d.out.Adopted, was)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -341,6 +342,7 @@ func (e *Engine) sight(u *unit, step Step) {
 		Started: u.target != nil && (u.cancel != nil && !u.looks || !u.applied.IsZero() || u.compared && (u.inSync || u.drifted)),
 		Final:   step.Final,
 		InSync:  u.compared && u.inSync && u.cancel == nil, Contested: u.contested,
+		Note: strings.Join(u.note, "; "),
 	}
 	if u.problem != "" && u.mistaken {
 		s.Problem, s.Wanted, s.Tip = u.problem, u.wanted, u.problemAt

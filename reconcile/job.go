@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -79,6 +80,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	for _, w := range o.Warnings {
 		e.report(Event{Type: EventWarning, Environment: u.key.Environment, Service: u.key.Service, Message: w})
 	}
+	u.note = append(u.note, o.notes()...)
 	if o.Compared && o.Err == nil {
 		u.compared, u.failure = true, nil
 		e.inspect(u)
@@ -86,6 +88,9 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	}
 	if o.Err != nil {
 		u.failure = e.failure(now, u, o.Err)
+		if notes := o.notes(); len(notes) > 0 {
+			e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Message: "cut short; " + strings.Join(notes, "; ")})
+		}
 		return
 	}
 	u.failure = nil
@@ -96,6 +101,9 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	}
 	e.inspect(u)
 	if o.Plan.Changes() == 0 {
+		if o.Waits && !u.inSync { // a watch shows when it is gone
+			u.stuck, u.damped = true, now.Add(longestRetry)
+		}
 		return
 	}
 	if defined(o) {
@@ -104,17 +112,30 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	u.wrote(now, o.Plan, o.Commit)
 	e.corrected(now, u, o)
 	msg := fmt.Sprintf("%d created, %d changed, %d unchanged", o.Created, o.Changed, len(t.Result.Objects)-o.Created-o.Changed)
-	for _, r := range o.Adopted {
-		msg += "; took over " + r.String() + ", which was there before"
+	for _, n := range o.notes() {
+		msg += "; " + n
 	}
 	e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Message: msg})
+}
+
+// notes says what was done besides what everybody expects.
+func (o Outcome) notes() []string {
+	var notes []string
+	for _, a := range o.Adopted {
+		notes = append(notes, "took over "+a)
+	}
+	for _, r := range o.Replaced {
+		notes = append(notes, "replaced "+r)
+	}
+	slices.Sort(notes)
+	return notes
 }
 
 // defined tells whether a job has written a CustomResourceDefinition.
 func defined(o Outcome) bool {
 	for _, s := range o.Plan.Stages {
 		for _, a := range s {
-			if a.Verb != None && a.Ref.Kind == "CustomResourceDefinition" {
+			if a.writes() && a.Ref.Kind == "CustomResourceDefinition" {
 				return true
 			}
 		}
@@ -137,7 +158,7 @@ func (e *Engine) retryUnknown(name desired.ClusterName) {
 func corrects(p Plan) bool {
 	for _, s := range p.Stages {
 		for _, a := range s {
-			if a.Verb != None && a.Verb != Correct && a.Verb != Restore {
+			if a.writes() && a.Verb != Correct && a.Verb != Restore {
 				return false
 			}
 		}

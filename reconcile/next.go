@@ -86,6 +86,8 @@ type View struct {
 	// Uncompared: a job has to look first; it writes nothing as long as
 	// dependencies are waited for.
 	Uncompared bool
+	// Going: it is not in sync for an object that is being deleted.
+	Going bool
 	// OutOfSync says in words what is missing.
 	OutOfSync string
 	Unready   []Unready
@@ -150,6 +152,10 @@ func next(v View) Step {
 		return Step{Phase: Failed, Message: v.Failure.Message, Final: true}
 	case v.Failure != nil && v.Failure.Retry.After(v.Now):
 		return Step{Phase: Failed, Message: v.Failure.Message, Again: v.Failure.Retry, Final: outlasted(v)}
+	case !v.InSync && v.Going && v.WasReady && v.Damped.After(v.Now):
+		return Step{Phase: Degraded, Message: v.OutOfSync, Again: v.Damped}
+	case !v.InSync && v.Going && v.Damped.After(v.Now):
+		return Step{Phase: Progressing, Message: v.OutOfSync, Again: v.Damped}
 	case v.Unsure:
 		return Step{Phase: Pending, Message: "the ledger is not read yet, and says whether what is missing was deleted", Again: v.Now.Add(time.Second)}
 	case !v.InSync && v.Tolerated && v.Examined && v.Drift != "":

@@ -18,6 +18,9 @@ const (
 	Update  Verb = "update"  // the object is ours and differs from the commit
 	Correct Verb = "correct" // the object is as the commit wants it, but somebody has changed fields of it
 	Restore Verb = "restore" // the object was there as the commit wants it, and somebody has deleted it
+	Adopt   Verb = "adopt"   // the object is there, and not ours
+	Replace Verb = "replace" // fields of the object can't be changed: it is deleted, and made anew
+	Wait    Verb = "wait"    // the object is being deleted: it is made again when it is gone
 	None    Verb = "none"    // in sync
 )
 
@@ -26,6 +29,10 @@ type Action struct {
 	Verb   Verb       `json:"verb"`
 	Ref    render.Ref `json:"object"`
 	Reason string     `json:"reason"`
+	// Managers are those who have written to what is adopted.
+	Managers []string `json:"managers,omitempty"`
+	// Propagation says what becomes of what a replaced object owns.
+	Propagation cluster.Propagation `json:"propagation,omitempty"`
 	// Index is the object's place in the target's rendering.
 	Index int `json:"-"`
 }
@@ -59,20 +66,28 @@ type PlanInput struct {
 }
 
 // Empty tells whether the plan changes nothing and refuses nothing.
-func (p Plan) Empty() bool { return len(p.Refused) == 0 && p.Changes() == 0 }
+func (p Plan) Empty() bool { return len(p.Refused) == 0 && p.Changes() == 0 && p.Waits() == 0 }
 
 // Changes counts the actions that write.
-func (p Plan) Changes() int {
+func (p Plan) Changes() int { return p.count(Action.writes) }
+
+// Waits counts the objects that have to go before they can be made again.
+func (p Plan) Waits() int { return p.count(func(a Action) bool { return a.Verb == Wait }) }
+
+func (p Plan) count(which func(Action) bool) int {
 	n := 0
 	for _, s := range p.Stages {
 		for _, a := range s {
-			if a.Verb != None {
+			if which(a) {
 				n++
 			}
 		}
 	}
 	return n
 }
+
+// writes tells whether an action sends anything.
+func (a Action) writes() bool { return a.Verb != None && a.Verb != Wait }
 
 // String writes the plan as text, one action a line.
 func (p Plan) String() string {
@@ -122,8 +137,7 @@ func MakePlan(in PlanInput) Plan {
 			a.Verb, a.Reason = Create, "not in the cluster under our labels"
 			moved = true
 		case have.Deleting:
-			a.Verb, a.Reason = Create, "is being deleted; it is made again when it is gone"
-			moved = true
+			a.Verb, a.Reason = Wait, cluster.Going(have.Gone, have.Finalizers)+"; then it is made again"
 		case !have.Owned:
 			a.Verb, a.Reason = Update, "carries our labels, but was not applied by us"
 			moved = true

@@ -164,6 +164,7 @@ func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployme
 	t.DependsOn = service.DependsOn
 	t.Timeout = service.Rollout.Timeout
 	t.Take = service.Conflicts == desired.ConflictsTake
+	t.Replace = service.Replace == desired.ReplaceAllow
 	t.Ignore = slices.Concat(d.Environment.Ignore, service.Ignore)
 	t.Report = d.Environment.Drift == desired.DriftReport
 	var err error
@@ -453,7 +454,7 @@ func Origin(ctx context.Context, commits Commits, t *Target) (string, error) {
 func (p preparation) same(k known, t *Target, tree desired.Tree, changed []string) (bool, error) {
 	old := k.target
 	if old.Place != t.Place || old.Pinned != t.Pinned || t.Pinned && old.Source != t.Source ||
-		old.Timeout != t.Timeout || old.Take != t.Take || old.Report != t.Report || !desired.SameIgnores(old.Ignore, t.Ignore) ||
+		old.Timeout != t.Timeout || old.Take != t.Take || old.Replace != t.Replace || old.Report != t.Report || !desired.SameIgnores(old.Ignore, t.Ignore) ||
 		!old.Health.Same(t.Health) || !slices.Equal(old.DependsOn, t.DependsOn) ||
 		!reflect.DeepEqual(withoutPositions(old.Request), withoutPositions(t.Request)) {
 		return false, nil

@@ -136,14 +136,22 @@ func follow(f *finding, s situation, add adder, about template) error {
 	}
 	switch state := f.Record.Deployment.State; {
 	case state == ledger.StateStarted && seen.Phase == Ready:
-		if err := add(about(ledger.EventCompleted, rolledOut(f.Record, s.Now))); err != nil {
+		if err := add(about(ledger.EventCompleted, noted(rolledOut(f.Record, s.Now), seen.Note))); err != nil {
 			return err
 		}
 	case (state == ledger.StateStarted || state == ledger.StatePinned) && seen.Phase == Failed && seen.Final:
-		return add(about(ledger.EventFailed, sentence(seen.Message)))
+		return add(about(ledger.EventFailed, noted(sentence(seen.Message), seen.Note)))
 	}
 	health := policy.Health{Known: true, Healthy: seen.Phase == Ready, Since: seen.Regained, Message: seen.Message}
 	return judge(f, s, &health, add, about)
+}
+
+// noted adds to a reason what was adopted and replaced.
+func noted(reason, note string) string {
+	if note == "" {
+		return reason
+	}
+	return reason + " Besides: " + strings.TrimSuffix(note, ".") + "."
 }
 
 func rolledOut(r ledger.Record, now time.Time) string {

@@ -26,6 +26,9 @@ type Sighting struct {
 	Started bool
 	// Final says that Phase is Failed and stays so until the commit changes.
 	Final bool
+	// Note says what was done besides what everybody expects: what was adopted,
+	// and what was replaced.
+	Note string
 	// Regained is when the service was last seen to become healthy again after
 	// it had lost its health; zero: it has not lost it while we looked.
 	Regained time.Time

@@ -57,6 +57,9 @@ type Target struct {
 	Timeout   time.Duration // of the rollout
 	// Take says that fields which another manager owns are taken from it.
 	Take bool
+	// Replace says that objects of which a field can't be changed are deleted and
+	// made anew.
+	Replace bool
 	// Ignore is what of the objects is left to others; Result's objects have
 	// the pointers that are about them.
 	Ignore []desired.Ignore

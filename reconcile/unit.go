@@ -46,6 +46,8 @@ type unit struct {
 	regained time.Time // when the target was last seen to become ready again
 	failure  *Failure
 	sighting Sighting // the last that was told
+	note     []string // what was done for the target besides what everybody expects
+	going    bool     // it is not in sync for an object that is being deleted
 	// over holds the Jobs that remove themselves and were seen complete, with
 	// their digests: that they are not there is as the commit wants it.
 	over map[render.Ref]string
@@ -91,6 +93,7 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 		Since:        u.applied,
 		WasReady:     u.wasReady,
 		Failure:      u.failure,
+		Going:        u.going,
 		Damped:       u.damped,
 	}
 	if u.target != nil {
@@ -108,7 +111,7 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 
 // inspect compares the target with what the cluster shows now.
 func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
-	u.inSync, u.outOfSync, u.unready = true, "", nil
+	u.inSync, u.outOfSync, u.unready, u.going = true, "", nil, false
 	u.drifted, u.changed, u.off = true, false, 0
 	commit := ""
 	for _, o := range u.target.Result.Objects {
@@ -119,7 +122,7 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 		case !ok:
 			u.inSync, u.outOfSync = false, o.Ref.String()+" is not there"
 		case have.Deleting:
-			u.inSync, u.outOfSync = false, o.Ref.String()+" is being deleted"
+			u.inSync, u.going, u.outOfSync = false, true, o.Ref.String()+": "+cluster.Going(have.Gone, have.Finalizers)
 		case !have.Owned || have.Environment != u.key.Environment || have.Service != u.key.Service:
 			u.inSync, u.outOfSync = false, o.Ref.String()+" belongs to somebody else"
 		case have.Digest != o.Digest:
@@ -190,6 +193,7 @@ func (u *unit) wrote(now time.Time, p Plan, commit string) {
 func (u *unit) setTarget(t *Target) {
 	u.target = t
 	u.inSync, u.outOfSync, u.unready = false, "", nil
+	u.note = nil
 	u.applied, u.wasReady, u.failure, u.regained = time.Time{}, false, nil, time.Time{}
 	u.stuck, u.damped = false, time.Time{}
 	u.settled, u.asked, u.drifted, u.examined, u.found = false, false, false, 0, nil

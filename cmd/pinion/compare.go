@@ -36,8 +36,15 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 				errs = append(errs, fmt.Errorf("%s: %w", r.Key, err))
 			case !d.Exists:
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
+			case d.Immutable != nil:
+				c := change{Key: r.Key, Object: o.Ref, Verb: "replace", Fields: d.Changes}
+				var how cluster.Propagation
+				if how, c.Reason = reconcile.Replacement(r.Target, o, !d.Adopts, d.Immutable); how == "" {
+					c.Verb, c.Reason = "update", "apply refuses it: "+c.Reason
+				}
+				changes = append(changes, c)
 			case d.Adopts:
-				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "adopt", Reason: "is there already, and not ours", Fields: d.Changes})
+				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "adopt", Reason: reconcile.Adoption(d.Managers), Fields: d.Changes})
 			case len(d.Changes) > 0:
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "update", Fields: d.Changes})
 			}

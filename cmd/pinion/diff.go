@@ -34,7 +34,7 @@ Secrets are masked. Exit code 1 if there are differences.`,
 type change struct {
 	reconcile.Key
 	Object render.Ref            `json:"object"`
-	Verb   string                `json:"change"` // create, update, adopt, delete
+	Verb   string                `json:"change"` // create, update, adopt, replace, delete
 	Reason string                `json:"reason,omitempty"`
 	Fields []cluster.FieldChange `json:"fields,omitempty"`
 }
@@ -116,6 +116,8 @@ func (g *globals) writeChanges(changes []change) error {
 			head = color.good(head)
 		case sign == "-":
 			head = color.bad(head)
+		case c.Verb == "replace":
+			head = color.bad("± " + c.Object.String())
 		default:
 			head = color.wait("~ " + c.Object.String())
 		}

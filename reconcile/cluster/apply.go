@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,13 +22,59 @@ const acceptMetadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMeta
 
 // DryRun asks the API server whether an apply would be accepted. An admission
 // webhook that can't take part in dry runs is not an error: the apply asks it.
-func (c *Cluster) DryRun(ctx context.Context, o render.Object, commit string, opts ApplyOptions) error {
-	_, _, err := c.patch(ctx, "validate", o, commit, opts, true)
+func (c *Cluster) DryRun(ctx context.Context, o render.Object, commit string, opts ApplyOptions) (Trial, error) {
+	m, a, err := c.patch(ctx, "validate", o, commit, opts, true)
 	var invalid *InvalidError
 	if errors.As(err, &invalid) && strings.Contains(invalid.Message, "does not support dry run") {
-		return nil
+		return Trial{}, nil
 	}
-	return err
+	var immutable *ImmutableError
+	if errors.As(err, &immutable) {
+		c.pinpoint(ctx, m, o, immutable)
+	}
+	if err != nil {
+		return Trial{}, err
+	}
+	if size := sizeOf(o, a.object); size > mostStored {
+		return Trial{}, &TooLargeError{Op: "validate", Ref: o.Ref, Size: size, Limit: mostStored}
+	}
+	t := Trial{Exists: !a.created}
+	if t.Exists {
+		t.Managers = otherManagers(a.object)
+	}
+	return t, nil
+}
+
+// mostStored is how large an object may be to be kept: what etcd takes by
+// default. A dry run does not get that far.
+const mostStored = 1_572_864
+
+// sizeOf is about how many bytes an object has as it is kept: what was sent and
+// what the API server keeps book with. Of small ones it is 0.
+func sizeOf(o render.Object, answer *metav1.PartialObjectMetadata) int {
+	if len(o.JSON) < mostStored/4 {
+		return 0
+	}
+	size := len(o.JSON)
+	for _, e := range answer.ManagedFields {
+		if e.FieldsV1 != nil {
+			size += len(e.FieldsV1.GetRawBytes())
+		}
+	}
+	return size
+}
+
+// otherManagers names who else has written to an object, sorted; statuses do
+// not count.
+func otherManagers(m metav1.Object) []string {
+	var names []string
+	for _, e := range m.GetManagedFields() {
+		if e.Manager != Manager && e.Subresource == "" && e.Manager != "" && !slices.Contains(names, e.Manager) {
+			names = append(names, e.Manager)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Apply writes an object: one request. What the API server answers is known to

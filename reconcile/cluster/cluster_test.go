@@ -151,7 +151,7 @@ func (s *stand) apply(objects ...render.Object) []cluster.Applied {
 	}
 	var all []cluster.Applied
 	for _, o := range objects {
-		if err := s.c.DryRun(s.ctx, o, commit, cluster.ApplyOptions{}); err != nil {
+		if _, err := s.c.DryRun(s.ctx, o, commit, cluster.ApplyOptions{}); err != nil {
 			s.Fatal(err)
 		}
 		a, err := s.c.Apply(s.ctx, o, commit, cluster.ApplyOptions{})

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +14,10 @@ import (
 // deleted only if it is still ours and of the same service. That it is gone
 // already is no error. What it owns is deleted in the background.
 func (c *Cluster) Delete(ctx context.Context, o Observed) error {
+	return c.delete(ctx, o, metav1.DeletePropagationBackground)
+}
+
+func (c *Cluster) delete(ctx context.Context, o Observed, propagation metav1.DeletionPropagation) error {
 	if !o.Owned {
 		return &NotOursError{o.Ref, "it was not applied by us"}
 	}
@@ -21,13 +26,12 @@ func (c *Cluster) Delete(ctx context.Context, o Observed) error {
 		return err
 	}
 	f := failure{op: "delete", ref: m.Ref, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
-	background := metav1.DeletePropagationBackground
 	version := o.ResourceVersion
 	for range 3 {
 		err = c.send(ctx, func(ctx context.Context) error {
 			return c.metadata.Resource(m.GVR).Namespace(m.Ref.Namespace).Delete(ctx, m.Ref.Name, metav1.DeleteOptions{
 				Preconditions:     &metav1.Preconditions{UID: &o.UID, ResourceVersion: &version},
-				PropagationPolicy: &background,
+				PropagationPolicy: &propagation,
 			})
 		})
 		if err == nil {
@@ -77,7 +81,8 @@ func (c *Cluster) deleted(m Mapped, o Observed) {
 	defer r.mu.Unlock()
 	if have := r.objects[o.Ref.Name]; have != nil && have.UID == o.UID {
 		going := *have
-		going.Deleting, going.Health = true, Health{Status: Terminating, Message: "it is being deleted"}
+		going.Deleting, going.Gone = true, time.Now().UTC()
+		going.Health = Health{Status: Terminating, Message: "it is being deleted"}
 		r.objects[o.Ref.Name] = &going
 	}
 }

@@ -54,6 +54,7 @@ func (c *Cluster) Diff(ctx context.Context, o render.Object) (Difference, error)
 	d.Exists = live != nil
 	if live != nil {
 		seen := observeObject(placeOf(m.Ref), live.DeepCopy(), nil, health.Fact{})
+		d.Managers = otherManagers(live)
 		d.Adopts = !seen.Owned && (seen.Applied.IsZero() || seen.controlled)
 	}
 	if live == nil {
@@ -95,6 +96,15 @@ func (c *Cluster) dryRun(ctx context.Context, f failure, m Mapped, body []byte, 
 		if err = classify(f, err); !errors.As(err, &d.Conflict) {
 			break
 		}
+	}
+	d.Immutable = nil
+	if live != nil && errors.As(err, &d.Immutable) {
+		var rendered map[string]any
+		if err := json.Unmarshal(body, &rendered); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", f.what(), err)
+		}
+		d.Immutable.pinpoint(live, rendered)
+		return live, changesTo(live, rendered), nil
 	}
 	if err != nil {
 		c.learn(err)

@@ -49,7 +49,7 @@
 // One request for each object: the rendered bytes as a server-side apply patch
 // with field manager "pinion", answered by metadata only. DryRun sends the same
 // with dryRun=All. Nothing is forced unless the caller says so, and nothing is
-// ever deleted in order to apply it. The answer's metadata goes into the store
+// deleted in order to apply it but by Remove. The answer's metadata goes into the store
 // at once, and the object counts as in progress until the watch has delivered
 // that version or a later one; resource versions are compared as numbers.
 // Delete names the UID and the version that was seen, and looks again if the

@@ -41,8 +41,8 @@ type InvalidError struct {
 
 func (e *InvalidError) Error() string { return fmt.Sprintf("%s %s: %s", e.Op, e.Ref, e.Message) }
 
-// ImmutableError says that a field can't be changed once the object exists.
-// Pinion never deletes an object in order to apply it.
+// ImmutableError says that a field can't be changed once the object exists, and
+// that nothing else is wrong with it.
 type ImmutableError struct {
 	Op      string
 	Ref     render.Ref
@@ -51,7 +51,47 @@ type ImmutableError struct {
 }
 
 func (e *ImmutableError) Error() string {
-	return fmt.Sprintf("%s %s: %s; give the object a new name, or delete it yourself", e.Op, e.Ref, e.Message)
+	return fmt.Sprintf("%s %s: %s", e.Op, e.Ref, e.Message)
+}
+
+// TooLargeError says that an object is larger than a cluster can keep.
+type TooLargeError struct {
+	Op    string
+	Ref   render.Ref
+	Size  int // bytes; 0: only the API server knows
+	Limit int // bytes; 0: only the API server knows
+}
+
+func (e *TooLargeError) Error() string {
+	s := fmt.Sprintf("%s %s: ", e.Op, e.Ref)
+	if e.Size > 0 {
+		s += fmt.Sprintf("it has %d KiB, and a cluster keeps no object of more than %d KiB", (e.Size+1023)>>10, e.Limit>>10)
+	} else {
+		s += "it is larger than the cluster keeps"
+	}
+	return s + "; split it, or keep what is large elsewhere"
+}
+
+// UnavailableError says that the API server can't reach what it needs in order
+// to answer: an admission webhook, or the server behind an APIService. That
+// passes when whoever is behind it comes up. It is in a RetryableError.
+type UnavailableError struct {
+	Webhook string // its name; empty for an APIService
+	Group   string // of the APIService
+	// Namespace and Service are those that are asked, where that is known.
+	Namespace, Service string
+	Why                string
+}
+
+func (e *UnavailableError) Error() string {
+	s := fmt.Sprintf("the API server can't reach the admission webhook %q", e.Webhook)
+	if e.Webhook == "" {
+		s = fmt.Sprintf("the API server can't reach what serves %s", e.Group)
+	}
+	if e.Service != "" {
+		s += fmt.Sprintf(" (Service %s/%s)", e.Namespace, e.Service)
+	}
+	return s + ": " + e.Why
 }
 
 // ForbiddenError says that our account lacks a permission.
@@ -185,7 +225,7 @@ type failure struct {
 var (
 	rbacMessage     = regexp.MustCompile(`User "([^"]*)" cannot (\S+) resource "([^"]*)" in API group "([^"]*)"(?: in the namespace "([^"]*)")?`)
 	conflictMessage = regexp.MustCompile(`conflict with "([^"]*)"`)
-	immutable       = regexp.MustCompile(`(?i)\bis immutable|immutable field|may not be changed|may not change once set|updates to \S+ spec for fields other than|pod updates may not change fields other than`)
+	immutable       = regexp.MustCompile(`(?i)\bimmutable\b|may not be changed|may not change once set|updates to \S+ (?:spec for fields other than|are forbidden)|pod updates may not change fields other than|cannot change roleRef`)
 	// A value that validation repeats: a dump of an object, or a long text.
 	dumpedValue = regexp.MustCompile(`Invalid value: (?:[\w.*]*[{\[].*[}\]]|"(?:[^"\\]|\\.){80,}"): `)
 	anyValue    = regexp.MustCompile(`(?:Invalid|Unsupported|Duplicate) value: .*?: `)
@@ -253,6 +293,12 @@ func (f failure) fromStatus(s metav1.Status, err error) error {
 		return r
 	}
 	switch {
+	case tooLarge.MatchString(s.Message) || s.Code == 413:
+		return &TooLargeError{Op: f.op, Ref: f.ref}
+	case s.Code >= 500 && webhookMessage.MatchString(s.Message):
+		return &RetryableError{Op: f.op, Ref: f.ref, Err: webhookDown(s.Message)}
+	case s.Code == 503 && strings.Contains(f.group, ".") && !strings.HasSuffix(f.group, ".k8s.io"):
+		return &RetryableError{Op: f.op, Ref: f.ref, Err: &UnavailableError{Group: f.group, Why: message}}
 	case s.Code == 500 && unreadable.MatchString(s.Message):
 		return &InvalidError{Op: f.op, Ref: f.ref, Message: message, Fields: fields}
 	case s.Code == 429 || s.Code >= 500 || s.Reason == metav1.StatusReasonTimeout || s.Reason == metav1.StatusReasonExpired:
@@ -290,12 +336,43 @@ func (f failure) fromStatus(s metav1.Status, err error) error {
 		}
 		return &InvalidError{Op: f.op, Ref: f.ref, Message: message, Fields: fields}
 	case s.Code == 422 || s.Code == 400 || s.Code == 413 || s.Code == 415:
-		if immutable.MatchString(s.Message) {
+		if isImmutable(causes) {
 			return &ImmutableError{Op: f.op, Ref: f.ref, Message: message, Fields: fields}
 		}
 		return &InvalidError{Op: f.op, Ref: f.ref, Message: message, Fields: fields}
 	}
 	return passing(message)
+}
+
+var (
+	tooLarge       = regexp.MustCompile(`etcdserver: request is too large|code = ResourceExhausted desc = trying to send message larger than max|Request entity too large`)
+	webhookMessage = regexp.MustCompile(`failed calling webhook "([^"]*)": (?:failed to call webhook: )?(.*)`)
+	webhookPost    = regexp.MustCompile(`^Post "?https://([^/"]*)/?[^"]*"?: (.*)`)
+	webhookService = regexp.MustCompile(`^([^.]+)\.([^.]+)\.svc(?::\d+)?$`)
+)
+
+// webhookDown says which admission webhook can't be reached.
+func webhookDown(message string) *UnavailableError {
+	m := webhookMessage.FindStringSubmatch(message)
+	e := &UnavailableError{Webhook: m[1], Why: m[2]}
+	if post := webhookPost.FindStringSubmatch(m[2]); post != nil {
+		if at := webhookService.FindStringSubmatch(post[1]); at != nil {
+			e.Service, e.Namespace = at[1], at[2]
+		}
+		e.Why = post[2]
+	}
+	return e
+}
+
+// isImmutable tells whether all that is wrong is that fields can't be changed.
+// If something else is wrong besides, making the object anew would not help.
+func isImmutable(causes []metav1.StatusCause) bool {
+	for _, c := range causes {
+		if !immutable.MatchString(c.Message) {
+			return false
+		}
+	}
+	return len(causes) > 0
 }
 
 // clean makes a message fit for a reader: without the dumps of Go values that

@@ -174,7 +174,7 @@ func (k *kinds) find(ref render.Ref, version string) (Mapped, bool) {
 // missing says that a kind is not there, or that this can't be said.
 func (k *kinds) missing(op string, ref render.Ref, version string) error {
 	if err := k.failed[ref.Group]; err != nil {
-		return &RetryableError{Op: op, Ref: ref, Err: fmt.Errorf("the API server can't say which kinds group %s has: %w", ref.Group, err)}
+		return &RetryableError{Op: op, Ref: ref, Err: fmt.Errorf("the API server can't say which kinds group %s has: %w", ref.Group, &UnavailableError{Group: ref.Group, Why: err.Error()})}
 	}
 	e := &UnknownKindError{Op: op, Ref: ref, Group: ref.Group, Version: version, Kind: ref.Kind}
 	if versions := k.versions[schema.GroupKind{Group: ref.Group, Kind: ref.Kind}]; len(versions) > 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"time"
 	"unique"
 
@@ -156,7 +157,13 @@ func observeMeta(p place, version string, m metav1.Object, entries []managed, li
 		controlled:      metav1.GetControllerOfNoCopy(m) != nil,
 	}
 	if o.Deleting {
-		o.Health = Health{Status: Terminating, Message: "it is being deleted"}
+		o.Gone = m.GetDeletionTimestamp().UTC()
+		// The timestamp is when its grace is over; what is left of that is no news.
+		if grace := m.GetDeletionGracePeriodSeconds(); grace != nil {
+			o.Gone = o.Gone.Add(-time.Duration(*grace) * time.Second)
+		}
+		o.Finalizers = intern(strings.Join(m.GetFinalizers(), ","))
+		o.Health = Health{Status: Terminating, Message: Going(o.Gone, o.Finalizers)}
 	}
 	var ours *managed
 	var others []map[string]any

@@ -93,7 +93,11 @@ type Observed struct {
 	Applied  time.Time
 	Health   Health
 	Deleting bool
-	Created  time.Time
+	// Gone is since when it is being deleted, and Finalizers what that waits for,
+	// separated by commas.
+	Gone       time.Time
+	Finalizers string
+	Created    time.Time
 
 	controlled bool                  // by a controller
 	ignoring   unique.Handle[string] // what of it the apply left to others; of a pending one
@@ -136,6 +140,12 @@ type ApplyOptions struct {
 	Force bool
 }
 
+// Trial is what a dry run came to.
+type Trial struct {
+	Exists   bool
+	Managers []string // others who have written to what exists, sorted
+}
+
 // Applied is what an apply came to.
 type Applied struct {
 	Observed
@@ -156,6 +166,11 @@ type FieldChange struct {
 type Difference struct {
 	Exists bool
 	Adopts bool // it exists and is not ours
+	// Managers are those who have written to it besides us, sorted.
+	Managers []string
+	// Immutable, if not nil, says that an apply is refused for fields that can't
+	// be changed.
+	Immutable *ImmutableError
 	// Conflict, if not nil, says whose fields an apply without force is refused
 	// for. Changes are those of an apply with force.
 	Conflict *ConflictError

@@ -123,7 +123,8 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := s.object(test.manifest)
-			test.check(t, s.c.DryRun(s.ctx, o, commit, cluster.ApplyOptions{}))
+			_, err := s.c.DryRun(s.ctx, o, commit, cluster.ApplyOptions{})
+			test.check(t, err)
 			test.check(t, s.try(o))
 		})
 	}
