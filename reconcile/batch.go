@@ -133,15 +133,14 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 			}
 			drafts[m.Environment] = d
 		}
-		edit, change := m.edit()
-		blob, err := d.write(edit)
+		blob, message, err := m.write(d)
 		if err != nil {
 			// Somebody has to mend the file; the others move on.
 			c.report(Event{Type: EventProblem, Environment: m.Environment, Service: m.Service, Message: "the promotion can't be written: " + err.Error()})
 			continue
 		}
 		commit := gitstate.Change{
-			Blobs: map[string]*gitstate.Blob{file: blob}, Message: change.Message(),
+			Blobs: map[string]*gitstate.Blob{file: blob}, Message: message,
 			Author: who, Committer: who, Sign: c.options.Sign,
 		}
 		if len(all) == first {
@@ -153,11 +152,15 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 	return all, keys, nil
 }
 
-func (m move) edit() (desired.Edit, ledger.Change) {
+// write puts the move into an environment's file, and returns that and the
+// message of the commit.
+func (m move) write(d *draft) (*gitstate.Blob, string, error) {
 	if m.promotion != nil {
-		return promotion(*m.promotion)
+		return d.promote(m.promotion)
 	}
-	return retreat(*m.retreat)
+	edit, change := retreat(*m.retreat)
+	blob, err := d.write(edit)
+	return blob, change.Message(), err
 }
 
 // push writes the batch onto the tips that it was decided on. It says whether

@@ -142,6 +142,7 @@ type card struct {
 	judged   *policy.Judgement
 	wake     time.Time // of the review
 	decision *policy.Decision
+	admitted *admitted
 	enter    time.Time // of the admission
 }
 

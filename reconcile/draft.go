@@ -5,6 +5,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/policy"
 )
 
 // draft is an environment's file with one edit after the other written into
@@ -25,6 +26,9 @@ type step struct {
 	edit desired.Edit
 	blob *gitstate.Blob
 	err  error
+	// message is what the commit says of the promotion.
+	promotion *policy.Promotion
+	message   string
 }
 
 // draft opens an environment's file at the tip that is judged on.
@@ -60,6 +64,21 @@ func (d *draft) begin(id string) bool {
 	d.base, d.data = id, d.steps[i].blob.Data()
 	d.steps = slices.Clone(d.steps[i+1:]) // what has landed can be forgotten
 	return true
+}
+
+// promote returns the file after one more promotion, and the message of the
+// commit. What is promoted for the same reasons as before says the same.
+func (d *draft) promote(p *policy.Promotion) (*gitstate.Blob, string, error) {
+	if d.next < len(d.steps) && d.steps[d.next].promotion == p {
+		s := d.steps[d.next]
+		d.next++
+		return s.blob, s.message, s.err
+	}
+	edit, change := promotion(*p)
+	blob, err := d.write(edit)
+	s := &d.steps[d.next-1]
+	s.promotion, s.message = p, change.Message()
+	return blob, s.message, err
 }
 
 // write returns the file after one more edit. One that is refused changes

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pinion-cd/pinion/desired"
 )
@@ -55,5 +56,27 @@ func TestDraftIsKept(t *testing.T) {
 	}
 	if d.begin("another") {
 		t.Error("a file that nobody knows counts as the base")
+	}
+}
+
+// A decision is made again where anything that it was made from is another, or
+// time has passed.
+func TestAdmittedStands(t *testing.T) {
+	at := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	x := admitted{grounds: "a b", at: at}
+	for _, c := range []struct {
+		after   time.Duration
+		grounds string
+		want    bool
+	}{
+		{0, "a b", true},
+		{sameMoment - 1, "a b", true},
+		{sameMoment, "a b", false},
+		{-1, "a b", false},
+		{0, "a c", false},
+	} {
+		if got := x.stands(at.Add(c.after), c.grounds); got != c.want {
+			t.Errorf("%s later, by %q: %v", c.after, c.grounds, got)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -255,13 +256,60 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 			return nil // looked at again when that is pushed
 		}
 	}
-	decision, err := c.decision(ctx, a)
+	grounds, err := c.grounds(a)
 	if err != nil {
 		return err
 	}
-	d.decision, d.enter = &decision, decision.Wake
-	return c.enact(ctx, b, k, decision)
+	if b.changes(k) || d.admitted == nil || !d.admitted.stands(b.now, grounds) {
+		decision, err := c.decision(ctx, a)
+		if err != nil {
+			return err
+		}
+		d.admitted = &admitted{decision: decision, grounds: grounds, at: b.now}
+		if b.changes(k) {
+			d.admitted.grounds = "" // as good as none once it is pushed
+		}
+	}
+	d.decision, d.enter = &d.admitted.decision, d.admitted.decision.Wake
+	return c.enact(ctx, b, k, d.admitted.decision)
 }
+
+// admitted is a decision, and what it was made from.
+type admitted struct {
+	decision policy.Decision
+	grounds  string
+	at       time.Time
+}
+
+// grounds are the ids of all that an admission is judged from, but for the time:
+// the tips of the ledgers, and what of main can matter to it.
+func (c *Clerk) grounds(a policy.Admission) (string, error) {
+	var ids []string
+	for _, env := range slices.Sorted(maps.Keys(a.Before)) {
+		ids = append(ids, string(env), a.Entries[env])
+	}
+	if book := c.books[a.Environment]; book != nil {
+		ids = append(ids, book.tip)
+	}
+	for _, folder := range []string{"environments", "pipelines", "policies", "holds", serviceFolder(a.Service)} {
+		id, err := c.commit.Snapshot.ID(folder)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		ids = append(ids, id)
+	}
+	return strings.Join(ids, " "), nil
+}
+
+// stands tells whether it would be decided again in the same way: the grounds
+// are the same, and the moment is. A push that lost a race against a commit that
+// has nothing to do with it is so judged again in no time.
+func (x *admitted) stands(now time.Time, grounds string) bool {
+	return x.grounds == grounds && !now.Before(x.at) && now.Sub(x.at) < sameMoment
+}
+
+// sameMoment is what a push may take anyway after it was decided on.
+const sameMoment = 500 * time.Millisecond
 
 // decision judges an admission with the order of commits that the mirror has.
 func (c *Clerk) decision(ctx context.Context, a policy.Admission) (policy.Decision, error) {

@@ -139,8 +139,7 @@ func (c *Clerk) foresee(ctx context.Context, b *batch) []*gitstate.Blob {
 			}
 			drafts[k.Environment] = draft
 		}
-		edit, _ := promotion(*d.Promotion)
-		if blob, err := draft.write(edit); err == nil {
+		if blob, _, err := draft.promote(d.Promotion); err == nil {
 			blobs = append(blobs, blob)
 		}
 	}
