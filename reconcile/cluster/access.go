@@ -78,6 +78,12 @@ func (c *Cluster) DeniedOwn(ctx context.Context, namespace string) ([]string, er
 	return denied, nil
 }
 
+// DeniedLeases says what our account may not do with Leases in a namespace and
+// must be able to, to run beside other replicas.
+func (c *Cluster) DeniedLeases(ctx context.Context, namespace string) ([]string, error) {
+	return c.denied(ctx, leases.Group, leases.Resource, namespace, "get", "list", "watch", "create", "update")
+}
+
 func (c *Cluster) denied(ctx context.Context, group, resource, namespace string, verbs ...string) ([]string, error) {
 	var denied []string
 	for _, verb := range verbs {

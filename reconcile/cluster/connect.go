@@ -83,7 +83,7 @@ func Connect(ctx context.Context, config Config) (*Cluster, error) {
 	if rc.UserAgent == "" {
 		rc.UserAgent = "pinion"
 	}
-	rc.Wrap(func(rt http.RoundTripper) http.RoundTripper { return requests.wrap(rt) })
+	rc.Wrap(func(rt http.RoundTripper) http.RoundTripper { return fence(requests.wrap(rt)) })
 
 	fail := func(err error) (*Cluster, error) {
 		return nil, fmt.Errorf("connect to cluster %q: %w", config.Name, err)

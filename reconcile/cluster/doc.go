@@ -58,6 +58,13 @@
 // Errors are typed by who must act (errors.go). This package does not retry:
 // the caller has the queue, and Retry tells it when.
 //
+// # Leases
+//
+// Leases competes with other replicas, and says for how long a lease is surely
+// ours: its Term. What is done with a Term's Context ends with the Term, and no
+// request that writes is sent after it, also by a process that was stopped and
+// has not noticed anything (term.go).
+//
 // # Inventory
 //
 // Which kinds and namespaces an environment has ever used can't be told from

@@ -242,6 +242,9 @@ func classify(f failure, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", f.what(), context.Canceled)
 	}
+	if lost, ok := isLost(err); ok {
+		return &RetryableError{Op: f.op, Ref: f.ref, Err: lost}
+	}
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		return f.fromStatus(status.Status(), err)
