@@ -22,6 +22,7 @@ type chain struct {
 	objects  []*made       // each once, and after those that it names
 	have     map[plumbing.Hash]bool
 	root     *work
+	guards   []func() error // asked before it is sent
 }
 
 // tip is where the branch shall be.
@@ -54,6 +55,9 @@ func (s *store) chains(changes []Change) ([]*chain, error) {
 				change.Branch, i+1, change.Expected, c.places[len(c.places)-1]+1)
 		}
 		c.places = append(c.places, i)
+		if change.Guard != nil {
+			c.guards = append(c.guards, change.Guard)
+		}
 	}
 	for _, c := range list {
 		if err := c.open(s); err != nil {

@@ -34,6 +34,9 @@ type Change struct {
 	// Sign, if set, returns the signature of the commit's bytes, as it goes
 	// into its header (armored).
 	Sign func(commit []byte) (string, error)
+	// Guard, if set, is asked right before the push is sent. If it returns an
+	// error, nothing of the push is sent, and that is the error.
+	Guard func() error
 }
 
 // encode writes the commit object, with the tree and the parents of another.

@@ -258,6 +258,13 @@ func (m *Mirror) ask(ctx context.Context, l *line, list []*chain, objects []*mad
 	if err != nil {
 		return nil, nil, m.remote.failed(l.ctx, "push", nil, err)
 	}
+	for _, c := range list {
+		for _, guard := range c.guards {
+			if err := guard(); err != nil {
+				return nil, nil, fmt.Errorf("push %s: %w", c.branch, err)
+			}
+		}
+	}
 	l.progress.touch()
 	m.pushes.Add(1)
 	answer, err := l.session.push(l.ctx, req)

@@ -289,3 +289,28 @@ func TestPushRefusedByHook(t *testing.T) {
 		})
 	}
 }
+
+// A push that its guard refuses is not sent: no branch of it moves.
+func TestPushIsGuarded(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a.txt": "a\n"})
+	m := open(t, gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "mirror")})
+	first, _ := m.Tip()
+	over := errors.New("the lease is lost")
+	ledger := change("", "pinned(dev): web", map[string]string{"web": "1"})
+	ledger.Branch = "ledger/dev"
+	guarded := change(first, "promote: web", map[string]string{"a.txt": "b\n"})
+	guarded.Guard = func() error { return over }
+	if ids, err := m.Push(t.Context(), []gitstate.Change{ledger, guarded}); !errors.Is(err, over) || ids[0] != "" || ids[1] != "" {
+		t.Errorf("the push came to %v, %v", ids, err)
+	}
+	if got := m.Pushes(); got != 0 {
+		t.Errorf("%d requests were sent", got)
+	}
+	if u.tip("main") != first {
+		t.Error("main has moved")
+	}
+	guarded.Guard = func() error { return nil }
+	if _, err := m.Push(t.Context(), []gitstate.Change{ledger, guarded}); err != nil || u.tip("main") == first {
+		t.Errorf("a push that its guard allows: %v", err)
+	}
+}
