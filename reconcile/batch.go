@@ -13,6 +13,7 @@ import (
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
 // batch is what one push writes.
@@ -113,6 +114,7 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 			change := gitstate.Change{
 				Branch: ledger.Branch(env), Files: files, Message: p.entry.Message(),
 				Author: who, Committer: who, AllowEmpty: true, Sign: c.options.Sign,
+				Guard: c.termOf(env).Check,
 			}
 			if i == 0 {
 				change.Expected = expected
@@ -142,6 +144,7 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 		commit := gitstate.Change{
 			Blobs: map[string]*gitstate.Blob{file: blob}, Message: message,
 			Author: who, Committer: who, Sign: c.options.Sign,
+			Guard: c.termOf(m.Environment).Check,
 		}
 		if len(all) == first {
 			commit.Expected = c.commit.ID
@@ -299,7 +302,10 @@ func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMa
 	_, fetchErr := c.options.Mirror.Fetch(ctx)
 	lost := errors.Is(err, gitstate.ErrMoved)
 	refused := errors.Is(err, gitstate.ErrRefused)
+	var over *cluster.LostError
 	switch {
+	case errors.As(err, &over):
+		return true, nil // what is ours still is judged again
 	case lost && c.overtaken(b):
 		c.press.lost(time.Now(), len(b.moves))
 		return true, nil

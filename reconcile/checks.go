@@ -136,7 +136,7 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 		}
 		q.Deadline = since.Add(p.Timeout)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := c.termOf(key.Environment).Context(ctx)
 	r := &running{cancel: cancel, request: q}
 	c.checks[key] = r
 	c.report(Event{Type: EventChecking, Environment: key.Environment, Service: key.Service, Version: release.Version(), Message: fmt.Sprintf("check %s (%s) begins", p.Name, p.Check)})

@@ -15,6 +15,7 @@ import (
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile/check"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
 // ClerkOptions are what a Clerk works with.
@@ -28,6 +29,9 @@ type ClerkOptions struct {
 	// machine's and the process's.
 	Name string
 	Sign func(commit []byte) (string, error) // nil: commits are not signed
+	// Tenure says of which environments the ledger is ours to keep, where
+	// several replicas run; nil: of all.
+	Tenure *Tenure
 	// Digests is the key under which the values of Secrets are digested.
 	Digests []byte
 	Checks  *check.Runner
@@ -79,11 +83,10 @@ type Clerk struct {
 
 	// What follows belongs to the goroutine in Run.
 
-	fetched bool      // since the start
-	began   time.Time // by the clock that stamps entries, and by the system's
-	started time.Time
+	fetched bool      // since the start, or since something became ours
 	looked  time.Time // at the clock
-	commit  *Commit   // the tip of main that is judged on
+	held    map[desired.EnvironmentName]holding
+	commit  *Commit // the tip of main that is judged on
 	books   map[desired.EnvironmentName]*book
 	cards   map[Key]*card
 	rules   map[string]*policy.Rules // by pipelines and policies
@@ -106,6 +109,13 @@ type Clerk struct {
 	trouble  string    // the last that was reported
 	fails    int
 	jobs     sync.WaitGroup
+}
+
+// holding is since when an environment is ours.
+type holding struct {
+	term    *cluster.Term // nil: nobody competes
+	began   time.Time     // by the clock that stamps entries, and by the system's
+	started time.Time
 }
 
 // stranger is another daemon of which we know, and that may not know of us.
@@ -201,6 +211,7 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		drafts:  map[desired.EnvironmentName]*draft{},
 		claimed: map[string]string{},
 		waiting: map[Key]bool{},
+		held:    map[desired.EnvironmentName]holding{},
 	}
 }
 
@@ -285,11 +296,14 @@ func (c *Clerk) Run(ctx context.Context) error {
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	moved := c.options.Tenure.changes()
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-c.woken:
+		case <-moved:
+			c.fetched = false // who had it before may have pushed more than we know
 		case <-timer.C:
 		}
 		if wait := c.flooded(); wait > 0 {
@@ -355,9 +369,11 @@ func (c *Clerk) nap() time.Duration {
 // was written.
 func (c *Clerk) turn(ctx context.Context) (bool, error) {
 	c.await(ctx)
+	c.survey()
 	if err := c.catchUp(ctx); err != nil {
 		return false, err
 	}
+	c.survey()
 	now := c.options.Clock().Round(0)
 	c.due(now)
 	b := newBatch(ctx, c, now)
@@ -379,7 +395,13 @@ func (c *Clerk) decide(ctx context.Context, b *batch) error {
 		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.dirty), Key.Compare) {
-		if err := c.review(ctx, b, k); err != nil {
+		var err error
+		if c.ours(k.Environment) {
+			err = c.review(ctx, b, k)
+		} else {
+			err = c.retreat(ctx, b, k) // an environment of ours may have to go back for it
+		}
+		if err != nil {
 			c.postpone(&c.card(k).wake, b.now, k, err)
 		}
 	}
@@ -400,6 +422,9 @@ func (c *Clerk) admitAll(ctx context.Context, b *batch) {
 			return
 		}
 		delete(c.stages, k)
+		if !c.ours(k.Environment) {
+			continue
+		}
 		if err := c.admit(ctx, b, k); err != nil {
 			c.postpone(&c.card(k).enter, b.now, k, err)
 		}
@@ -500,7 +525,7 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 		if _, err := c.options.Mirror.Fetch(ctx); err != nil && !errors.Is(err, gitstate.ErrRewritten) {
 			return err
 		}
-		c.fetched, c.began, c.started = true, c.options.Clock(), time.Now()
+		c.fetched = true
 	}
 	tip, ok := c.options.Mirror.Tip()
 	if !ok {
@@ -537,7 +562,7 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 // open reads a ledger that somebody else, or a clerk of before, has written.
 func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip string) {
 	old := c.books[env]
-	if old != nil && old.tip != tip {
+	if old != nil && old.tip != tip && c.ours(env) {
 		c.strangers(ctx, env, old.tip, tip)
 	}
 	b := c.readBook(ctx, env, tip)
@@ -593,13 +618,14 @@ func (c *Clerk) readBook(ctx context.Context, env desired.EnvironmentName, tip s
 }
 
 // strangers looks who has written the entries that are new. For a while after
-// the start they may be of a clerk before this one: it has ended, and its last
-// push was still on its way.
+// the start, or since it is ours, they may be of a clerk before this one: it has
+// ended, and its last push was still on its way.
 func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from, to string) {
 	most := 100
 	if len(c.claimed) > 0 {
 		most = mostClaimed
 	}
+	mine := c.held[env]
 	count, foreign := 0, gitstate.CommitInfo{}
 	err := c.options.Mirror.History(ctx, to, func(info gitstate.CommitInfo) bool {
 		if info.ID == from || count == most {
@@ -608,7 +634,7 @@ func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from
 		count++
 		if _, ours := c.claimed[info.Message]; ours {
 			c.claimed[info.Message] = info.ID
-		} else if info.Committer.Time.After(c.began) || time.Since(c.started) > handover {
+		} else if info.Committer.Time.After(mine.began) || time.Since(mine.started) > handover {
 			foreign = info
 		}
 		return true
@@ -634,6 +660,10 @@ func (c *Clerk) strangers(ctx context.Context, env desired.EnvironmentName, from
 // they are the same, and one that is always slower has none.
 func (c *Clerk) announce(b *batch) {
 	if c.stranger == nil || time.Since(c.stranger.since) < unseen {
+		return
+	}
+	if !c.ours(c.stranger.environment) {
+		c.stranger = nil
 		return
 	}
 	book := c.books[c.stranger.environment]

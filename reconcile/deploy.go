@@ -36,6 +36,8 @@ type Outcome struct {
 	Drift    []cluster.Drift
 	Reported bool
 	off      uint64 // the state in which others had left it
+
+	unit *unit // that it was made for
 }
 
 // order is what a job is to do.

@@ -16,6 +16,11 @@
 // managed fields, the inventory), what is wanted from git. Applying twice is
 // applying once.
 //
+// Where several replicas follow one repository, Tenure says which environments
+// are ours, and each unit, site and check ends with the term under which it
+// began. Engine and Clerk run all the time: on a replica that has nothing they
+// read, and write nothing.
+//
 // It never deletes on a view that is not complete, never touches what it does
 // not own, and never lets one service stop another.
 package reconcile

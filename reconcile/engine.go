@@ -22,6 +22,9 @@ type Options struct {
 	Clusters map[desired.ClusterName]*cluster.Cluster
 	// Selection is what is ours to touch.
 	Selection Selection
+	// Tenure says which environments are ours where several replicas run; nil:
+	// all.
+	Tenure *Tenure
 	// Repository names the deployment repository, without user info: only
 	// environments that came from it are pruned when their file is removed.
 	Repository string
@@ -183,6 +186,7 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 	}()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	moved := e.options.Tenure.changes()
 	for {
 		now := time.Now()
 		wake := e.act(ctx, now)
@@ -206,6 +210,8 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 			e.pruned(time.Now(), d)
 		case <-e.stirred:
 			e.stir()
+		case <-moved:
+			e.reown(ctx)
 		case answer := <-e.asks:
 			answer <- e.status()
 		case <-timer.C:
@@ -342,7 +348,7 @@ func (e *Engine) sight(u *unit, step Step) {
 		Started: u.target != nil && (u.cancel != nil && !u.looks || !u.applied.IsZero() || u.compared && (u.inSync || u.drifted)),
 		Final:   step.Final,
 		InSync:  u.compared && u.inSync && u.cancel == nil, Contested: u.contested,
-		Note: strings.Join(u.note, "; "),
+		Note: strings.Join(u.note, "; "), term: u.term,
 	}
 	if u.problem != "" && u.mistaken {
 		s.Problem, s.Wanted, s.Tip = u.problem, u.wanted, u.problemAt
@@ -409,7 +415,7 @@ func (e *Engine) dependencies(u *unit) []Dependency {
 				phase = Ready // who lets drift be does not want others to wait for its end
 			}
 			ds = append(ds, Dependency{Service: name, Phase: phase, Message: d.message})
-		} else if _, wanted := e.commit.Repository.Deployment(k.Environment, name); wanted && e.options.Selection.Has(k) {
+		} else if _, wanted := e.commit.Repository.Deployment(k.Environment, name); wanted && e.owned(k) {
 			ds = append(ds, Dependency{Service: name, Phase: Pending, Message: "not rendered yet"})
 		}
 	}

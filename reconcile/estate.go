@@ -23,6 +23,7 @@ type site struct {
 // may go.
 type estate struct {
 	site
+	term *cluster.Term // under which it is ours; nil: nobody competes
 	// former says why nothing is wanted here any more; "" if it is.
 	former    string
 	surveyed  bool // the inventory is read and its kinds are watched
@@ -66,7 +67,7 @@ type deletions struct {
 }
 
 func (e *Engine) tends(est *estate) bool {
-	return e.options.Selection.HasEnvironment(est.environment) && e.options.Clusters[est.place.Cluster] != nil
+	return e.options.Selection.HasEnvironment(est.environment) && e.options.Tenure.Has(est.environment) && e.options.Clusters[est.place.Cluster] != nil
 }
 
 // stale has pruning decided again for an environment.
@@ -277,7 +278,9 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 	}
 	est.pruning = true
 	s := est.site
+	ctx, done := est.term.Context(ctx)
 	e.jobs.Go(func() {
+		defer done()
 		d := deletions{site: s}
 		var errs []error
 		for _, x := range p.Delete {
@@ -296,7 +299,7 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 // standing says what is known of a service at a site.
 func (e *Engine) standing(est *estate, name desired.ServiceName) Standing {
 	key := Key{est.environment, name}
-	if !e.options.Selection.Has(key) {
+	if !e.owned(key) {
 		return Standing{Why: "its service is not part of this run"}
 	}
 	if why := e.commit.Repository.Suspended(est.environment, name); why != "" {
@@ -362,6 +365,9 @@ func foreign(ctx context.Context, commits Commits, namespace string) func(cluste
 // pruned takes in what a pruning job came to.
 func (e *Engine) pruned(now time.Time, d deletions) {
 	est := e.estates[d.site]
+	if est == nil {
+		return // not ours any more
+	}
 	est.pruning = false
 	est.stale = true
 	for _, x := range d.done {
@@ -382,8 +388,8 @@ func (e *Engine) adopt(name desired.ClusterName, found []cluster.Inventory) {
 			continue
 		}
 		s := site{inv.Environment, Place{name, inv.Namespace}}
-		if e.estates[s] == nil {
-			e.estates[s] = &estate{site: s, former: e.former(s), stale: true}
+		if term, ours := e.options.Tenure.term(inv.Environment); ours && e.estates[s] == nil {
+			e.estates[s] = &estate{site: s, term: term, former: e.former(s), stale: true}
 		}
 	}
 }

@@ -37,23 +37,32 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 			continue
 		}
 		t, cl := u.target, e.options.Clusters[name]
-		jobCtx, cancel := context.WithCancelCause(ctx)
+		termCtx, done := u.term.Context(ctx)
+		jobCtx, cancel := context.WithCancelCause(termCtx)
 		u.cancel = cancel
 		e.running[name]++
 		if u.suspended == "" && !(u.tolerates && u.drifted) { // else it is only looked at
 			e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
 		}
 		compare := !u.compared && waitsFor(e.dependencies(u)) != ""
+		run := func(f func() Outcome) {
+			e.jobs.Go(func() {
+				out := f()
+				done()
+				out.unit = u
+				e.outcomes <- out
+			})
+		}
 		u.looks = u.suspended != ""
 		if u.looks {
-			e.jobs.Go(func() { e.outcomes <- compared(jobCtx, cl, t) })
+			run(func() Outcome { return compared(jobCtx, cl, t) })
 			continue
 		}
 		o := order{
 			target: t, claims: claims, over: maps.Clone(u.over), compare: compare,
 			settled: u.settled || !u.applied.IsZero(), tolerates: u.tolerates, off: u.off,
 		}
-		e.jobs.Go(func() { e.outcomes <- e.deploy(jobCtx, cl, o) })
+		run(func() Outcome { return e.deploy(jobCtx, cl, o) })
 	}
 	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
 		delete(e.queue, name)
@@ -65,7 +74,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	t := o.Target
 	e.running[t.Cluster]--
 	u := e.units[t.Key]
-	if u == nil {
+	if u == nil || u != o.unit {
 		return
 	}
 	if u.cancel != nil {

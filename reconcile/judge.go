@@ -177,7 +177,7 @@ func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) error {
 	for _, to := range retreats {
 		target := Key{to.Environment, to.Service}
 		now, ok := c.commit.Repository.Deployment(to.Environment, to.Service)
-		if !ok || len(now.Problems) > 0 || b.moving(target) {
+		if !ok || len(now.Problems) > 0 || b.moving(target) || !c.ours(to.Environment) {
 			continue
 		}
 		if c.commit.Repository.Suspended(to.Environment, to.Service) != "" {
@@ -456,6 +456,12 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 		c.dirty[x.Key] = true
 	}
 	for k, s := range seen {
+		if have, ok := c.held[k.Environment]; c.options.Tenure != nil && (!ok || have.term != s.term) {
+			if now, ok := c.options.Tenure.term(k.Environment); ok && now == s.term {
+				c.See(s) // we have yet to notice that it is ours
+			}
+			continue
+		}
 		d := c.card(k)
 		d.sighting = &s
 		x := c.sighted(s)
@@ -468,6 +474,9 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 		}
 	}
 	for _, f := range found {
+		if !c.ours(f.key.Environment) {
+			continue
+		}
 		d := c.card(f.key)
 		d.asking = false
 		switch {

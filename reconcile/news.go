@@ -36,7 +36,7 @@ func (e *Engine) prepare(ctx context.Context) {
 		known:      sure,
 		commits:    e.options.Commits,
 		renderer:   e.options.Renderer,
-		selection:  e.options.Selection,
+		has:        e.owned,
 		parallel:   e.options.Renderings,
 		progress:   e.rendered,
 		suspects:   maps.Clone(e.suspects),
@@ -85,7 +85,7 @@ func (e *Engine) took(c *Commit) {
 	e.commit = c
 	e.total = 0
 	for _, d := range c.Repository.Deployments() {
-		if e.options.Selection.Has(Key{d.Environment.Name, d.Service.Name}) {
+		if e.owned(Key{d.Environment.Name, d.Service.Name}) {
 			e.total++
 		}
 	}
@@ -104,24 +104,35 @@ func (e *Engine) took(c *Commit) {
 		}
 		e.report(Event{Type: EventProblem, Commit: c.ID, Message: string(p.Severity) + ": " + p.Error()})
 	}
+	e.occupy(c)
+	e.report(Event{Type: EventCommit, Commit: c.ID, Message: fmt.Sprintf("environments %d, services %d, mistakes %d",
+		len(c.Repository.Environments), len(c.Repository.Services), errs)})
+}
+
+// occupy finds the sites of a commit's environments that are ours, and says
+// whether there are new ones.
+func (e *Engine) occupy(c *Commit) (gained bool) {
 	for name, env := range c.Repository.Environments {
 		s := site{name, Place{env.Cluster, env.Namespace}}
-		if e.estates[s] == nil {
-			e.estates[s] = &estate{site: s}
+		if term, ours := e.options.Tenure.term(name); ours && e.estates[s] == nil {
+			e.estates[s], gained = &estate{site: s, term: term}, true
 		}
 	}
 	for s, est := range e.estates {
 		est.former, est.stale = e.former(s), true
 	}
-	e.report(Event{Type: EventCommit, Commit: c.ID, Message: fmt.Sprintf("environments %d, services %d, mistakes %d",
-		len(c.Repository.Environments), len(c.Repository.Services), errs)})
+	return gained
 }
 
 // wished takes in what the commit wants of one service.
 func (e *Engine) wished(now time.Time, w wish) {
+	term, ours := e.options.Tenure.term(w.key.Environment)
+	if !ours {
+		return
+	}
 	u := e.units[w.key]
 	if u == nil {
-		u = &unit{key: w.key, phase: Pending, base: Pending, since: now}
+		u = &unit{key: w.key, term: term, phase: Pending, base: Pending, since: now}
 		e.units[w.key] = u
 	}
 	u.generation = e.generation
@@ -165,7 +176,7 @@ func (e *Engine) wished(now time.Time, w wish) {
 // missed looks at the services that a whole commit did not mention.
 func (e *Engine) missed() {
 	for k, u := range e.units {
-		if u.generation == e.generation || !e.options.Selection.Has(k) {
+		if u.generation == e.generation || !e.owned(k) {
 			continue
 		}
 		gone, why := e.commit.Repository.Gone(k.Environment, k.Service)
@@ -174,18 +185,7 @@ func (e *Engine) missed() {
 			e.dirty[k] = true
 			continue
 		}
-		if u.cancel != nil {
-			u.cancel(errPreempted)
-		}
-		if u.phase == Ready {
-			e.ready--
-		}
-		e.unclaim(u)
-		if u.target != nil {
-			e.setHealth(u.target, nil)
-		}
-		delete(e.units, k)
-		delete(e.wakes, k)
+		e.drop(u)
 		e.report(Event{Type: EventCommit, Environment: k.Environment, Service: k.Service, Commit: e.commit.ID, Message: why})
 	}
 	for _, est := range e.estates {

@@ -224,7 +224,7 @@ type preparation struct {
 	known      map[Key]known // not of services whose newest wish was not to be had
 	commits    Commits
 	renderer   Renderer
-	selection  Selection
+	has        func(Key) bool
 	parallel   int
 	progress   *progress
 	suspects   map[Key]bool
@@ -256,7 +256,7 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 	if !send(reading{commit: c}) {
 		return
 	}
-	r := rendering{commits: p.commits, renderer: p.renderer, selection: p.selection, parallel: p.parallel, progress: p.progress, suspects: p.suspects}
+	r := rendering{commits: p.commits, renderer: p.renderer, has: p.has, parallel: p.parallel, progress: p.progress, suspects: p.suspects}
 	r.reuse = func(t *Target, tree desired.Tree) (*Target, error) {
 		old, ok := p.known[t.Key]
 		if !ok {
@@ -274,11 +274,11 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 
 // rendering turns the deployments of a commit into targets.
 type rendering struct {
-	commits   Commits
-	renderer  Renderer
-	selection Selection
-	parallel  int
-	progress  *progress // nil: nobody asks
+	commits  Commits
+	renderer Renderer
+	has      func(Key) bool
+	parallel int
+	progress *progress // nil: nobody asks
 	// suspects are those that took long before: they are rendered when all
 	// others are.
 	suspects map[Key]bool
@@ -339,7 +339,7 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 	}
 	for _, d := range c.Repository.Deployments() {
 		key := Key{d.Environment.Name, d.Service.Name}
-		if !r.selection.Has(key) {
+		if !r.has(key) {
 			continue
 		}
 		t, tree, err := Resolve(ctx, r.commits, c, d)
@@ -433,7 +433,7 @@ type Rendered struct {
 func Render(ctx context.Context, commits Commits, renderer Renderer, c *Commit, s Selection, parallel int) ([]Rendered, error) {
 	var mu sync.Mutex
 	var all []Rendered
-	rendering{commits: commits, renderer: renderer, selection: s, parallel: max(parallel, 1)}.run(ctx, c, func(w wish) bool {
+	rendering{commits: commits, renderer: renderer, has: s.Has, parallel: max(parallel, 1)}.run(ctx, c, func(w wish) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, Rendered{w.key, w.target, w.err, c.Repository.Suspended(w.key.Environment, w.key.Service)})

@@ -71,6 +71,7 @@ const (
 	OwnRelease         RejectionCode = "own-release"
 	Invalid            RejectionCode = "invalid"
 	NotReady           RejectionCode = "not-ready"
+	NotOurs            RejectionCode = "not-ours" // another replica has the environment
 )
 
 // Rejection is a request that was not taken, or that moves nothing.
@@ -188,6 +189,8 @@ func (c *Clerk) serve(b *batch, r *request) {
 	var rejection *Rejection
 	n := len(b.pages[a.key.Environment])
 	switch {
+	case !c.ours(a.key.Environment):
+		rejection = c.elsewhere(a.key.Environment)
 	case c.unreadable(a.key):
 		rejection = reject(NotReady, "the record of %s in %s can't be read: %v", a.key.Service, a.key.Environment, c.books[a.key.Environment].err)
 	case r.report != nil:
@@ -203,6 +206,14 @@ func (c *Clerk) serve(b *batch, r *request) {
 		a.entries = append(a.entries, asCommitted(p.entry.Message()))
 	}
 	b.answers = append(b.answers, a)
+}
+
+// elsewhere says who has an environment that is not ours.
+func (c *Clerk) elsewhere(env desired.EnvironmentName) *Rejection {
+	if h := c.options.Tenure.Holder(env); h.Identity != "" {
+		return reject(NotOurs, "environment %s is kept by replica %s; ask that one", env, h.Identity)
+	}
+	return reject(NotOurs, "no replica has environment %s now; ask again when one has taken it over", env)
 }
 
 // landed tells whether entries of a push whose fate was not known are on the

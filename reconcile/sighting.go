@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
 // Sighting is what an engine last saw of a service in an environment. It is
@@ -36,4 +37,6 @@ type Sighting struct {
 	// is corrected again and again, or did so a short while ago.
 	InSync    bool
 	Contested bool
+
+	term *cluster.Term // under which it was seen
 }

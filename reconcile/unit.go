@@ -15,8 +15,9 @@ import (
 // can be found again from git and from the cluster.
 type unit struct {
 	key    Key
-	target *Target // of the newest commit that could be had; nil: none yet
-	at     string  // the newest commit that is known to want the target
+	term   *cluster.Term // under which it is ours; nil: nobody competes
+	target *Target       // of the newest commit that could be had; nil: none yet
+	at     string        // the newest commit that is known to want the target
 	// problem says why the newest commit's wish can't be had.
 	problem string
 	// mistaken: its author alone can mend the problem, which the commit
