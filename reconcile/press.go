@@ -125,7 +125,7 @@ func (c *Clerk) foresee(ctx context.Context, b *batch) []*gitstate.Blob {
 	drafts := map[desired.EnvironmentName]*draft{}
 	for _, k := range slices.SortedFunc(maps.Keys(stages), Key.Compare) {
 		a, stage, err := c.admission(ctx, b, k)
-		if err != nil || stage == nil || c.unreadable(k) {
+		if err != nil || stage == nil || c.unreadable(k) || !c.ours(k.Environment) {
 			continue
 		}
 		d, err := c.decision(ctx, a)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 )
@@ -75,6 +77,7 @@ var statuses = map[problemCode]int{
 	codeDecided:            http.StatusConflict,
 	codePolicyNotUsed:      http.StatusUnprocessableEntity,
 	codeNotReady:           http.StatusServiceUnavailable,
+	codeNotOurs:            http.StatusServiceUnavailable,
 }
 
 // report takes in the result of a check that an outside system has made.
@@ -156,8 +159,16 @@ func invalid(format string, args ...any) error {
 	return &reconcile.Rejection{Code: reconcile.Invalid, Message: fmt.Sprintf(format, args...)}
 }
 
+// question is a request's body.
+type question interface {
+	about() desired.EnvironmentName
+}
+
+func (r *reportRequest) about() desired.EnvironmentName   { return r.Environment }
+func (r *approvalRequest) about() desired.EnvironmentName { return r.Environment }
+
 // take answers a request that writes.
-func (s *server) take(w http.ResponseWriter, r *http.Request, body any, do func(context.Context, *reconcile.Clerk, reconcile.Principal) (reconcile.Receipt, error)) {
+func (s *server) take(w http.ResponseWriter, r *http.Request, body question, do func(context.Context, *reconcile.Clerk, reconcile.Principal) (reconcile.Receipt, error)) {
 	who, ok := s.principal(r)
 	if !ok {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="pinion"`)
@@ -169,9 +180,12 @@ func (s *server) take(w http.ResponseWriter, r *http.Request, body any, do func(
 		refuse(w, problem{Code: codeNotReady, Detail: "the repository has not been read yet; ask again"})
 		return
 	}
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
-	err := dec.Decode(body)
+	if err == nil {
+		err = dec.Decode(body)
+	}
 	if err == nil {
 		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
 			err = errors.New("more than one JSON value")
@@ -179,6 +193,9 @@ func (s *server) take(w http.ResponseWriter, r *http.Request, body any, do func(
 	}
 	if err != nil {
 		refuse(w, problem{Code: codeInvalid, Detail: "the body can't be read: " + err.Error()})
+		return
+	}
+	if env := body.about(); env != "" && s.replica.Load().forward(w, r, env, data) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerTime)

@@ -87,6 +87,7 @@ const (
 	codeDecided            problemCode = "decided"         // 409; another result is there
 	codePolicyNotUsed      problemCode = "policy-not-used" // 422
 	codeNotReady           problemCode = "not-ready"       // 503
+	codeNotOurs            problemCode = "not-ours"        // 503; another replica has the environment
 )
 
 func (p *problem) Error() string {

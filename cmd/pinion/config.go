@@ -43,6 +43,10 @@ type config struct {
 	Log        logConfig                             `yaml:"log,omitempty"`
 	Identity   identityConfig                        `yaml:"identity,omitempty"`
 	Tokens     []tokenConfig                         `yaml:"tokens,omitempty"`
+	// LeaderElection and Shard are for several replicas.
+	LeaderElection *leaderElectionConfig `yaml:"leaderElection,omitempty"`
+	Shard          string                `yaml:"shard,omitempty"`
+	DigestKeyFile  string                `yaml:"digestKeyFile,omitempty"`
 }
 
 type repositoryConfig struct {
@@ -170,6 +174,17 @@ func (c *config) check() error {
 	if strings.ContainsAny(c.Identity.Name+c.Identity.Email, "<>\n") {
 		return errors.New("identity: a name or an address with < or > can't be written into a commit")
 	}
+	if e := c.LeaderElection; e != nil {
+		whole := *e
+		if err := whole.complete(); err != nil {
+			return err
+		}
+	}
+	if c.Shard != "" {
+		if _, err := reconcile.ParseShard(c.Shard, "any-0"); err != nil {
+			return err
+		}
+	}
 	_, err := c.logger(&globals{err: io.Discard})
 	return err
 }
@@ -248,7 +263,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

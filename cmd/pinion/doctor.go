@@ -183,6 +183,7 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 		up[name] = true
 		findings = append(findings, finding{Check: check, OK: true, Detail: "Kubernetes " + version.GitVersion})
 		findings = append(findings, examineClock(ctx, check, clusters[name]))
+		findings = append(findings, examineLeases(ctx, config, name, clusters[name])...)
 		cancel()
 	}
 	if r == nil {
@@ -237,6 +238,32 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 		findings = append(findings, f)
 	}
 	return findings
+}
+
+// examineLeases checks what the daemon needs to run beside other replicas.
+func examineLeases(ctx context.Context, config *config, name desired.ClusterName, cl *cluster.Cluster) []finding {
+	if config.LeaderElection == nil && config.Shard == "" {
+		return nil
+	}
+	e := leaderElectionConfig{}
+	if config.LeaderElection != nil {
+		e = *config.LeaderElection
+	}
+	if err := e.complete(); err != nil {
+		return []finding{{"leases", false, err.Error(), ""}}
+	}
+	if e.Cluster != name {
+		return nil
+	}
+	f := finding{Check: "leases", OK: true, Detail: "all permissions in namespace " + e.Namespace}
+	denied, err := cl.DeniedLeases(ctx, e.Namespace)
+	switch {
+	case err != nil:
+		f.OK, f.Detail = false, err.Error()
+	case len(denied) > 0:
+		f.OK, f.Detail, f.Hint = false, "may not: "+strings.Join(denied, "; "), "examples/install has the Role"
+	}
+	return []finding{f}
 }
 
 // runsJobs tells whether a stage of the environment has a Job run as a check.

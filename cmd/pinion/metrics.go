@@ -34,12 +34,14 @@ type live struct {
 	renderer reconcile.Renderer
 	clusters map[desired.ClusterName]*cluster.Cluster
 	mirror   *gitstate.Mirror
+	replica  *replica // nil: there are no others
 }
 
 var (
 	servicesDesc = prometheus.NewDesc("pinion_services", "Services by environment and state.", []string{"environment", "state"}, nil)
 	rendersDesc  = prometheus.NewDesc("pinion_renders_total", "Renderings of a service that no earlier result could stand for.", nil, nil)
 	pushesDesc   = prometheus.NewDesc("pinion_git_pushes_total", "Requests to move branches that were sent to the remote.", nil, nil)
+	leaderDesc   = prometheus.NewDesc("pinion_leader", "Whether this replica holds a lease that it competes for, by lease.", []string{"lease"}, nil)
 	requestsDesc = prometheus.NewDesc("pinion_kubernetes_requests_total", "Requests sent to the API server, by cluster and verb.", []string{"cluster", "verb"}, nil)
 )
 
@@ -105,6 +107,7 @@ type liveMetrics struct{ m *metrics }
 
 func (l liveMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- servicesDesc
+	ch <- leaderDesc
 	ch <- requestsDesc
 	ch <- rendersDesc
 	ch <- pushesDesc
@@ -119,6 +122,11 @@ func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(pushesDesc, prometheus.CounterValue, float64(now.mirror.Pushes()))
 	ch <- prometheus.MustNewConstMetric(rendersDesc, prometheus.CounterValue, float64(now.renderer.Renderings.Load()))
+	if now.replica != nil {
+		for name, held := range now.replica.held() {
+			ch <- prometheus.MustNewConstMetric(leaderDesc, prometheus.GaugeValue, held, name)
+		}
+	}
 	for name, c := range now.clusters {
 		for verb, n := range c.Requests() {
 			ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(n), string(name), verb)

@@ -44,14 +44,16 @@ away. It runs until SIGTERM or SIGINT.`,
 	f.DurationVar(&o.poll, "poll", time.Minute, "time between two looks at the remote; a repository on this machine is watched as well")
 	f.StringVar(&o.dataDir, "data-dir", "", "folder for the mirror (default: in the user's cache folder)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "address of the HTTP server; port 0 takes a free one")
+	f.BoolVar(&o.leaderElect, "leader-elect", false, "run beside other replicas: one leads, the others stand by")
+	f.StringVar(&o.shard, "shard", "", "keep only this part of the environments beside other replicas: 0/3, or auto/3 in a StatefulSet")
 	f.BoolVar(&o.allowRewrite, "allow-rewrite", false, "follow the branch when it was force-pushed")
 	return cmd
 }
 
 type runOptions struct {
-	branch, dataDir, listen string
-	poll                    time.Duration
-	allowRewrite            bool
+	branch, dataDir, listen, shard string
+	poll                           time.Duration
+	allowRewrite, leaderElect      bool
 }
 
 // merge takes the flags that were given over into the configuration, and the
@@ -75,6 +77,17 @@ func (c *config) merge(g *globals, cmd *cobra.Command, o runOptions) {
 	}
 	if set("data-dir") {
 		c.DataDir = o.dataDir
+	}
+	if set("shard") {
+		c.Shard = o.shard
+	}
+	if set("leader-elect") {
+		switch {
+		case !o.leaderElect:
+			c.LeaderElection = nil
+		case c.LeaderElection == nil:
+			c.LeaderElection = &leaderElectionConfig{}
+		}
 	}
 }
 
@@ -128,6 +141,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	}
 	m := newMetrics()
 	s := newServer(m, config.Tokens)
+	s.alone = config.LeaderElection == nil && config.Shard == ""
 	wait.Go(func() { stop(s.serve(ctx, listener)) })
 	logger.Info("pinion is up", "repository", name, "branch", config.Repository.Branch, "listen", listener.Addr().String(), "dataDir", dir)
 
@@ -138,6 +152,11 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	defer closeClusters(clusters)
+	self, err := config.replica(clusters, listener.Addr(), logger)
+	if err != nil {
+		return err
+	}
+	s.replica.Store(self)
 	mirror, err := openMirror(ctx, options, logger)
 	if err != nil {
 		return err
@@ -157,6 +176,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Renderer:   renderer,
 		Clusters:   clusters,
 		Repository: name,
+		Tenure:     self.terms(),
 		Report: func(ev reconcile.Event) {
 			if ev.Type == reconcile.EventCommit {
 				s.ready.Store(true)
@@ -170,16 +190,22 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
-	if clerk, err = config.clerk(mirror, engine, clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, m.pushed); err != nil {
+	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, m.pushed); err != nil {
 		return err
 	}
-	m.live.Store(&live{engine, renderer, clusters, mirror})
+	m.live.Store(&live{engine, renderer, clusters, mirror, self})
 	s.clerk.Store(clerk)
 	commits := make(chan string, 1)
-	wait.Go(func() { follow(ctx, mirror, commits, clerk.Moved, m, logger) })
-	wait.Go(func() { stop(clerk.Run(ctx)) })
+	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved() }
+	moved()
+	wait.Go(func() { follow(ctx, mirror, commits, moved, m, logger) })
+	var writers sync.WaitGroup
+	self.run(ctx, &writers)
+	writers.Go(func() { stop(clerk.Run(ctx)) })
 	err = engine.Run(ctx, commits)
 	stop(err)
+	writers.Wait()
+	self.release(ctx, logger)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -188,13 +214,13 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 }
 
 // clerk makes who keeps the ledgers.
-func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, clusters map[desired.ClusterName]*cluster.Cluster, dir string,
+func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, tenure *reconcile.Tenure, clusters map[desired.ClusterName]*cluster.Cluster, dir string,
 	report func(reconcile.Event), pushed func(entries, moves int, took time.Duration)) (*reconcile.Clerk, error) {
 	signer, err := c.Identity.signer()
 	if err != nil {
 		return nil, err
 	}
-	digests, err := digestKey(dir)
+	digests, err := c.digestKey(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +229,7 @@ func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, cluste
 		Branch:   c.Repository.Branch,
 		Identity: c.Identity.person(),
 		Digests:  digests,
+		Tenure:   tenure,
 		Checks:   check.New(clusters, check.Options{}),
 		Report:   report,
 		Pushed:   pushed,
@@ -214,8 +241,19 @@ func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, cluste
 }
 
 // digestKey returns the key under which a ledger shows the values of Secrets.
-// It is made at the first start. If it is lost, all of them look changed once.
-func digestKey(dir string) ([]byte, error) {
+// It is made at the first start. If it is lost, all of them look changed once;
+// so replicas that take over from each other are given the same one.
+func (c *config) digestKey(dir string) ([]byte, error) {
+	if c.DigestKeyFile != "" {
+		key, err := os.ReadFile(c.DigestKeyFile)
+		if err == nil && len(key) < 32 {
+			err = fmt.Errorf("%s has %d bytes; make one of 32 with: head -c 32 /dev/urandom", c.DigestKeyFile, len(key))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the key for the digests of Secrets: %w", err)
+		}
+		return key, nil
+	}
 	path := filepath.Join(dir, "digest.key")
 	key, err := os.ReadFile(path)
 	if err == nil && len(key) == 32 {

@@ -19,6 +19,8 @@ type server struct {
 	ready   atomic.Bool
 	clerk   atomic.Pointer[reconcile.Clerk] // nil until the daemon has one
 	tokens  []token
+	replica atomic.Pointer[replica] // nil while the daemon is alone, or does not know yet
+	alone   bool                    // it will be
 	handler http.Handler
 }
 
@@ -31,6 +33,10 @@ func newServer(m *metrics, tokens []tokenConfig) *server {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !s.ready.Load() {
 			http.Error(w, "the repository has not been read yet", http.StatusServiceUnavailable)
+			return
+		}
+		if r := s.replica.Load(); !s.alone && (r == nil || !r.ready()) {
+			http.Error(w, "the leases can't be read, so none could be taken over", http.StatusServiceUnavailable)
 			return
 		}
 		w.Write([]byte("ok\n"))
