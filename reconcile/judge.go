@@ -447,6 +447,9 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 		c.report(ev)
 	}
 	for _, x := range drifts {
+		if !c.ours(x.Environment) {
+			continue
+		}
 		d := c.card(x.Key)
 		d.drifts = append(d.drifts, x)
 		if n := len(d.drifts) - mostDrifts; n > 0 {

@@ -45,10 +45,10 @@ func TestRunWithAConfiguration(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"apiVersion: pinion.dev/v1\nkind: Config\nlisten: :0\nrepositry: {}\n", ":4: unknown key \"repositry\""},
 		{"apiVersion: pinion.dev/v1\nkind: Config\nrepository:\n  poll: soon\n", ":4: "},
-		{"apiVersion: pinion.dev/v1\nkind: Config\nleaderElection:\n  lease: 1s\n", ":4: unknown key \"lease\"; the keys here are cluster, namespace, name, address, leaseDuration, renewDeadline, retryPeriod"},
+		{"apiVersion: pinion.dev/v1\nkind: Config\nleaderElection:\n  lease: 1s\n", ":4: unknown key \"lease\""},
 		{"apiVersion: pinion.dev/v1\nkind: Config\nleaderElection: {leaseDuration: 5s}\n", "leaseDuration 5s is not longer than renewDeadline 10s"},
 		{"apiVersion: pinion.dev/v1\nkind: Config\nleaderElection: {retryPeriod: 10s}\n", "renewDeadline 10s is not longer than retryPeriod 10s"},
-		{"apiVersion: pinion.dev/v1\nkind: Config\nshard: 3/3\n", "there is no number 3; of 3 shards the first is 0 and the last 2"},
+		{"apiVersion: pinion.dev/v1\nkind: Config\nshard: 3/3\n", "there is no number 3"},
 		{"apiVersion: pinion.dev/v1\nkind: Service\n", "apiVersion: pinion.dev/v1 and kind: Config"},
 	} {
 		w.must(os.WriteFile(file, []byte(test.text), 0o600))

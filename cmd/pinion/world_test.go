@@ -42,6 +42,7 @@ type world struct {
 	// namespace is the test's own; the word NAMESPACE in files stands for it.
 	namespace     string
 	remote, clone string
+	env           []string // of daemons, besides our own
 }
 
 var worlds atomic.Int64
@@ -213,6 +214,7 @@ func (w *world) daemon(data string, args ...string) *daemon {
 	args = append([]string{"run", "--repo", w.remote, "--kubeconfig", w.kubeconfig, "--data-dir", data, "--listen", "127.0.0.1:0", "--poll", "2s"}, args...)
 	d := &daemon{world: w, args: args, ended: make(chan struct{}), more: make(chan struct{})}
 	d.cmd = pinionCommand(args...)
+	d.cmd.Env = append(d.cmd.Env, w.env...)
 	r, pipe := io.Pipe()
 	d.cmd.Stdout, d.cmd.Stderr = pipe, pipe
 	w.must(d.cmd.Start())
