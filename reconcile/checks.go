@@ -81,7 +81,7 @@ func (c *Clerk) runChecks(ctx context.Context, k Key, subject string, candidate 
 			r.cancel()
 			delete(c.checks, key)
 			if key.subject != subject || key.run != count(reruns, key.policy) {
-				c.jobs.Go(func() { c.options.Checks.Cancel(context.WithoutCancel(ctx), r.request) })
+				c.after(ctx, key.Environment, func(ctx context.Context) { c.options.Checks.Cancel(ctx, r.request) })
 			}
 		}
 	}
@@ -225,6 +225,6 @@ func (c *Clerk) recorded(ctx context.Context, b *batch) {
 		if run := c.checks[r.key]; run != nil {
 			delete(c.checks, r.key)
 		}
-		c.jobs.Go(func() { c.options.Checks.Recorded(context.WithoutCancel(ctx), r.request) })
+		c.after(ctx, r.key.Environment, func(ctx context.Context) { c.options.Checks.Recorded(ctx, r.request) })
 	}
 }

@@ -162,3 +162,13 @@ func (c *Clerk) leave(env desired.EnvironmentName) {
 
 // termOf is the term under which a change is ours to push.
 func (c *Clerk) termOf(env desired.EnvironmentName) *cluster.Term { return c.held[env].term }
+
+// after tidies up behind a check, also when the daemon ends, but not after the
+// term.
+func (c *Clerk) after(ctx context.Context, env desired.EnvironmentName, tidy func(context.Context)) {
+	ctx, done := c.termOf(env).Context(context.WithoutCancel(ctx))
+	c.jobs.Go(func() {
+		defer done()
+		tidy(ctx)
+	})
+}
