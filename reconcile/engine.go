@@ -38,6 +38,9 @@ type Options struct {
 	Drift func(Drift)
 	// Completed says what a ledger knows; nil: nobody keeps one. It must not wait.
 	Completed Completed
+	// Compare is about how often all objects are compared with the API server's
+	// truth, for watches may lose something; 0: never.
+	Compare time.Duration
 	// Correct has drift corrected where the environment only reports it: a
 	// person says so.
 	Correct bool
@@ -99,12 +102,14 @@ type Engine struct {
 	waking     time.Time                        // no wake is due before
 	ready      int                              // units in phase Ready
 	total      int                              // deployments that the commit asks of us
+	comparing  map[desired.ClusterName]bool     // an environment of it with the API server's truth
 	orphans    map[desired.ClusterName]*Failure // by cluster, the search for orphans; nil: done
 
 	readings chan reading
 	outcomes chan Outcome
 	surveys  chan survey
 	deleted  chan deletions
+	looked   chan comparison
 	stirred  chan struct{} // capacity 1: a cluster has changed
 	asks     chan chan Status
 	jobs     sync.WaitGroup
@@ -145,6 +150,8 @@ func NewEngine(o Options) *Engine {
 		outcomes:   make(chan Outcome),
 		surveys:    make(chan survey),
 		deleted:    make(chan deletions),
+		looked:     make(chan comparison),
+		comparing:  map[desired.ClusterName]bool{},
 		stirred:    make(chan struct{}, 1),
 		asks:       make(chan chan Status),
 	}
@@ -208,6 +215,8 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 			e.surveyed(time.Now(), s)
 		case d := <-e.deleted:
 			e.pruned(time.Now(), d)
+		case x := <-e.looked:
+			e.comparedAll(time.Now(), x)
 		case <-e.stirred:
 			e.stir()
 		case <-moved:
@@ -234,6 +243,7 @@ func (e *Engine) drain() {
 		case <-e.outcomes:
 		case <-e.surveys:
 		case <-e.deleted:
+		case <-e.looked:
 		}
 	}
 }
@@ -287,7 +297,7 @@ func (e *Engine) act(ctx context.Context, now time.Time) time.Time {
 	for name := range e.queue {
 		e.start(ctx, name)
 	}
-	return earlier(earlier(wake, e.waking), e.tend(ctx, now))
+	return earlier(earlier(earlier(wake, e.waking), e.tend(ctx, now)), e.compareAll(ctx, now))
 }
 
 func earlier(a, b time.Time) time.Time {

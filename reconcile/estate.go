@@ -32,6 +32,10 @@ type estate struct {
 	confirmed string    // the digest of deletions that a person has confirmed
 	failure   *Failure
 
+	compareAt    time.Time // when all of it is compared with the API server's truth
+	comparisons  int       // so far
+	incomparable int       // how often that failed in a row
+
 	stale   bool      // pruning is to be decided again
 	after   time.Time // not before
 	pruning bool      // a job deletes

@@ -12,14 +12,15 @@ type EventType string
 
 // The events that an engine reports.
 const (
-	EventCommit  EventType = "commit"  // a commit was read; Message says what it holds
-	EventProblem EventType = "problem" // a mistake in a file, or a part that could not be read
-	EventPhase   EventType = "phase"   // a service's phase or what it waits for has changed
-	EventApplied EventType = "applied" // objects were written
-	EventPruned  EventType = "pruned"  // objects were deleted
-	EventHalted  EventType = "halted"  // a deletion waits for a person
-	EventWarning EventType = "warning"
-	EventDrifted EventType = "drifted" // others have changed or deleted what was applied
+	EventCommit   EventType = "commit"  // a commit was read; Message says what it holds
+	EventProblem  EventType = "problem" // a mistake in a file, or a part that could not be read
+	EventPhase    EventType = "phase"   // a service's phase or what it waits for has changed
+	EventApplied  EventType = "applied" // objects were written
+	EventPruned   EventType = "pruned"  // objects were deleted
+	EventHalted   EventType = "halted"  // a deletion waits for a person
+	EventWarning  EventType = "warning"
+	EventCompared EventType = "compared" // all objects of an environment were compared with the API server's truth
+	EventDrifted  EventType = "drifted"  // others have changed or deleted what was applied
 
 	EventRecorded EventType = "recorded" // an entry was pushed to a ledger
 	EventMoved    EventType = "moved"    // a promotion or a rollback was pushed to the main branch

@@ -61,12 +61,36 @@ func look(ctx context.Context, cl *cluster.Cluster, r Rendered) *unit {
 	observed := cl.Lookup(r.Target.Result.Objects)
 	u.compared = true
 	u.inspect(observed)
+	if u.drifted {
+		u.drift(ctx, cl)
+	}
 	for _, have := range observed {
 		if have.Owned && have.Applied.After(u.since) {
 			u.since = have.Applied
 		}
 	}
 	return u
+}
+
+// drift finds out what others did, to show it.
+func (u *unit) drift(ctx context.Context, cl *cluster.Cluster) {
+	u.tolerates = u.target.Report
+	d := Drift{Key: u.key, Target: u.target}
+	for _, o := range u.target.Result.Objects {
+		have, ok := cl.Lookup([]render.Object{o})[o.Ref]
+		if !u.lost(o, have, ok) {
+			continue
+		}
+		x, err := cl.Drift(ctx, o)
+		if err != nil {
+			return // what is known without it is shown
+		}
+		d.Objects = append(d.Objects, x)
+	}
+	u.found, u.examined = &d, u.off
+	if !empty(d.Objects) {
+		u.outOfSync = d.describe()
+	}
 }
 
 // explanation is how long Look waits for the pods of workloads that are not

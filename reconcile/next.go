@@ -181,14 +181,10 @@ func next(v View) Step {
 
 // again says what was changed once more after it was corrected.
 func again(v View) string {
-	if v.Drift == "" {
+	if !v.Contested || v.Drift == "" {
 		return v.OutOfSync + " again, after it was corrected"
 	}
-	s := v.Drift + ", again after it was corrected"
-	if v.Contested {
-		s += "; it is taken back less and less often, next at " + v.Damped.UTC().Format(time.TimeOnly) + " UTC"
-	}
-	return s
+	return v.Drift + ", again and again; it is taken back less and less often, next at " + v.Damped.UTC().Format(time.TimeOnly) + " UTC"
 }
 
 // outlasted tells whether what the API server refuses has been refused for as

@@ -103,6 +103,9 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 	v.Tolerated, v.Contested = u.tolerates && u.drifted, u.contested
 	if u.drifted && u.found != nil {
 		v.Examined, v.Drift = u.off == u.examined, u.found.describe()
+		if v.Examined && v.Drift != "" {
+			v.OutOfSync = v.Drift
+		}
 	}
 	if !u.compared {
 		v.Uncompared, v.OutOfSync = true, "not yet compared with the cluster"

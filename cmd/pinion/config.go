@@ -77,7 +77,8 @@ type renderConfig struct {
 }
 
 type applyConfig struct {
-	Services int `yaml:"services,omitempty"`
+	Services int           `yaml:"services,omitempty"`
+	Compare  time.Duration `yaml:"compare,omitempty"`
 }
 
 type logConfig struct {
@@ -117,6 +118,14 @@ func (a applyConfig) services() int {
 	return 16
 }
 
+// compare returns how often all objects are compared with the clusters'.
+func (a applyConfig) compare() time.Duration {
+	if a.Compare > 0 {
+		return a.Compare
+	}
+	return 4 * time.Hour
+}
+
 // readConfig reads the file that --config names; without one, all is default.
 func (g *globals) readConfig() (*config, error) {
 	c := &config{}
@@ -151,6 +160,7 @@ func (c *config) check() error {
 		{"render.memoryMiB", int64(c.Render.MemoryMiB)},
 		{"render.outputMiB", int64(c.Render.OutputMiB)},
 		{"apply.services", int64(c.Apply.Services)},
+		{"apply.compare", int64(c.Apply.Compare)},
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Clusters)) {
 		numbers = append(numbers, struct {

@@ -187,6 +187,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Sight:      func(seen reconcile.Sighting) { clerk.See(seen) },
 		Drift:      func(d reconcile.Drift) { clerk.Drifted(d) },
 		Completed:  func(k reconcile.Key, manifests string) (done, known bool) { return clerk.Completed(k, manifests) },
+		Compare:    config.Apply.compare(),
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})

@@ -30,8 +30,8 @@ in detail. It reads a clone, so ` + "`git fetch`" + ` comes first, and neither t
 nor a cluster is needed. "wanted" is what main asks for and nothing is recorded
 of yet.
 
-Main is the remote's, or --rev. Exit code 1 if a deployment has failed, or still
-moves; a version that waits to enter the next environment is no reason.
+Main is the remote's, or --rev. Exit code 1 if a deployment has failed, still
+moves, or has drifted and stays so; a version that waits to enter the next environment is no reason.
 
 With --live, what a commit says is compared with what the clusters have: the one
 that is checked out, or --rev. Exit code 1 if a service is not ready.`,
@@ -66,8 +66,10 @@ type standing struct {
 	Wanted     string     `json:"wanted,omitempty"` // the version that main asks for, if it is another
 	Candidate  *candidate `json:"candidate,omitempty"`
 	Drifted    time.Time  `json:"drifted,omitzero"`
-	Problem    string     `json:"problem,omitempty"`   // why main can't be followed
-	Suspended  string     `json:"suspended,omitempty"` // why nothing is written
+	// Drift is what others did to it, if that stands or comes again and again.
+	Drift     *ledger.Drift `json:"drift,omitempty"`
+	Problem   string        `json:"problem,omitempty"`   // why main can't be followed
+	Suspended string        `json:"suspended,omitempty"` // why nothing is written
 	// Next is what comes next; of one environment or one service only.
 	Next []string `json:"next,omitempty"`
 
@@ -93,7 +95,7 @@ func (s standing) unsettled() bool {
 	case "", stateRetired:
 		return s.Wanted != ""
 	case string(ledger.StateVerified):
-		return s.Wanted != "" || s.Problem != ""
+		return s.Wanted != "" || s.Problem != "" || s.Drift != nil
 	}
 	return true
 }
@@ -232,6 +234,9 @@ func standingOf(r ledger.Record) standing {
 	d := r.Deployment
 	s := standing{Environment: r.Environment, Service: r.Service, Version: d.Release.Version(), Pins: d.Release.Pins, Source: d.Release.Source,
 		State: string(d.State), Since: sinceOf(d), Reason: d.Reason, Deployment: d.ID, Commit: d.Commit, Drifted: r.Drifted, record: r}
+	if r.Drift.Stands() {
+		s.Drift = r.Drift
+	}
 	if !r.Retired.IsZero() {
 		s.State, s.Since = stateRetired, r.Retired
 	}
@@ -279,6 +284,9 @@ func (s standing) summary(now time.Time) string {
 	}
 	if s.Wanted != "" {
 		parts = append(parts, s.Wanted+" wanted")
+	}
+	if s.Drift != nil {
+		parts = append(parts, "drifted")
 	}
 	if s.Candidate != nil {
 		parts = append(parts, s.Candidate.Version+" waits")
@@ -347,7 +355,10 @@ func (g *globals) writeService(now time.Time, s standing) error {
 	var rows [][]cell
 	add := func(key, value string) {
 		if value != "" {
-			rows = append(rows, plain(key+":", value))
+			if key != "" {
+				key += ":"
+			}
+			rows = append(rows, plain(key, value))
 		}
 	}
 	when := func(at time.Time) string {
@@ -375,6 +386,12 @@ func (g *globals) writeService(now time.Time, s standing) error {
 		add("by", d.Actor.String())
 	}
 	add("drifted", when(s.Drifted))
+	if s.Drift != nil {
+		add("drift", string(s.Drift.Answer))
+		for _, c := range s.Drift.Changes {
+			add("", c.String())
+		}
+	}
 	if v := s.record.Verified; v != nil && v.ID != d.ID {
 		add("last verified", v.Release.Version()+" "+when(v.Ended))
 	}

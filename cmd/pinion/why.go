@@ -268,6 +268,16 @@ func (x *explanation) answer(now time.Time) string {
 			fmt.Fprintf(&b, "; main asks for %s, and nothing is recorded of it yet", s.Wanted)
 		}
 	}
+	if s != nil && s.Drift != nil {
+		fmt.Fprintf(&b, "; it has drifted %s", ago(s.Drifted))
+		switch s.Drift.Answer {
+		case ledger.AnswerContested:
+			b.WriteString(", again and again, and is taken back less and less often: ")
+		default:
+			b.WriteString(", and that is only reported: ")
+		}
+		b.WriteString(s.Drift.String())
+	}
 	if s != nil && s.Problem != "" {
 		b.WriteString("; main can't be followed: " + s.Problem)
 	}
@@ -324,6 +334,15 @@ func (g *globals) writeWhy(now time.Time, x *explanation) error {
 		fmt.Fprintln(g.out, printable(by))
 		if d.Reason != "" {
 			fmt.Fprintln(g.out, "  "+printable(strings.ReplaceAll(d.Reason, "\n", "\n  ")))
+		}
+	}
+	if s := x.Standing; s != nil && s.Drift != nil {
+		fmt.Fprintf(g.out, "\nDrift, %s since %s (%s):\n", s.Drift.Answer, rfc3339(s.Drifted), ageAt(now, s.Drifted))
+		for _, c := range s.Drift.Changes {
+			fmt.Fprintln(g.out, "  "+printable(c.String()))
+		}
+		if s.Drift.More != "" {
+			fmt.Fprintf(g.out, "  and %s that are not listed\n", printable(s.Drift.More))
 		}
 	}
 	if v := x.Verification; v != nil {
@@ -391,6 +410,9 @@ func (l *ledgers) next(ctx context.Context, s standing) ([]string, error) {
 	}
 	if s.Wanted != "" {
 		next = append(next, s.Wanted+" is wanted, and not recorded yet")
+	}
+	if s.Drift != nil {
+		next = append(next, "has drifted, "+string(s.Drift.Answer)+": "+s.Drift.String())
 	}
 	switch s.State {
 	case string(ledger.StatePinned):

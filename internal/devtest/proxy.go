@@ -1,6 +1,7 @@
 package devtest
 
 import (
+	"bufio"
 	"crypto/tls"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -27,8 +29,9 @@ type Proxy struct {
 	Kubeconfig string
 
 	mu       sync.Mutex
-	harm     Harm           // guarded by mu
-	requests map[string]int // guarded by mu; by method
+	harm     Harm              // guarded by mu
+	requests map[string]int    // guarded by mu; by method
+	lose     func([]byte) bool // guarded by mu
 }
 
 // NewProxy starts a proxy before the API server of a kubeconfig.
@@ -52,7 +55,13 @@ func NewProxy(t testing.TB, kubeconfig string) *Proxy {
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport:     transport,
 		FlushInterval: -1,
-		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { Reset(w, nil) },
+		ModifyResponse: func(r *http.Response) error {
+			if r.Request.URL.Query().Get("watch") != "" && strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+				r.Body = &leaky{Closer: r.Body, proxy: p, lines: bufio.NewReader(r.Body)}
+			}
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { Reset(w, nil) },
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
@@ -128,4 +137,39 @@ func Hang(_ http.ResponseWriter, r *http.Request) bool {
 	io.Copy(io.Discard, r.Body) // until then the server does not notice that the client is gone
 	<-r.Context().Done()
 	return true
+}
+
+// Lose has the proxy swallow those events of watches in JSON that lose names,
+// from now on and also of streams that are open; nobody is told. nil ends it.
+func (p *Proxy) Lose(lose func(event []byte) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lose = lose
+}
+
+// leaky passes a watch's events on, one in each line, but for those that are
+// to be lost.
+type leaky struct {
+	io.Closer
+	proxy *Proxy
+	lines *bufio.Reader
+	rest  []byte // of the line that is being read
+}
+
+func (l *leaky) Read(b []byte) (int, error) {
+	for len(l.rest) == 0 {
+		line, err := l.lines.ReadBytes('\n')
+		if err != nil && len(line) == 0 {
+			return 0, err
+		}
+		l.proxy.mu.Lock()
+		lose := l.proxy.lose
+		l.proxy.mu.Unlock()
+		if lose == nil || !lose(line) {
+			l.rest = line
+		}
+	}
+	n := copy(b, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
 }

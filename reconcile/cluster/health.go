@@ -248,6 +248,7 @@ func (c *Cluster) feed(r *reflection) {
 	_, judged := c.health.wants(p.String())
 	r.full = judged || !noStatus[p.String()]
 	s := &source{}
+	r.source = s
 	r.attach(s, func() { c.wg.Go(func() { c.vanished(r) }) })
 	s.onlyUntil(ctx)
 	version := gvr.Version

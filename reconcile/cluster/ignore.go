@@ -123,25 +123,34 @@ func index(list []any, token string) (int, bool) {
 	return n, err == nil && n >= 0 && n < len(list)
 }
 
-// fill closes the holes.
+// fill closes the holes. What has nothing but holes is one itself, for nobody
+// asks that it be there and empty.
 func fill(v any) any {
-	switch v := v.(type) {
+	holes, kept := false, 0
+	switch x := v.(type) {
 	case map[string]any:
-		for k, x := range v {
-			if x = fill(x); x == (hole{}) {
-				delete(v, k)
-			} else {
-				v[k] = x
+		for k, inner := range x {
+			if inner = fill(inner); inner == (hole{}) {
+				holes = true
+				delete(x, k)
+				continue
 			}
+			x[k] = inner
 		}
+		kept = len(x)
 	case []any:
-		kept := v[:0]
-		for _, x := range v {
-			if x = fill(x); x != (hole{}) {
-				kept = append(kept, x)
+		whole := x[:0]
+		for _, inner := range x {
+			if inner = fill(inner); inner == (hole{}) {
+				holes = true
+				continue
 			}
+			whole = append(whole, inner)
 		}
-		return kept
+		v, kept = whole, len(whole)
+	}
+	if holes && kept == 0 {
+		return hole{}
 	}
 	return v
 }

@@ -73,6 +73,9 @@ func TestIgnoredFieldsBelongToOthers(t *testing.T) {
 		{"a branch", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {a: \"1\", b: \"1\", c: \"1\"}", []string{"/data"}, func(s *stand) {
 			s.edit(s.admins("", "v1", "configmaps"), "web", `{"data":{"a":"9","b":null,"d":"9"}}`)
 		}, replace(`c: "1"`, `c: "2", e: "2"`), map[string]any{"data.a": "9", "data.b": nil, "data.c": "1", "data.d": "9", "data.e": nil}},
+		{"all that there is in a branch", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {a: \"1\"}", []string{"/data/a"}, func(s *stand) {
+			s.edit(s.admins("", "v1", "configmaps"), "web", `{"data":{"a":"9"}}`)
+		}, replace(`a: "1"`, `a: "2"`), map[string]any{"data.a": "9"}},
 		{"a Secret's text", "apiVersion: v1\nkind: Secret\nmetadata: {name: web}\nstringData: {a: one, b: one}", []string{"/stringData/a"}, func(s *stand) {
 			s.edit(s.admins("", "v1", "secrets"), "web", `{"data":{"a":"dHdv"}}`)
 		}, replace("a: one, b: one", "a: three, b: three"), map[string]any{"data.a": "dHdv", "data.b": "dGhyZWU="}},

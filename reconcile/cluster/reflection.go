@@ -28,6 +28,7 @@ type reflection struct {
 	changed func(before, after *Observed) // called without mu held; either may be nil
 	moved   func()                        // the state has changed
 	cancel  context.CancelFunc            // guarded by Cluster.mu
+	source  *source                       // guarded by Cluster.mu
 
 	mu      sync.Mutex
 	objects map[string]*Observed // guarded by mu; by name. An *Observed is never changed.

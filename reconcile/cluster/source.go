@@ -86,14 +86,22 @@ func (s *source) Watch(o metav1.ListOptions) (watch.Interface, error) {
 func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	list, err := s.list(ctx, o)
+	list, err := s.page(ctx, o)
 	if err != nil {
 		s.failed(err)
 		return nil, err
 	}
+	return list, nil
+}
+
+// page lists, and reduces each object.
+func (s *source) page(ctx context.Context, o metav1.ListOptions) (*metainternal.List, error) {
+	list, err := s.list(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	m, err := meta.ListAccessor(list)
 	if err != nil {
-		s.failed(err)
 		return nil, err
 	}
 	reduced := &metainternal.List{ListMeta: metav1.ListMeta{
@@ -124,7 +132,6 @@ func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (run
 		err = meta.EachListItem(list, add)
 	}
 	if err != nil {
-		s.failed(err)
 		return nil, err
 	}
 	return reduced, nil
