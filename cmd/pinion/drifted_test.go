@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pinion-cd/pinion/internal/devtest"
 )
 
 var deploymentsOf = resource{Group: "apps", Version: "v1", Resource: "deployments"}
@@ -265,6 +270,33 @@ func TestFightIsNamed(t *testing.T) {
 	}
 	if n := d.metric("pinion_kubernetes_requests_total", `"apply"`); n > 20 {
 		t.Errorf("%v applies: the loop is too tight", n)
+	}
+	d.stop()
+}
+
+// A change that the watch has silently lost is found by the slow comparison,
+// which writes nothing where all is well.
+func TestLostChangeIsFound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, twoServices)
+	proxy := devtest.NewProxy(t, w.kubeconfig)
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	w.must(os.WriteFile(config, []byte("apiVersion: pinion.dev/v1\nkind: Config\napply: {compare: 3s}\n"), 0o644))
+	w.kubeconfig = proxy.Kubeconfig
+	d := w.daemon(t.TempDir(), "--config", config)
+	d.line(0, "[2/2 done]")
+	w.has("dev", "verified(dev): api 1.0.0", "verified(dev): web 1.0.0")
+	d.line(d.mark(), "compared: 4 objects compared with the cluster, 0 of them") // two Deployments, two ConfigMaps with the inventory
+	writes := d.writes()
+	proxy.Lose(func(event []byte) bool { return bytes.Contains(event, []byte(`"replicas":3`)) })
+	w.as("kubectl-scale", deploymentsOf, "web", `{"spec":{"replicas":3}}`)
+	d.line(0, "drift: dev/web", "1 → 3 (kubectl-scale); corrected")
+	proxy.Lose(nil)
+	w.replicas("web", 1)
+	w.has("dev", "drifted(dev): web 1.0.0 by kubectl-scale, corrected")
+	d.line(d.mark(), "compared: 4 objects")
+	if got := d.writes() - writes; got != 1 {
+		t.Errorf("%v requests were written", got)
 	}
 	d.stop()
 }
