@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -27,9 +28,9 @@ import (
 // PINION_TEST_SEED repeats a run.
 const chaosFor = 45 * time.Second
 
-// TestChaos runs a daemon while all around it fails: the API server is stopped
-// and killed, watches are cut, discovery knows half of the kinds, rights are
-// withdrawn, the remote is away, the daemon is stopped and killed; meanwhile
+// TestChaos runs two replicas while all around them fails: the API server is
+// stopped and killed, watches are cut, discovery knows half of the kinds, rights
+// are withdrawn, the remote is away, the leader is stopped and killed; meanwhile
 // people commit, and others change and delete what is in the cluster. In the
 // end each object is compared with the commit, field by field.
 func TestChaos(t *testing.T) {
@@ -50,15 +51,20 @@ func TestChaos(t *testing.T) {
 	c := devtest.Start(t)
 	names := many(12)
 	w := newWorldOn(t, c.Kubeconfig, shop(names...))
-	x := &chaos{world: w, plane: c, proxy: devtest.NewProxy(t, c.Kubeconfig), random: rand.New(rand.NewPCG(seed, 0)), data: t.TempDir(),
-		versions: map[string]string{}, done: map[string]int{}}
+	x := &chaos{world: w, plane: c, proxy: devtest.NewProxy(t, c.Kubeconfig), random: rand.New(rand.NewPCG(seed, 0)),
+		data: []string{t.TempDir(), t.TempDir()}, versions: map[string]string{}, done: map[string]int{}}
 	for _, n := range names {
 		x.versions[n] = "1.0.0"
 	}
+	w.makeLeaseNamespace()
 	w.kubeconfig = x.proxy.Kubeconfig
 	x.healthy()
-	x.d = w.daemon(x.data)
-	x.d.line(0, fmt.Sprintf("[%d/%[1]d done]", len(names)))
+	for i := range x.data {
+		x.replicas = append(x.replicas, x.start(i))
+	}
+	for _, n := range names {
+		w.runs(n, "registry.example/"+n+":1.0.0")
+	}
 
 	end := time.Now().Add(long)
 	for time.Now().Before(end) {
@@ -71,19 +77,30 @@ func TestChaos(t *testing.T) {
 	x.ledger()
 }
 
-// chaos is a daemon and all that is done to it.
+// chaos is two replicas and all that is done to them.
 type chaos struct {
 	*world
 	plane    *devtest.ControlPlane
 	proxy    *devtest.Proxy
-	d        *daemon
-	data     string
+	data     []string // of the replicas
+	replicas []*daemon
 	random   *rand.Rand
 	versions map[string]string // that are wanted, by service
 	extra    int               // of the ConfigMaps that come and go
 	commits  int
 	done     map[string]int
 	cut      atomic.Int64 // counts up; requests of before are cut
+}
+
+// start starts a replica, on the data that it left.
+func (x *chaos) start(i int) *daemon {
+	x.Helper()
+	config := filepath.Join(x.TempDir(), "config.yaml")
+	x.must(os.WriteFile(config, fmt.Appendf(nil, `apiVersion: pinion.dev/v1
+kind: Config
+leaderElection: {namespace: %s, leaseDuration: %s, renewDeadline: %s, retryPeriod: %s}
+`, x.leaseNamespace(), testLease, testDeadline, testRetry), 0o600))
+	return x.daemon(x.data[i], "--config", config)
 }
 
 // healthy lets requests through, until their watches are cut.
@@ -115,7 +132,9 @@ func (x *chaos) through(harm devtest.Harm) devtest.Harm {
 
 // harm does one thing that goes wrong, and commits and interferes meanwhile.
 func (x *chaos) harm(end time.Time) {
-	hold := min(time.Until(end), time.Duration(500+x.random.IntN(4000))*time.Millisecond)
+	// Some of it is longer than a lease.
+	hold := min(time.Until(end), time.Duration(500+x.random.IntN(5500))*time.Millisecond)
+	i := x.random.IntN(len(x.replicas))
 	over := time.After(max(hold, 0))
 	kinds := []struct {
 		name       string
@@ -150,8 +169,8 @@ func (x *chaos) harm(end time.Time) {
 			}))
 		}, x.healthy},
 		{"remote away", func() { x.must(os.Rename(x.remote, x.remote+".away")) }, func() { x.must(os.Rename(x.remote+".away", x.remote)) }},
-		{"daemon stopped", func() { x.d.cmd.Process.Signal(syscall.SIGSTOP) }, func() { x.d.cmd.Process.Signal(syscall.SIGCONT) }},
-		{"daemon killed", x.d.kill, func() { x.d = x.daemon(x.data) }},
+		{"replica stopped", func() { x.replicas[i].cmd.Process.Signal(syscall.SIGSTOP) }, func() { x.replicas[i].cmd.Process.Signal(syscall.SIGCONT) }},
+		{"replica killed", x.replicas[i].kill, func() { x.replicas[i] = x.start(i) }},
 		{"quiet", func() {}, func() {}},
 	}
 	k := kinds[x.random.IntN(len(kinds))]
