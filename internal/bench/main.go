@@ -24,13 +24,15 @@ import (
 func main() {
 	var b bench
 	flag.StringVar(&b.bin, "bin", "bin", "folder of the binaries pinion and devcluster")
-	flag.IntVar(&b.services, "services", 1000, "services in the environment")
+	flag.IntVar(&b.services, "services", 1000, "services in the environment; of the estate in all environments together (10000 if it is not given)")
+	flag.IntVar(&b.environments, "environments", 20, "environments of the estate")
 	flag.IntVar(&b.connections, "connections", 16, "requests in flight, of the daemon and of the floor")
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the run from nothing, each with a fresh control plane for the floor and one for the daemon")
 	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
 	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
-	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours or drift")
+	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift or estate")
 	flag.Parse()
+	flag.Visit(func(f *flag.Flag) { b.given = b.given || f.Name == "services" })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := b.run(ctx); err != nil {
@@ -43,6 +45,8 @@ func main() {
 type bench struct {
 	bin                                  string
 	services, connections, rounds, bumps int
+	environments                         int
+	given                                bool // services was
 	idle                                 time.Duration
 	only                                 string
 
@@ -61,7 +65,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}}
+	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}}
 	found := false
 	for _, p := range parts {
 		if b.only != "" && b.only != p.name {
