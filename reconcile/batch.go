@@ -102,7 +102,11 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 			files := map[string][]byte{ledger.RecordFile(p.record.Service): p.record.Encode()}
 			if p.objects != nil {
 				var objects [][]byte
-				for _, o := range p.objects.Result.All() {
+				full, err := p.objects.whole()
+				if err != nil {
+					return nil, nil, err
+				}
+				for _, o := range full.Result.All() {
 					objects = append(objects, o.JSON)
 				}
 				data, err := ledger.EncodeManifests(objects, c.options.Digests)

@@ -45,24 +45,33 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 			e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
 		}
 		compare := !u.compared && waitsFor(e.dependencies(u)) != ""
-		run := func(f func() Outcome) {
+		run := func(f func(*Target) Outcome) {
 			e.jobs.Go(func() {
-				out := f()
+				var out Outcome
+				full, err := t.whole()
+				if err == nil {
+					out = f(full)
+				} else {
+					out.Err = err
+				}
 				done()
-				out.unit = u
+				out.Target, out.unit = t, u
 				e.outcomes <- out
 			})
 		}
 		u.looks = u.suspended != ""
 		if u.looks {
-			run(func() Outcome { return compared(jobCtx, cl, t) })
+			run(func(t *Target) Outcome { return compared(jobCtx, cl, t) })
 			continue
 		}
 		o := order{
-			target: t, claims: claims, over: maps.Clone(u.over), compare: compare,
+			claims: claims, over: maps.Clone(u.over), compare: compare,
 			settled: u.settled || !u.applied.IsZero(), tolerates: u.tolerates, off: u.off,
 		}
-		run(func() Outcome { return e.deploy(jobCtx, cl, o) })
+		run(func(t *Target) Outcome {
+			o.target = t
+			return e.deploy(jobCtx, cl, o)
+		})
 	}
 	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
 		delete(e.queue, name)

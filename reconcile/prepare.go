@@ -268,7 +268,12 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 		}
 		return old.target, nil
 	}
-	r.run(ctx, c, func(w wish) bool { return send(reading{wish: &w}) })
+	r.run(ctx, c, func(w wish) bool {
+		if w.target != nil && !w.unchanged {
+			w.target.pack()
+		}
+		return send(reading{wish: &w})
+	})
 	send(reading{done: true})
 }
 

@@ -67,7 +67,11 @@ type Target struct {
 	Report bool
 	// Health are the service's own rules of health; nil: it has none.
 	Health *health.Rules
+	// Result has no objects' bytes once they are packed; see pack.
 	Result *render.Result
+
+	packed []byte
+	sizes  []int
 }
 
 // leave returns a rendering with what is left to others written on its objects.

@@ -118,8 +118,11 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 	u.inSync, u.outOfSync, u.unready, u.going = true, "", nil, false
 	u.drifted, u.changed, u.off = true, false, 0
 	commit := ""
-	for _, o := range u.target.Result.Objects {
+	for i, o := range u.target.Result.Objects {
 		have, ok := observed[o.Ref]
+		if ok && o.JSON == nil && have.Digest == o.Digest && (o.Ref.Kind == "Job" || !cluster.Judged(have, o)) {
+			o = u.target.object(i)
+		}
 		before := u.outOfSync
 		switch {
 		case isOver(u.over, o, have, ok):

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -125,9 +124,6 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	options.Dir = filepath.Join(dir, "mirror")
 	options.Logger = logger
 	name := gitstate.Redact(config.Repository.URL)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // the daemon holds little, and makes much garbage when much changes
-	}
 
 	ctx, stop := context.WithCancelCause(ctx)
 	var wait sync.WaitGroup
@@ -143,6 +139,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	s := newServer(m, config.Tokens)
 	s.alone = config.LeaderElection == nil && config.Shard == ""
 	wait.Go(func() { stop(s.serve(ctx, listener)) })
+	wait.Go(func() { keepSmall(ctx) })
 	logger.Info("pinion is up", "repository", name, "branch", config.Repository.Branch, "listen", listener.Addr().String(), "dataDir", dir)
 
 	renderer, closePool := config.renderer()

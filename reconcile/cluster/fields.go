@@ -30,9 +30,21 @@ func InSync(o Observed, object render.Object) bool {
 	if covered, ok := remembered.get(key); ok {
 		return covered
 	}
+	if object.JSON == nil {
+		return false // not known, and nothing to find it out from
+	}
 	covered := coversAll(o.Fields.Value(), plainSecret(object.Ref, object.JSON), pointersOf(object))
 	remembered.put(key, covered)
 	return covered
+}
+
+// Judged tells whether InSync knows its answer without the object's bytes.
+func Judged(o Observed, object render.Object) bool {
+	if o.Digest == "" || o.Digest != object.Digest || o.Fields == (unique.Handle[string]{}) {
+		return true
+	}
+	_, ok := remembered.get(coverage{o.Fields, unique.Make(object.Digest), ignoring(object)})
+	return ok
 }
 
 // coverage asks whether a set of fields covers a rendering.
