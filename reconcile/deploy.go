@@ -25,6 +25,10 @@ type Outcome struct {
 	Changed  int      // of those that were there before
 	Adopted  []string // objects that were there, and who manages them
 	Replaced []string // objects, and why
+	// Done are the Jobs of which the inventory says that they have completed.
+	Done map[render.Ref]string
+	// Hook has to complete before the rest is applied.
+	Hook *render.Hook
 	// Waits says that objects have to go before they can be made again.
 	Waits    bool
 	Warnings []string
@@ -91,6 +95,17 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 		out.Err = err
 		return out
 	}
+	if out.Done, out.Err = completed(ctx, cl, t); out.Err != nil {
+		return out
+	}
+	for ref, digest := range out.Done {
+		if _, ok := order.over[ref]; !ok {
+			if order.over == nil {
+				order.over = map[render.Ref]string{}
+			}
+			order.over[ref] = digest
+		}
+	}
 	observed := cl.Lookup(t.Result.Objects)
 	in := PlanInput{Target: t, Observed: observed, Claims: order.claims, Over: order.over, Settled: order.settled}
 	out.Plan = MakePlan(in)
@@ -99,6 +114,12 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 	if len(out.Plan.Refused) > 0 {
 		out.Err = refusedError(out.Plan.Refused)
 		return out
+	}
+	if len(t.Result.Objects) == 0 && !order.compare {
+		// Nothing but hooks.
+		if hooks := due(t, t.Result.Digest, render.HookBefore, order.over); len(hooks) > 0 {
+			out.Hook, out.Commit = &hooks[0], t.Result.Digest
+		}
 	}
 	if out.Plan.Changes() == 0 || order.compare {
 		return out
@@ -128,6 +149,7 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 		}
 	}
 	d.commit = out.Commit
+	d.before = due(t, out.Commit, render.HookBefore, order.over)
 	out.Err = d.run(ctx)
 	return out
 }
@@ -139,7 +161,11 @@ func compared(ctx context.Context, cl *cluster.Cluster, t *Target) Outcome {
 	if errors.As(err, new(*cluster.UnknownKindError)) {
 		err = nil // there is no object of such a kind
 	}
-	return Outcome{Target: t, Compared: true, Err: err}
+	out := Outcome{Target: t, Compared: true, Err: err}
+	if err == nil {
+		out.Done, out.Err = completed(ctx, cl, t)
+	}
+	return out
 }
 
 // bringsNamespace tells whether the target renders its own namespace.
@@ -174,6 +200,7 @@ type deployment struct {
 	target *Target
 	commit string
 	in     PlanInput
+	before []render.Hook // that have to complete before the workloads are applied
 
 	// drift is what was found of objects that others have changed.
 	drift map[render.Ref]cluster.Drift
@@ -201,7 +228,10 @@ func (d *deployment) run(ctx context.Context) error {
 	if err := d.try(ctx, early); err != nil {
 		return err
 	}
-	for i := range d.out.Plan.Stages {
+	for i, s := range d.out.Plan.Stages {
+		if len(d.before) > 0 && stage(s[0].Ref) >= stageWorkloads {
+			break
+		}
 		var late []Action
 		for _, a := range d.out.Plan.Stages[i] {
 			if a.writes() && !validated[a.Ref] {
@@ -218,6 +248,9 @@ func (d *deployment) run(ctx context.Context) error {
 		if err := d.established(ctx, write); err != nil {
 			return err
 		}
+	}
+	if len(d.before) > 0 {
+		d.out.Hook = &d.before[0]
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/check"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
 )
@@ -110,6 +111,10 @@ type Engine struct {
 	surveys  chan survey
 	deleted  chan deletions
 	looked   chan comparison
+	hooks    *check.Runner
+	hooksDue map[Key]bool
+	hookNews chan hookNews
+	saves    chan saved
 	stirred  chan struct{} // capacity 1: a cluster has changed
 	asks     chan chan Status
 	jobs     sync.WaitGroup
@@ -152,6 +157,10 @@ func NewEngine(o Options) *Engine {
 		deleted:    make(chan deletions),
 		looked:     make(chan comparison),
 		comparing:  map[desired.ClusterName]bool{},
+		hooks:      check.New(o.Clusters, check.Options{}),
+		hooksDue:   map[Key]bool{},
+		hookNews:   make(chan hookNews),
+		saves:      make(chan saved),
 		stirred:    make(chan struct{}, 1),
 		asks:       make(chan chan Status),
 	}
@@ -217,6 +226,10 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 			e.pruned(time.Now(), d)
 		case x := <-e.looked:
 			e.comparedAll(time.Now(), x)
+		case n := <-e.hookNews:
+			e.heard(time.Now(), n)
+		case s := <-e.saves:
+			e.wasSaved(time.Now(), s)
 		case <-e.stirred:
 			e.stir()
 		case <-moved:
@@ -244,6 +257,8 @@ func (e *Engine) drain() {
 		case <-e.surveys:
 		case <-e.deleted:
 		case <-e.looked:
+		case <-e.hookNews:
+		case <-e.saves:
 		}
 	}
 }
@@ -291,12 +306,14 @@ func (e *Engine) act(ctx context.Context, now time.Time) time.Time {
 		for _, k := range keys {
 			if u := e.units[k]; u != nil {
 				e.decide(now, u)
+				e.save(ctx, now, u)
 			}
 		}
 	}
 	for name := range e.queue {
 		e.start(ctx, name)
 	}
+	e.startHooks(ctx)
 	return earlier(earlier(earlier(wake, e.waking), e.tend(ctx, now)), e.compareAll(ctx, now))
 }
 
@@ -334,6 +351,10 @@ func (e *Engine) decide(now time.Time, u *unit) {
 		u.failure = nil
 		e.stale(u.key.Environment)
 	}
+	if step.Hook {
+		u.hookDue, u.hookCommit = &u.after[0], u.deployed()
+		e.hooksDue[u.key] = true
+	}
 	if step.Apply && !slices.Contains(e.queue[u.target.Cluster], u.key) {
 		e.queue[u.target.Cluster] = append(e.queue[u.target.Cluster], u.key)
 	}
@@ -341,6 +362,9 @@ func (e *Engine) decide(now time.Time, u *unit) {
 	e.sight(u, step)
 	if !step.Again.IsZero() {
 		again = earlier(step.Again, again)
+	}
+	if len(u.unsaved) > 0 && u.saveAt.After(now) {
+		again = earlier(u.saveAt, again)
 	}
 	if u.contested && u.inSync {
 		again = earlier(u.peace(), again)
@@ -355,7 +379,7 @@ func (e *Engine) decide(now time.Time, u *unit) {
 func (e *Engine) sight(u *unit, step Step) {
 	s := Sighting{
 		Key: u.key, Target: u.target, Tip: u.at, Phase: step.Base, Message: step.Message, Regained: u.regained,
-		Started: u.target != nil && (u.cancel != nil && !u.looks || !u.applied.IsZero() || u.compared && (u.inSync || u.drifted)),
+		Started: u.target != nil && (u.cancel != nil && !u.looks || u.hook != nil || !u.applied.IsZero() || u.compared && (u.inSync || u.drifted)),
 		Final:   step.Final,
 		InSync:  u.compared && u.inSync && u.cancel == nil, Contested: u.contested,
 		Note: strings.Join(u.note, "; "), term: u.term,
@@ -441,6 +465,9 @@ func (e *Engine) settled() bool {
 		return true
 	}
 	for _, u := range e.units {
+		if u.saving || u.hook != nil {
+			return false
+		}
 		switch u.phase {
 		case Ready, Degraded, Blocked:
 		case Suspended:

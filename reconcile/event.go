@@ -17,6 +17,7 @@ const (
 	EventPhase    EventType = "phase"   // a service's phase or what it waits for has changed
 	EventApplied  EventType = "applied" // objects were written
 	EventPruned   EventType = "pruned"  // objects were deleted
+	EventHook     EventType = "hook"    // a hook has completed
 	EventHalted   EventType = "halted"  // a deletion waits for a person
 	EventWarning  EventType = "warning"
 	EventCompared EventType = "compared" // all objects of an environment were compared with the API server's truth

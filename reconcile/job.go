@@ -99,6 +99,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 		e.report(Event{Type: EventWarning, Environment: u.key.Environment, Service: u.key.Service, Message: w})
 	}
 	u.note = append(u.note, o.notes()...)
+	u.knows(o.Done)
 	if o.Compared && o.Err == nil {
 		u.compared, u.failure = true, nil
 		e.inspect(u)
@@ -118,6 +119,11 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 		return
 	}
 	e.inspect(u)
+	if o.Hook != nil { // the rest is applied when that has completed
+		u.hookDue, u.hookCommit = o.Hook, o.Commit
+		e.hooksDue[u.key] = true
+		return
+	}
 	if o.Plan.Changes() == 0 {
 		if o.Waits && !u.inSync { // a watch shows when it is gone
 			u.stuck, u.damped = true, now.Add(longestRetry)

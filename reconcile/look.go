@@ -59,6 +59,12 @@ func look(ctx context.Context, cl *cluster.Cluster, r Rendered) *unit {
 		return u
 	}
 	observed := cl.Lookup(r.Target.Result.Objects)
+	done, err := completed(ctx, cl, r.Target)
+	if err != nil {
+		u.message = err.Error()
+		return u
+	}
+	u.knows(done)
 	u.compared = true
 	u.inspect(observed)
 	if u.drifted {

@@ -86,6 +86,10 @@ type View struct {
 	// Uncompared: a job has to look first; it writes nothing as long as
 	// dependencies are waited for.
 	Uncompared bool
+	// Hook says what a hook that runs waits for; "": none runs.
+	Hook string
+	// HookDue is a hook that is to be run when the rollout is complete.
+	HookDue string
 	// Going: it is not in sync for an object that is being deleted.
 	Going bool
 	// OutOfSync says in words what is missing.
@@ -121,7 +125,9 @@ type Step struct {
 	// is what others wait for.
 	Base Phase
 	// Apply: start a job now.
-	Apply   bool
+	Apply bool
+	// Hook: run the hook that is due.
+	Hook    bool
 	Message string
 	// Again is when to look again even if nothing happens; zero: never.
 	Again time.Time
@@ -148,6 +154,8 @@ func next(v View) Step {
 		return Step{Phase: Applying, Message: v.OutOfSync}
 	case !v.Rendered:
 		return Step{Phase: Pending, Message: "not rendered yet"}
+	case v.Hook != "":
+		return Step{Phase: Progressing, Message: v.Hook}
 	case v.Failure != nil && v.Failure.Retry.IsZero():
 		return Step{Phase: Failed, Message: v.Failure.Message, Final: true}
 	case v.Failure != nil && v.Failure.Retry.After(v.Now):
@@ -175,6 +183,8 @@ func next(v View) Step {
 		return Step{Phase: Pending, Apply: true, Message: v.OutOfSync}
 	case len(v.Unready) > 0:
 		return rollout(v)
+	case v.InSync && v.HookDue != "":
+		return Step{Phase: Progressing, Hook: true, Message: "the hook " + v.HookDue + " is to run"}
 	}
 	return Step{Phase: Ready}
 }

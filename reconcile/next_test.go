@@ -68,6 +68,17 @@ func TestNext(t *testing.T) {
 		{"a manager that fights us is not met at once", with(func(v *View) {
 			v.WasReady, v.OutOfSync, v.Damped = true, "replicas was changed", noon.Add(time.Minute)
 		}), Step{Phase: Degraded, Message: "replicas was changed again, after it was corrected", Again: noon.Add(time.Minute)}},
+		{"a hook that runs is waited for", with(func(v *View) { v.OutOfSync, v.Hook = "it differs", "hook migrate: runs" }),
+			Step{Phase: Progressing, Message: "hook migrate: runs"}},
+		{"a hook comes after the rollout", with(func(v *View) { v.InSync, v.HookDue, v.Unready = true, "warm", []Unready{waiting} }),
+			Step{Phase: Progressing, Message: waiting.String(), Again: noon.Add(9 * time.Minute)}},
+		{"and before it counts as complete", with(func(v *View) { v.InSync, v.HookDue = true, "warm" }),
+			Step{Phase: Progressing, Hook: true, Message: "the hook warm is to run"}},
+		{"but not of what is suspended", with(func(v *View) { v.InSync, v.HookDue, v.Suspended = true, "warm", "frozen" }),
+			Step{Phase: Suspended, Message: "frozen; the hook warm is to run"}},
+		{"what is being deleted is waited for", with(func(v *View) {
+			v.OutOfSync, v.Going, v.Damped = "it is being deleted", true, noon.Add(time.Minute)
+		}), Step{Phase: Progressing, Message: "it is being deleted", Again: noon.Add(time.Minute)}},
 		{"what is suspended is not applied", with(func(v *View) { v.Suspended, v.OutOfSync = "frozen", "it differs" }),
 			Step{Phase: Suspended, Message: "frozen; it differs"}},
 		{"what is suspended is looked at", with(func(v *View) { v.Suspended, v.Uncompared, v.OutOfSync = "frozen", true, "not compared" }),

@@ -159,6 +159,9 @@ func MakePlan(in PlanInput) Plan {
 		actions[i] = a
 	}
 	p.commit = commit
+	if !moved && commit != "" && len(due(t, commit, render.HookBefore, in.Over)) > 0 {
+		moved = true // a hook that is new makes it another deployment
+	}
 	if moved {
 		for i := range actions {
 			o := t.Result.Objects[actions[i].Index]
@@ -199,6 +202,9 @@ func refusal(key Key, ref render.Ref, owner Key, claims []Key) string {
 	return ""
 }
 
+// stageWorkloads is the stage of what runs; hooks come before it.
+const stageWorkloads = 2
+
 // stage returns the stage in which an object is applied: what others need in
 // order to exist, then what workloads refer to, then the rest.
 func stage(r render.Ref) int {
@@ -212,7 +218,7 @@ func stage(r render.Ref) int {
 		"rbac.authorization.k8s.io/RoleBinding", "rbac.authorization.k8s.io/ClusterRoleBinding":
 		return 1
 	}
-	return 2
+	return stageWorkloads
 }
 
 // Foundation tells whether an object has to be established before others can

@@ -222,6 +222,9 @@ func sentence(s string) string {
 	if s == "" {
 		return ""
 	}
+	if first, rest, more := strings.Cut(s, "\n"); more {
+		return sentence(first) + "\n" + rest // the end of what a hook wrote
+	}
 	word, _, _ := strings.Cut(s, " ")
 	if c := s[0]; 'a' <= c && c <= 'z' && !strings.HasSuffix(word, ":") { // else it is a name
 		s = string(c-'a'+'A') + s[1:]

@@ -17,8 +17,15 @@ func (e *Engine) suspend(u *unit, repo *desired.Repository, certain bool) {
 	}
 	if u.suspended = why; why == "" {
 		u.failure = nil // of the looking
-	} else if u.cancel != nil {
-		u.cancel(errSuspended)
+	} else {
+		if u.cancel != nil {
+			u.cancel(errSuspended)
+		}
+		u.hookDue = nil
+		if u.hook != nil {
+			u.hook.cancel() // the Job goes on; what it came to is seen later
+			u.hook = nil
+		}
 	}
 	e.dirty[u.key] = true
 	e.stale(u.key.Environment)
@@ -39,6 +46,8 @@ func suspended(v View) Step {
 	case len(v.Unready) > 0:
 		s = rollout(v)
 		s.Message += "; " + v.Suspended
+	case v.HookDue != "":
+		s.Message += "; the hook " + v.HookDue + " is to run"
 	default:
 		s.Phase = Ready
 	}

@@ -91,6 +91,9 @@ func (e *Engine) drop(u *unit) {
 	if u.cancel != nil {
 		u.cancel(errPreempted)
 	}
+	if u.hook != nil {
+		u.hook.cancel() // the Job goes on; whose the environment is now finds it
+	}
 	if u.phase == Ready {
 		e.ready--
 	}

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"hash/fnv"
 	"time"
 
@@ -52,6 +53,16 @@ type unit struct {
 	// over holds the Jobs that remove themselves and were seen complete, with
 	// their digests: that they are not there is as the commit wants it.
 	over map[render.Ref]string
+	// unsaved are those that are to be written down, not before saveAt.
+	unsaved []cluster.Done
+	saveAt  time.Time
+	saving  bool
+	// after are the hooks that are due when the rollout is complete, hookDue is
+	// the one to be run next, and hook the one that runs.
+	after      []render.Hook
+	hookDue    *render.Hook
+	hookCommit string
+	hook       *runningHook
 	// stuck says that the last apply succeeded, and that the cluster does not
 	// show what it wrote: an object is being deleted, or others write it too.
 	stuck bool
@@ -95,10 +106,17 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 		WasReady:     u.wasReady,
 		Failure:      u.failure,
 		Going:        u.going,
+		HookDue:      hookName(u.after),
 		Damped:       u.damped,
 	}
 	if u.target != nil {
 		v.Timeout = u.target.Timeout
+	}
+	switch {
+	case u.hookDue != nil:
+		v.Hook = fmt.Sprintf("hook %s (%s) is to run", u.hookDue.Ref.Name, u.hookDue.When)
+	case u.hook != nil:
+		v.Hook = fmt.Sprintf("hook %s (%s): %s", u.hook.hook.Ref.Name, u.hook.hook.When, u.hook.message)
 	}
 	v.Tolerated, v.Contested = u.tolerates && u.drifted, u.contested
 	if u.drifted && u.found != nil {
@@ -141,10 +159,10 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 		default:
 			u.commit, commit = have.Commit, have.Commit
 			if have.Health.Status == cluster.Current && removesItself(o) {
-				if u.over == nil {
-					u.over = map[render.Ref]string{}
+				if u.over[o.Ref] != o.Digest {
+					u.complete(o.Ref, o.Digest)
+					u.unsaved = append(u.unsaved, cluster.Done{Ref: o.Ref, Digest: o.Digest})
 				}
-				u.over[o.Ref] = o.Digest
 			}
 			if have.Health.Status != cluster.Current {
 				u.unready = append(u.unready, Unready{o.Ref, have.Health})
@@ -156,8 +174,24 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 			u.off ^= trace(o, have, ok)
 		}
 	}
+	u.after = nil
+	if id := u.deployed(); u.inSync && len(u.target.Result.Hooks) > 0 && id != "" {
+		u.after = due(u.target, id, render.HookAfter, u.over)
+		if before := due(u.target, id, render.HookBefore, u.over); len(before) > 0 {
+			u.inSync, u.drifted, u.outOfSync = false, false, "the hook "+before[0].Ref.Name+" has not run"
+		}
+	}
 	u.drifted = u.drifted && !u.inSync
 	u.settled = u.settled || u.inSync
+}
+
+// deployed is the commit that what runs comes from. Without objects there is
+// none that says so, and the rendering stands for it.
+func (u *unit) deployed() string {
+	if len(u.target.Result.Objects) == 0 {
+		return u.target.Result.Digest
+	}
+	return u.commit
 }
 
 // removesItself tells whether an object is a Job that goes when it is done.
@@ -200,7 +234,11 @@ func (u *unit) wrote(now time.Time, p Plan, commit string) {
 func (u *unit) setTarget(t *Target) {
 	u.target = t
 	u.inSync, u.outOfSync, u.unready = false, "", nil
-	u.note = nil
+	u.note, u.after, u.hookDue = nil, nil, nil
+	if u.hook != nil {
+		u.hook.cancel() // the Job goes on, and the next deployment's waits for it
+		u.hook = nil
+	}
 	u.applied, u.wasReady, u.failure, u.regained = time.Time{}, false, nil, time.Time{}
 	u.stuck, u.damped = false, time.Time{}
 	u.settled, u.asked, u.drifted, u.examined, u.found = false, false, false, 0, nil
@@ -244,4 +282,12 @@ func delay(k Key, n int, first time.Duration) time.Duration {
 	h.Write([]byte(k.String()))
 	h.Write([]byte{byte(n)})
 	return d + d/5*time.Duration(h.Sum32()%1000)/1000
+}
+
+// hookName names the first of some hooks, or "".
+func hookName(hooks []render.Hook) string {
+	if len(hooks) == 0 {
+		return ""
+	}
+	return hooks[0].Ref.Name
 }

@@ -51,24 +51,40 @@ func NewJob(q Request) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	wrong := func(hint, format string, args ...any) (*Job, error) {
-		return nil, &render.Error{File: file, Message: fmt.Sprintf(format, args...), Hint: hint}
-	}
 	j := &Job{Namespace: q.Environment.Namespace, Name: q.jobName(), Labels: q.labels(), object: object}
+	var wrong *render.Error
+	if meta, ok := part(object, "metadata"); ok {
+		switch v := meta["namespace"].(type) {
+		case nil:
+		case string:
+			if v != "" && v != j.Namespace {
+				wrong = &render.Error{Hint: "leave metadata.namespace out: it is set by the environment",
+					Message: fmt.Sprintf("is for the namespace %s, but the environment %s has the namespace %s", v, q.Environment.Name, j.Namespace)}
+			}
+		default:
+			wrong = &render.Error{Hint: "leave metadata.namespace out: it is set by the environment", Message: "metadata.namespace is not a string"}
+		}
+	}
+	if wrong == nil {
+		wrong = j.shape()
+	}
+	if wrong != nil {
+		wrong.File = file
+		return nil, wrong
+	}
+	return j, nil
+}
 
+// shape makes the object of the Job one that is run once, under its name and
+// with its labels, and that is no object of a service.
+func (j *Job) shape() *render.Error {
+	wrong := func(format string, args ...any) *render.Error {
+		return &render.Error{Message: fmt.Sprintf(format, args...)}
+	}
+	object := j.object
 	meta, ok := part(object, "metadata")
 	if !ok {
-		return wrong("", "metadata is not an object")
-	}
-	switch v := meta["namespace"].(type) {
-	case nil:
-	case string:
-		if v != "" && v != j.Namespace {
-			return wrong("leave metadata.namespace out: it is set by the environment",
-				"is for the namespace %s, but the environment %s has the namespace %s", v, q.Environment.Name, j.Namespace)
-		}
-	default:
-		return wrong("leave metadata.namespace out: it is set by the environment", "metadata.namespace is not a string")
+		return wrong("metadata is not an object")
 	}
 	for _, key := range []string{
 		"generateName", "ownerReferences", // it has a name, and belongs to nobody
@@ -81,7 +97,7 @@ func NewJob(q Request) (*Job, error) {
 
 	spec, ok := part(object, "spec")
 	if !ok {
-		return wrong("", "spec is not an object")
+		return wrong("spec is not an object")
 	}
 	delete(spec, "ttlSecondsAfterFinished") // it would be run again if it went before its result is recorded
 	if spec["backoffLimit"] == nil && spec["backoffLimitPerIndex"] == nil {
@@ -89,24 +105,27 @@ func NewJob(q Request) (*Job, error) {
 	}
 	template, ok := part(spec, "template")
 	if !ok {
-		return wrong("", "spec.template is not an object")
+		return wrong("spec.template is not an object")
 	}
 	templateMeta, ok := part(template, "metadata")
 	if !ok {
-		return wrong("", "spec.template.metadata is not an object")
+		return wrong("spec.template.metadata is not an object")
 	}
 	pod, ok := part(template, "spec")
 	if !ok {
-		return wrong("", "spec.template.spec is not an object")
+		return wrong("spec.template.spec is not an object")
 	}
 	if pod["restartPolicy"] == nil {
 		pod["restartPolicy"] = "Never"
 	}
-	for at, m := range map[string]map[string]any{"metadata": meta, "spec.template.metadata": templateMeta} {
+	for _, x := range []struct {
+		at   string
+		meta map[string]any
+	}{{"metadata", meta}, {"spec.template.metadata", templateMeta}} {
 		for _, field := range []string{"labels", "annotations"} {
-			marks, ok := part(m, field)
+			marks, ok := part(x.meta, field)
 			if !ok {
-				return wrong("", "%s.%s is not an object", at, field)
+				return wrong("%s.%s is not an object", x.at, field)
 			}
 			for key, value := range marks {
 				if strings.HasPrefix(key, "pinion.dev/") || key == render.LabelManagedBy && value == render.ManagedBy {
@@ -119,11 +138,11 @@ func NewJob(q Request) (*Job, error) {
 				}
 			}
 			if len(marks) == 0 {
-				delete(m, field)
+				delete(x.meta, field)
 			}
 		}
 	}
-	return j, nil
+	return nil
 }
 
 // part returns an object within an object, which is made if it is not there.
@@ -198,13 +217,36 @@ func (r *Runner) job(ctx context.Context, q Request, say func(string)) (Result, 
 	}
 	limited, within, cancel := q.bounded(ctx, 0)
 	defer cancel()
-	pace := r.pace(q)
+	return task{
+		manifest: func() (*Job, error) { return NewJob(q) },
+		what:     q.Policy.Job.Manifest,
+		within:   within,
+		deadline: q.Deadline,
+		pace:     r.pace(q),
+		say:      say,
+	}.run(ctx, limited, c)
+}
+
+// task is a Job to be run to its end.
+type task struct {
+	manifest func() (*Job, error)
+	what     string // names it in messages
+	within   string // what bounds it, in words
+	deadline time.Time
+	pace     *pace
+	say      func(string)
+}
+
+// run runs a Job, or takes over the one that runs already. limited ends when
+// the task's time is up.
+func (t task) run(ctx, limited context.Context, c *cluster.Cluster) (Result, error) {
 	var manifest *Job
 	var found *cluster.Job
 	var said string // why there is no Job yet
 	for found == nil {
+		var err error
 		if manifest == nil {
-			manifest, err = NewJob(q)
+			manifest, err = t.manifest()
 			var wrong *render.Error
 			if errors.As(err, &wrong) {
 				return failed("%s", wrong), nil
@@ -212,7 +254,7 @@ func (r *Runner) job(ctx context.Context, q Request, say func(string)) (Result, 
 		}
 		if manifest != nil {
 			var decided *Result
-			found, decided, err = start(ctx, limited, c, q, manifest)
+			found, decided, err = t.start(ctx, limited, c, manifest)
 			if decided != nil {
 				return *decided, nil
 			}
@@ -226,23 +268,23 @@ func (r *Runner) job(ctx context.Context, q Request, say func(string)) (Result, 
 		if limited.Err() == nil || said == "" {
 			said = err.Error()
 		}
-		say(said)
+		t.say(said)
 		pause, retry := cluster.Retry(err)
 		if !retry { // an operator has to act
-			pause = pace.most()
+			pause = t.pace.most()
 		}
-		if !wait(limited, max(pause, pace.next())) {
+		if !wait(limited, max(pause, t.pace.next())) {
 			if ctx.Err() != nil {
 				return Result{}, ctx.Err()
 			}
-			return failed("the Job could not be run within %s: %s", within, said), nil
+			return failed("the Job could not be run within %s: %s", t.within, said), nil
 		}
 	}
 	if !same(found, manifest) {
 		return failed("%s is there already, and is not this check's: delete it or let it have another name, then run the check again", found.Ref), nil
 	}
 
-	last, err := c.FollowJob(limited, found, func(j cluster.Job) { say(waiting(&j)) })
+	last, err := c.FollowJob(limited, found, func(j cluster.Job) { t.say(waiting(&j)) })
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
@@ -262,9 +304,9 @@ func (r *Runner) job(ctx context.Context, q Request, say func(string)) (Result, 
 	case cluster.JobFailed:
 		result = failed("%s failed%s: %s", last.Ref, took(&last), last.Reason)
 	case cluster.JobActive:
-		result = failed("not done within %s: %s", within, waiting(&last))
+		result = failed("not done within %s: %s", t.within, waiting(&last))
 	default:
-		return Result{}, fmt.Errorf("check %s: there is no phase %q of a Job", q.Policy.Name, last.Phase)
+		return Result{}, fmt.Errorf("%s: there is no phase %q of a Job", t.what, last.Phase)
 	}
 	trouble := ""
 	result.Output, trouble = output(ctx, c, &last)
@@ -274,9 +316,9 @@ func (r *Runner) job(ctx context.Context, q Request, say func(string)) (Result, 
 	return result, ctx.Err()
 }
 
-// start finds the Job of a check, or else creates it if there is time left. A
+// start finds the Job of a task, or else creates it if there is time left. A
 // result says that there can't be one.
-func start(ctx, limited context.Context, c *cluster.Cluster, q Request, manifest *Job) (*cluster.Job, *Result, error) {
+func (t task) start(ctx, limited context.Context, c *cluster.Cluster, manifest *Job) (*cluster.Job, *Result, error) {
 	found, err := look(ctx, c, manifest)
 	if found != nil || err != nil || limited.Err() != nil {
 		if err == nil && found == nil {
@@ -287,7 +329,7 @@ func start(ctx, limited context.Context, c *cluster.Cluster, q Request, manifest
 	if err := c.EnsureNamespace(limited, manifest.Namespace); err != nil {
 		return nil, nil, err
 	}
-	body, err := manifest.JSON(time.Now(), q.Deadline)
+	body, err := manifest.JSON(time.Now(), t.deadline)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -298,7 +340,7 @@ func start(ctx, limited context.Context, c *cluster.Cluster, q Request, manifest
 	found, _, err = c.CreateJob(whole, manifest.Namespace, manifest.Name, body)
 	var invalid *cluster.InvalidError
 	if errors.As(err, &invalid) && !strings.Contains(invalid.Message, "exceeded quota") {
-		result := failed("%s: the API server refuses the Job: %s", q.Policy.Job.Manifest, invalid.Message)
+		result := failed("%s: the API server refuses the Job: %s", t.what, invalid.Message)
 		return nil, &result, nil
 	}
 	return found, nil, err

@@ -21,18 +21,22 @@ import (
 )
 
 // An inventory is a ConfigMap "pinion-<environment>" in the environment's
-// namespace. Its data has two entries:
+// namespace. Its data has three entries:
 //
 //	repository: https://git.example/deploy.git
 //	kinds: |
 //	  apps/v1 Deployment shop
 //	  rbac.authorization.k8s.io/v1 ClusterRole -
+//	done: |
+//	  2026-11-28T08:00:00Z shop/migrate sha256:…
 //
-// each line an apiVersion, a kind, and the namespace or "-".
+// each line of kinds an apiVersion, a kind, and the namespace or "-"; each line
+// of done a Job that has completed and must not be run again.
 const (
 	inventoryPrefix = "pinion-"
 	inventoryKinds  = "kinds"
 	inventorySource = "repository"
+	inventoryDone   = "done"
 )
 
 var configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
@@ -119,6 +123,7 @@ func (i *inventory) set(known *Inventory, version string) {
 
 func (i Inventory) clone() Inventory {
 	i.Kinds = slices.Clone(i.Kinds)
+	i.Done = slices.Clone(i.Done)
 	return i
 }
 
@@ -150,6 +155,10 @@ func parseInventory(cm *corev1.ConfigMap) (Inventory, error) {
 		i.Kinds = append(i.Kinds, k)
 	}
 	slices.SortFunc(i.Kinds, Kind.Compare)
+	var err error
+	if i.Done, err = parseDone(cm.Data[inventoryDone]); err != nil {
+		return Inventory{}, fmt.Errorf("read inventory ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
+	}
 	return i, nil
 }
 
@@ -180,7 +189,26 @@ func (c *Cluster) Enroll(ctx context.Context, scope Scope, objects []render.Obje
 		i.wanted[k] = struct{}{}
 	}
 	i.mu.Unlock()
+	return c.changeInventory(ctx, scope, i, func(known *Inventory) bool {
+		if c.enrolled(known, kinds) {
+			return false
+		}
+		for _, k := range kinds {
+			known.enroll(k)
+		}
+		return true
+	})
+}
 
+func (i *Inventory) enroll(k Kind) {
+	if !slices.Contains(i.Kinds, k) {
+		i.Kinds = append(i.Kinds, k)
+	}
+}
+
+// changeInventory reads the inventory, has it changed, and writes it, together
+// with the kinds that others want enrolled; change says whether that is needed.
+func (c *Cluster) changeInventory(ctx context.Context, scope Scope, i *inventory, change func(*Inventory) bool) error {
 	i.writing.Lock()
 	defer i.writing.Unlock()
 	for range 5 {
@@ -188,17 +216,15 @@ func (c *Cluster) Enroll(ctx context.Context, scope Scope, objects []render.Obje
 		if err != nil {
 			return err
 		}
-		if c.enrolled(&known, kinds) {
+		if !change(&known) {
 			return nil
 		}
 		i.mu.Lock()
 		want := slices.Collect(maps.Keys(i.wanted))
 		version := i.version
 		i.mu.Unlock()
-		for _, k := range append(want, kinds...) {
-			if !slices.Contains(known.Kinds, k) {
-				known.Kinds = append(known.Kinds, k)
-			}
+		for _, k := range want {
+			known.enroll(k)
 		}
 		slices.SortFunc(known.Kinds, Kind.Compare)
 		known.Repository, known.Found = c.config.Repository, true
@@ -245,8 +271,12 @@ func (c *Cluster) writeInventory(ctx context.Context, scope Scope, i Inventory, 
 	}
 	cm := map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta,
-		"data": map[string]string{inventorySource: i.Repository, inventoryKinds: writeKinds(i.Kinds)},
 	}
+	data := map[string]string{inventorySource: i.Repository, inventoryKinds: writeKinds(i.Kinds)}
+	if len(i.Done) > 0 {
+		data[inventoryDone] = writeDone(i.Done)
+	}
+	cm["data"] = data
 	if version != "" {
 		meta["resourceVersion"] = version
 	}

@@ -40,6 +40,14 @@ const (
 	LabelCheckRun         = "pinion.dev/check-run"
 )
 
+// The labels of a Job that is a hook, and of its pods; for the same reason.
+const (
+	LabelHook            = "pinion.dev/hook" // when it runs
+	LabelHookEnvironment = "pinion.dev/hook-environment"
+	LabelHookService     = "pinion.dev/hook-service"
+	LabelHookRun         = "pinion.dev/hook-run" // its own name
+)
+
 var jobs = schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}
 
 // JobPhase says how far a Job has come.
@@ -233,7 +241,7 @@ func (c *Cluster) FollowJob(ctx context.Context, job *Job, seen func(Job)) (Job,
 func podsOf(job *Job) string {
 	chosen := labels.Set{}
 	for key, value := range job.Labels {
-		if key == LabelCheck || strings.HasPrefix(key, LabelCheck+"-") {
+		if strings.HasPrefix(key, LabelCheck) || strings.HasPrefix(key, LabelHook) {
 			chosen[key] = value
 		}
 	}
@@ -577,4 +585,26 @@ func (c *Cluster) DeniedJobs(ctx context.Context, namespace string) ([]string, e
 	}
 	more, err := c.denied(ctx, "", "pods", namespace, "list", "watch")
 	return append(denied, more...), err
+}
+
+// FindJobs lists the Jobs of a namespace that have all of some labels.
+func (c *Cluster) FindJobs(ctx context.Context, namespace string, chosen map[string]string) ([]*Job, error) {
+	f := failure{op: "list Jobs in namespace " + namespace, group: "batch", version: "v1", kind: "Job"}
+	var list batchv1.JobList
+	err := c.send(ctx, func(ctx context.Context) error {
+		raw, err := rawOf(c.client.Get().AbsPath("apis", "batch", "v1", "namespaces", namespace, "jobs").
+			Param("labelSelector", labels.Set(chosen).String()).SetHeader("Accept", "application/json").MaxRetries(0).Do(ctx))
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(raw, &list)
+	})
+	if err != nil {
+		return nil, classify(f, err)
+	}
+	var found []*Job
+	for i := range list.Items {
+		found = append(found, jobOf(&list.Items[i]))
+	}
+	return found, nil
 }

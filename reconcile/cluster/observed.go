@@ -131,7 +131,8 @@ type Inventory struct {
 	Repository  string                  `json:"repository,omitempty"`
 	Kinds       []Kind                  `json:"kinds"` // sorted
 	Confirmed   string                  `json:"confirmed,omitempty"`
-	Found       bool                    `json:"found"` // false: there is none yet, and that is certain
+	Done        []Done                  `json:"done,omitempty"` // the oldest first
+	Found       bool                    `json:"found"`          // false: there is none yet, and that is certain
 }
 
 // ApplyOptions say how to apply.
