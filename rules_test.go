@@ -26,8 +26,9 @@ const module = "github.com/pinion-cd/pinion"
 // above it, and nobody imports a command.
 var mayImport = map[string][]string{
 	"desired":           {},
-	"render":            {"desired"},
-	"render/worker":     {"desired", "render"},
+	"render/sops":       {},
+	"render":            {"desired", "render/sops"},
+	"render/worker":     {"desired", "render", "render/sops"},
 	"ledger":            {"desired"},
 	"expression":        {"desired"},
 	"policy":            {"desired", "expression", "ledger"},
@@ -37,7 +38,7 @@ var mayImport = map[string][]string{
 	"reconcile/cluster": {"desired", "render", "reconcile/health"},
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "reconcile/cluster"},
 	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/health", "reconcile/cluster", "reconcile/check"},
-	"cmd/pinion":        {"desired", "render", "render/worker", "ledger", "policy", "audit", "gitstate", "reconcile", "reconcile/health", "reconcile/cluster", "reconcile/check"},
+	"cmd/pinion":        {"desired", "render", "render/sops", "render/worker", "ledger", "policy", "audit", "gitstate", "reconcile", "reconcile/health", "reconcile/cluster", "reconcile/check"},
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},
@@ -52,6 +53,7 @@ var edges = map[string][]string{
 	"github.com/fluxcd/pkg/ssa":       {"reconcile/cluster"},
 	"github.com/go-git/go-git":        {"gitstate"},
 	"github.com/google/go-jsonnet":    {"render"},
+	"filippo.io/age":                  {"render/sops"},
 	"sigs.k8s.io/kustomize/api":       {"render"},
 	"github.com/spf13/cobra":          {"cmd/pinion"},
 	"github.com/prometheus":           {"cmd/pinion"},
@@ -65,7 +67,7 @@ var edges = map[string][]string{
 // core are the packages, and in reconcile the files, that decide: they are told
 // what they need to know, and touch nothing.
 var (
-	core          = []string{"desired", "render", "ledger", "expression", "policy", "audit", "reconcile/health"}
+	core          = []string{"desired", "render", "render/sops", "ledger", "expression", "policy", "audit", "reconcile/health"}
 	coreReconcile = []string{"plan.go", "prune.go", "next.go", "target.go", "event.go"}
 )
 

@@ -112,6 +112,10 @@ func (d *decoder) service(raw *serviceFile) *Service {
 		Health:    d.healthRules(raw.Health),
 		Artifacts: []ArtifactName{ArtifactName(d.name)},
 	}
+	s.Plaintext = PlaintextRefuse
+	if raw.Secrets != nil {
+		s.Plaintext = Plaintext(raw.Secrets.Plaintext.or(string(PlaintextRefuse)))
+	}
 	if raw.Artifacts.Set {
 		s.Artifacts = namesOf[ArtifactName](raw.Artifacts)
 	}

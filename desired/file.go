@@ -111,6 +111,11 @@ type serviceFile struct {
 	Ignore    []ignoreFile `yaml:"ignore" doc:"Fields of the service's objects that are left to others."`
 	Suspend   *suspendFile `yaml:"suspend" doc:"Nothing of the service is applied, pruned, corrected or promoted, until this is removed."`
 	Health    []healthFile `yaml:"health" doc:"How the service's objects of a kind are told to be healthy. It goes before what Pinion knows of the kind."`
+	Secrets   *secretsFile `yaml:"secrets" doc:"What is said about the service's Secrets."`
+}
+
+type secretsFile struct {
+	Plaintext word `yaml:"plaintext" enum:"refuse,allow" default:"refuse" doc:"What to do with a Secret whose values stand in the repository in the clear: refuse the service, or allow it."`
 }
 
 type ignoreFile struct {

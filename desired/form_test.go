@@ -118,9 +118,9 @@ func TestValues(t *testing.T) {
 		t.Error("the hold does not cover what it says")
 	}
 	services := map[desired.ServiceName]*desired.Service{
-		"web": {Artifacts: []desired.ArtifactName{"web"}, Folder: "services/web/overlays/{environment}", DependsOn: []desired.ServiceName{"db", "api"}, Rollout: desired.Rollout{Timeout: 5 * time.Minute}, Conflicts: desired.ConflictsTake, Replace: desired.ReplaceReport},
-		"api": {Artifacts: []desired.ArtifactName{"api"}, Folder: "shared/api", Rollout: desired.Rollout{Timeout: 10 * time.Minute}, Conflicts: desired.ConflictsReport, Replace: desired.ReplaceReport},
-		"db":  {Folder: "services/db", Rollout: desired.Rollout{Timeout: 10 * time.Minute}, Conflicts: desired.ConflictsReport, Replace: desired.ReplaceReport},
+		"web": {Artifacts: []desired.ArtifactName{"web"}, Folder: "services/web/overlays/{environment}", DependsOn: []desired.ServiceName{"db", "api"}, Rollout: desired.Rollout{Timeout: 5 * time.Minute}, Conflicts: desired.ConflictsTake, Replace: desired.ReplaceReport, Plaintext: desired.PlaintextRefuse},
+		"api": {Artifacts: []desired.ArtifactName{"api"}, Folder: "shared/api", Rollout: desired.Rollout{Timeout: 10 * time.Minute}, Conflicts: desired.ConflictsReport, Replace: desired.ReplaceReport, Plaintext: desired.PlaintextRefuse},
+		"db":  {Folder: "services/db", Rollout: desired.Rollout{Timeout: 10 * time.Minute}, Conflicts: desired.ConflictsReport, Replace: desired.ReplaceReport, Plaintext: desired.PlaintextRefuse},
 	}
 	for name, s := range services {
 		s.Name, s.File = name, "services/"+string(name)+"/service.yaml"

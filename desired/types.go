@@ -105,6 +105,7 @@ type Service struct {
 	Ignore    []Ignore
 	Suspend   *Suspension
 	Health    []HealthRule
+	Plaintext Plaintext // what to do with Secrets that are not encrypted
 }
 
 // FolderIn returns the folder of the manifests in an environment.
@@ -128,6 +129,15 @@ type Replace string
 const (
 	ReplaceReport Replace = "report" // the service is not applied, and that is reported; the default
 	ReplaceAllow  Replace = "allow"  // the object is deleted and made anew
+)
+
+// Plaintext is what happens when a service has a Secret whose values stand in
+// the repository in the clear.
+type Plaintext string
+
+const (
+	PlaintextRefuse Plaintext = "refuse" // the service is not rendered, and that is reported; the default
+	PlaintextAllow  Plaintext = "allow"
 )
 
 // Rollout is what a service says about the way it is rolled out.

@@ -300,6 +300,7 @@ func requestFor(d desired.Deployment, service *desired.Service) render.Request {
 		Folder:      render.Folder(service, d.Environment.Name),
 		Parameters:  d.Environment.Parameters,
 		Pins:        d.Pins,
+		Plaintext:   service.Plaintext == desired.PlaintextAllow,
 	}
 }
 

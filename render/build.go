@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/render/sops"
 )
 
 // The names of the files that say which renderer a folder wants. Kustomize
@@ -38,6 +39,11 @@ func Build(ctx context.Context, tree desired.Tree, req Request) (*Result, error)
 // again: the parsed libraries that Jsonnet imports. What it keeps never shows
 // in a result. It serves one goroutine.
 type Renderer struct {
+	// Keys open encrypted files.
+	Keys *sops.Keys
+	// Program opens those that Keys do not; nil: nothing does.
+	Program Program
+
 	vm *machine
 }
 
@@ -50,22 +56,45 @@ func (b *Renderer) Build(ctx context.Context, tree desired.Tree, req Request) (*
 		return nil, &Error{File: req.Folder, Message: "the folder of the manifests must lie within the repository"}
 	}
 	rec := Record(tree)
+	secrets := &secrets{keys: b.Keys, program: b.Program}
+	rec.decrypt = secrets.open
+	result, err := b.build(ctx, rec, secrets, req)
+	if secrets.files == 0 {
+		return result, err
+	}
+	b.vm = nil // it has parsed files, and keeps what is in them
+	mask := NewMask(secrets.values)
+	if err != nil {
+		return nil, mask.hide(err)
+	}
+	for i, w := range result.Warnings {
+		result.Warnings[i] = mask.Hide(w)
+	}
+	return result, nil
+}
+
+func (b *Renderer) build(ctx context.Context, rec *Recorder, secrets *secrets, req Request) (*Result, error) {
 	sources, warnings, err := b.sources(rec, req)
+	secrets.done()
+	if secrets.err != nil {
+		return nil, secrets.err // whatever a renderer made of it
+	}
 	if err := firstError(rec.Err(), err); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	result, err := finish(sources, req)
+	reads, err := rec.Reads()
+	if err != nil {
+		return nil, err
+	}
+	result, err := finish(sources, req, secrets, reads)
 	if err != nil {
 		return nil, err
 	}
 	result.Warnings = append(warnings, result.Warnings...)
-	result.Reads, err = rec.Reads()
-	if err != nil {
-		return nil, err
-	}
+	result.Reads, result.Sealed = reads, secrets.files > 0
 	return result, ctx.Err()
 }
 

@@ -55,7 +55,11 @@ func (c *Cache) Get(req Request, tree desired.Tree) (*Result, error) {
 }
 
 // Put keeps a result. It must not be changed afterwards.
+// One that was made of encrypted files is not kept, for it holds plaintext.
 func (c *Cache) Put(req Request, result *Result) error {
+	if result.Sealed {
+		return nil
+	}
 	key, err := req.Digest()
 	if err != nil {
 		return err

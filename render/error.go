@@ -15,6 +15,8 @@ type Error struct {
 	Column  int    `json:"column,omitempty"`
 	Message string `json:"message"`        // what, in lower case
 	Hint    string `json:"hint,omitempty"` // how to mend it
+	// Locked: the file is encrypted, and no key opens it here. Elsewhere one may.
+	Locked bool `json:"locked,omitempty"`
 }
 
 // Error returns "file:line:column: message; hint".

@@ -10,11 +10,11 @@ import (
 )
 
 // finish makes objects of what a renderer left: checked, labelled, sorted.
-func finish(sources []source, req Request) (*Result, error) {
+func finish(sources []source, req Request, secrets *secrets, reads []Read) (*Result, error) {
 	if len(sources) > MaxObjects {
 		return nil, tooMany(place{file: req.Folder})
 	}
-	f := finisher{req: req, defined: definitions(sources), seen: map[Ref]place{}}
+	f := finisher{req: req, secrets: secrets, reads: reads, defined: definitions(sources), seen: map[Ref]place{}}
 	size := 0
 	for _, s := range sources {
 		object, err := f.object(s)
@@ -58,6 +58,8 @@ func Digest(objects []Object) string {
 
 type finisher struct {
 	req      Request
+	secrets  *secrets
+	reads    []Read
 	defined  map[groupKind]bool
 	seen     map[Ref]place
 	used     map[string]bool // artifacts whose reference some object holds
@@ -105,11 +107,21 @@ func (f *finisher) object(s source) (Object, error) {
 			f.used[string(p.Artifact)] = true
 		}
 	}
+	object := Object{Ref: ref, Version: version}
+	if isSecret(ref) {
+		if err := f.plaintext(s.place, ref, m); err != nil {
+			return Object{}, err
+		}
+	} else {
+		object.Hidden = f.secrets.hidden(m)
+	}
 	data, err := canonical(m)
 	if err != nil {
 		return Object{}, s.place.errorf("", "%s can't be written as JSON: %v", ref, err)
 	}
-	object := Object{Ref: ref, Version: version, Digest: digest(data)}
+	if object.Digest, err = f.digest(ref, m, data, object.Hidden); err != nil {
+		return Object{}, err
+	}
 	annotations, _ := meta["annotations"].(map[string]any)
 	if annotations == nil {
 		annotations = map[string]any{}

@@ -67,8 +67,14 @@ type Object struct {
 	Version string `json:"version"` // of the kind: "v1"
 	// JSON is the object with sorted keys and with the labels and AnnotationDigest,
 	// but without AnnotationCommit: that is set by Stamp.
-	JSON   []byte `json:"json"`
-	Digest string `json:"digest"` // "sha256:…" over JSON before AnnotationDigest was set
+	JSON []byte `json:"json"`
+	// Digest is "sha256:…" over JSON before AnnotationDigest was set. Where it
+	// would let one try out decrypted values it is "hmac-sha256:…", under a key
+	// that who can decrypt them has, or covers all that was read in their place.
+	Digest string `json:"digest"`
+	// Hidden are JSON pointers to the fields that hold a decrypted value, of an
+	// object that is no Secret: they are shown to nobody.
+	Hidden []string `json:"hidden,omitempty"`
 	// Ignore are JSON pointers to the fields of which JSON has the first value
 	// only, and that belong to others from then on. No renderer sets it.
 	Ignore []string `json:"-"`

@@ -22,6 +22,9 @@ type Result struct {
 	// Digest is "sha256:…" over the names and digests of all objects and hooks.
 	Digest   string
 	Warnings []string
+	// Sealed: something that was read is encrypted, so the objects may hold what
+	// is not to be kept.
+	Sealed bool
 }
 
 // Same says whether a rendering from tree would give this very result. An

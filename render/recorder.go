@@ -30,6 +30,8 @@ type Recorder struct {
 	files   map[string][]byte
 	folders map[string]bool // seen to be folders, not listed
 	err     error
+	// decrypt, if it is set, makes of a file's content what is read.
+	decrypt func(name string, data []byte) ([]byte, error)
 }
 
 // Record returns a Recorder that reads from tree.
@@ -69,6 +71,11 @@ func (r *Recorder) ReadFile(name string) ([]byte, error) {
 	}
 	if _, err := r.ID(name); err != nil {
 		return nil, err
+	}
+	if r.decrypt != nil {
+		if data, err = r.decrypt(name, data); err != nil {
+			return nil, r.note("open", name, err)
+		}
 	}
 	r.files[name] = data
 	return data, nil

@@ -26,6 +26,8 @@ type Request struct {
 	Folder      string                  `json:"folder"` // of the manifests, as Folder gives it
 	Parameters  map[string]any          `json:"parameters,omitempty"`
 	Pins        []desired.Pin           `json:"pins,omitempty"` // sorted by artifact
+	// Plaintext allows Secrets whose values stand in the repository in the clear.
+	Plaintext bool `json:"plaintext,omitempty"`
 }
 
 // Folder returns the folder of a service's manifests in an environment,
@@ -37,7 +39,11 @@ func Folder(svc *desired.Service, env desired.EnvironmentName) string {
 // Digest returns "sha256:…" over all that a rendering depends on besides the
 // tree. Where a pin is written is no part of it.
 func (r Request) Digest() (string, error) {
-	data, err := canonical(map[string]any{"folder": r.Folder, "pinion": r.argument()})
+	all := map[string]any{"folder": r.Folder, "pinion": r.argument()}
+	if r.Plaintext {
+		all["plaintext"] = true
+	}
+	data, err := canonical(all)
 	if err != nil {
 		return "", err
 	}

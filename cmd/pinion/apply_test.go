@@ -89,7 +89,12 @@ func TestDiffLive(t *testing.T) {
 apiVersion: v1
 kind: Secret
 metadata: {name: api}
-stringData: {password: first-password}`, 1))
+stringData: {password: first-password}
+-- services/api/service.yaml --
+apiVersion: pinion.dev/v1
+kind: Service
+rollout: {timeout: 60s}
+secrets: {plaintext: allow}`, 1))
 	stdout, stderr, code := w.pinion("diff", "dev")
 	if code != exitDifferent || !strings.Contains(stdout, "+ Deployment.apps "+w.namespace+"/web") || strings.Contains(stdout, "password") && strings.Contains(stdout, "first") {
 		t.Errorf("diff of what is not there ends with %d:\n%s%s", code, stdout, stderr)

@@ -47,6 +47,7 @@ type config struct {
 	LeaderElection *leaderElectionConfig `yaml:"leaderElection,omitempty"`
 	Shard          string                `yaml:"shard,omitempty"`
 	DigestKeyFile  string                `yaml:"digestKeyFile,omitempty"`
+	Secrets        secretsConfig         `yaml:"secrets,omitempty"`
 }
 
 type repositoryConfig struct {
@@ -161,6 +162,7 @@ func (c *config) check() error {
 		{"render.outputMiB", int64(c.Render.OutputMiB)},
 		{"apply.services", int64(c.Apply.Services)},
 		{"apply.compare", int64(c.Apply.Compare)},
+		{"secrets.sops.timeout", int64(c.Secrets.Sops.Timeout)},
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Clusters)) {
 		numbers = append(numbers, struct {
@@ -194,6 +196,9 @@ func (c *config) check() error {
 		if _, err := reconcile.ParseShard(c.Shard, "any-0"); err != nil {
 			return err
 		}
+	}
+	if err := c.Secrets.check(); err != nil {
+		return err
 	}
 	_, err := c.logger(&globals{err: io.Discard})
 	return err
@@ -273,7 +278,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue
@@ -384,15 +389,22 @@ func (g *globals) clusters(ctx context.Context, c *config, repository string, lo
 	return clusters, nil
 }
 
-// renderer returns what renders; close ends its workers.
-func (c *config) renderer() (r reconcile.Renderer, close func()) {
+// renderer returns what renders; close ends its workers. The age keys are those
+// of the configuration and of more files.
+func (c *config) renderer(keyFiles ...string) (r reconcile.Renderer, close func(), err error) {
+	keys, err := c.Secrets.keys(keyFiles...)
+	if err != nil {
+		return r, nil, err
+	}
 	pool := worker.New(worker.Options{
 		Size:        c.Render.processes(),
 		Timeout:     c.Render.Timeout,
 		MemoryLimit: int64(c.Render.MemoryMiB) << 20,
 		OutputLimit: c.Render.OutputMiB << 20,
+		Keys:        keys,
+		Sops:        c.Secrets.program(),
 	})
-	return reconcile.Renderer{Pool: pool, Cache: render.NewCache(cacheBytes), Renderings: new(atomic.Uint64)}, pool.Close
+	return reconcile.Renderer{Pool: pool, Cache: render.NewCache(cacheBytes), Renderings: new(atomic.Uint64)}, pool.Close, nil
 }
 
 // cacheBytes bounds the renderings that are kept.

@@ -189,7 +189,10 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 	if r == nil {
 		return findings
 	}
-	renderer, closePool := config.renderer()
+	renderer, closePool, err := config.renderer()
+	if err != nil {
+		return append(findings, finding{"secrets", false, err.Error(), "look at secrets: in the configuration"})
+	}
 	defer closePool()
 	all, err := reconcile.Render(ctx, r.commits, renderer, r.commit, reconcile.Selection{}, config.Render.processes())
 	if err != nil {

@@ -26,7 +26,8 @@ func newLintCommand(g *globals) *cobra.Command {
 		Short: "Check everything offline: schema, references, expressions, and that every environment renders",
 		Long: `Check everything offline: each file against its schema, the references between
 files, the expressions of policies, and that every service renders in every
-environment.
+environment. Manifests that need an encrypted file are checked with the key that
+opens it; without one, a warning says that they were not.
 
 Without --rev the files are read as they lie in the working tree, committed or
 not. Exit code 1 if there is an error; warnings alone are 0.`,
@@ -115,6 +116,10 @@ func renderProblems(known []desired.Problem, all []reconcile.Rendered) []desired
 			p := base
 			p.Position = desired.Position{File: re.File, Line: re.Line, Column: re.Column}
 			p.Message, p.Hint = fmt.Sprintf("in environment %s: %s", r.Environment, re.Message), re.Hint
+			if re.Locked { // who may not read it may still check the rest
+				p.Severity = desired.SeverityWarning
+				p.Message = fmt.Sprintf("in environment %s: encrypted, not checked: %s", r.Environment, re.Message)
+			}
 			problems = append(problems, p)
 		case r.Err != nil:
 			for line := range strings.SplitSeq(r.Err.Error(), "\n") {

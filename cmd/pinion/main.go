@@ -24,6 +24,10 @@ func main() {
 
 // run is main without the exit.
 func run(args []string, now time.Time) int {
+	if err := protectMemory(); err != nil {
+		fmt.Fprintln(os.Stderr, "pinion:", err)
+		return exitFailed
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	out := &output{file: os.Stdout}

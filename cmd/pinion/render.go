@@ -18,7 +18,8 @@ import (
 )
 
 func newRenderCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var show bool
+	cmd := &cobra.Command{
 		Use:   "render ENV [SERVICE]",
 		Short: "Print what would be applied",
 		Long: `Print the objects that would be applied to an environment, as YAML documents
@@ -26,17 +27,22 @@ func newRenderCommand(g *globals) *cobra.Command {
 folder (-o dir=PATH).
 
 Without --rev the files are read as they lie in the working tree, and the
-annotation pinion.dev/commit says "uncommitted".`,
+annotation pinion.dev/commit says "uncommitted".
+
+The values of Secrets, and what was decrypted for other objects, are shown as
+"***"; --show-secrets prints them.`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error { return g.render(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return g.render(cmd.Context(), args, show) },
 	}
+	cmd.Flags().BoolVar(&show, "show-secrets", false, "print the values of Secrets")
+	return cmd
 }
 
 // uncommitted stands for the commit of objects that are rendered from a
 // working tree.
 const uncommitted = "uncommitted"
 
-func (g *globals) render(ctx context.Context, args []string) error {
+func (g *globals) render(ctx context.Context, args []string, show bool) error {
 	dir, toDir := strings.CutPrefix(g.output, "dir=")
 	if toDir && dir == "" {
 		return errors.New("-o dir=: there is no folder; write dir=PATH")
@@ -58,7 +64,10 @@ func (g *globals) render(ctx context.Context, args []string) error {
 			continue
 		}
 		for _, o := range r.Target.Result.All() {
-			data := o.Stamp(r.commit)
+			data := o.Masked(r.commit)
+			if show {
+				data = o.Stamp(r.commit)
+			}
 			switch {
 			case toDir:
 				err = writeObject(dir, r.Key, o.Ref, data)
@@ -143,5 +152,9 @@ func writeObject(dir string, k reconcile.Key, ref render.Ref, data []byte) error
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, text, 0o644)
+	mode := os.FileMode(0o644)
+	if ref.Kind == "Secret" && ref.Group == "" {
+		mode = 0o600
+	}
+	return os.WriteFile(path, text, mode)
 }

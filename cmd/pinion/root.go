@@ -18,6 +18,7 @@ import (
 // globals are the flags of every command, and where it reads and writes.
 type globals struct {
 	repo, rev, output, config, kubeconfig, context string
+	ageKeyFiles                                    []string
 
 	in       io.Reader
 	out, err io.Writer
@@ -68,12 +69,12 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 	f.StringVar(&g.context, "context", "", "context of the kubeconfig")
 	root.AddCommand(
 		newInitCommand(g),
-		newLintCommand(g),
-		newRenderCommand(g),
-		newDiffCommand(g),
-		newApplyCommand(g),
+		g.rendering(newLintCommand(g)),
+		g.rendering(newRenderCommand(g)),
+		g.rendering(newDiffCommand(g)),
+		g.rendering(newApplyCommand(g)),
 		newRunCommand(g),
-		newStatusCommand(g),
+		g.rendering(newStatusCommand(g)),
 		newLogCommand(g),
 		newWhereCommand(g),
 		newWhyCommand(g),

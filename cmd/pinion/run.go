@@ -142,7 +142,10 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	wait.Go(func() { keepSmall(ctx) })
 	logger.Info("pinion is up", "repository", name, "branch", config.Repository.Branch, "listen", listener.Addr().String(), "dataDir", dir)
 
-	renderer, closePool := config.renderer()
+	renderer, closePool, err := config.renderer()
+	if err != nil {
+		return err
+	}
 	defer closePool()
 	clusters, err := g.clusters(ctx, config, name, logger)
 	if err != nil {

@@ -28,7 +28,11 @@ func (g *globals) begin(ctx context.Context, s subject) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	renderer, closePool := c.renderer()
+	renderer, closePool, err := c.renderer(g.keyFiles()...)
+	if err != nil {
+		r.close()
+		return nil, err
+	}
 	return &session{repository: r, config: c, renderer: renderer, closePool: closePool}, nil
 }
 

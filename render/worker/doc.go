@@ -12,6 +12,10 @@
 // refuses it everything else: sockets, opening files, other programs, signals
 // to others. Elsewhere only the code of render does.
 //
+// Encrypted files are decrypted in the worker, with keys that it gets over the
+// same pipe. What no key opens, the pool has the sops program decrypt, and
+// passes the plaintext on without keeping it.
+//
 // The pool decides when a worker goes: when a rendering takes too long, when
 // the context is done, when it asks for more memory or writes more than it
 // may, after any error, and after a number of renderings. One that dies is the

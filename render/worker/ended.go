@@ -45,12 +45,18 @@ func (e *ended) explain(p *process, o Options, file string) *render.Error {
 		out.Hint = "see whether the machine ran out of memory"
 	default:
 		out.Message = fmt.Sprintf("the render worker broke off (%v)", p.exit)
-		if line := lastWords(stderr); line != "" {
+		if line := lastWords(stderr); line != "" && (o.openers().none() || harmless(line)) {
 			out.Message += ": " + line
 		}
 		out.Hint = "this is a fault of Pinion or of a library it uses: please report it"
 	}
 	return out
+}
+
+// harmless says whether a line is the Go runtime's own. Where files are
+// decrypted, any other one may hold what was in them.
+func harmless(line string) bool {
+	return strings.HasPrefix(line, "panic: runtime error: ") || strings.HasPrefix(line, "fatal error: ")
 }
 
 // lastWords is the line that says why a Go process gave up.

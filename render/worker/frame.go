@@ -19,11 +19,13 @@ type kind byte
 const (
 	kindHello   kind = 'h' // worker: hello
 	kindRequest kind = 'q' // pool: render.Request
+	kindSecrets kind = 'k' // pool, before the first request: openers
 	kindOpen    kind = 'o' // worker: a file's name
 	kindList    kind = 'l' // worker: a folder's name
 	kindStat    kind = 's' // worker: a name
 	kindID      kind = 'i' // worker: a name
-	kindAnswer  kind = 'a' // pool: to the last four
+	kindDecrypt kind = 'd' // worker: the name of a file that the sops program is to decrypt
+	kindAnswer  kind = 'a' // pool: to the last five
 	kindResult  kind = 'r' // worker: header, and a blob follows
 	kindBlob    kind = 'b' // worker: the objects' JSON, one after the other
 	kindError   kind = 'e' // worker: failure
@@ -76,11 +78,18 @@ type hello struct {
 	Confined string `json:"confined,omitempty"`
 }
 
+// openers are what encrypted files are opened with.
+type openers struct {
+	Keys    []byte `json:"keys,omitempty"`    // as sops.ParseKeys takes them
+	Program bool   `json:"program,omitempty"` // the pool has the sops program
+}
+
 // header is a result without the objects' bytes.
 type header struct {
 	Objects  []objectHeader `json:"objects"`
 	Digest   string         `json:"digest"`
 	Warnings []string       `json:"warnings,omitempty"`
+	Sealed   bool           `json:"sealed,omitempty"`
 	Memory   uint64         `json:"memory"` // bytes that the worker holds now
 }
 
@@ -90,6 +99,7 @@ type objectHeader struct {
 	Digest  string     `json:"digest"`
 	Size    int        `json:"size"`
 	Hook    string     `json:"hook,omitempty"` // when it runs, if it is a hook
+	Hidden  []string   `json:"hidden,omitempty"`
 }
 
 // failure is an error of a rendering.

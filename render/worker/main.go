@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/render"
+	"github.com/pinion-cd/pinion/render/sops"
 )
 
 // Argument is the hidden argument of a worker's command line.
@@ -67,10 +68,14 @@ func Main() {
 	go w.receive(bufio.NewReaderSize(in, 64<<10))
 	w.send(kindHello, encode(h))
 	for f := range w.frames {
-		if f.kind != kindRequest {
+		switch f.kind {
+		case kindSecrets:
+			w.take(f.content)
+		case kindRequest:
+			w.serve(f.content)
+		default:
 			os.Exit(2)
 		}
-		w.serve(f.content)
 	}
 }
 
@@ -112,6 +117,36 @@ func (w *server) send(k kind, content ...[]byte) {
 	}
 }
 
+// take keeps what encrypted files are opened with.
+func (w *server) take(content []byte) {
+	var o openers
+	if err := json.Unmarshal(content, &o); err != nil {
+		os.Exit(2)
+	}
+	if len(o.Keys) > 0 {
+		keys, err := sops.ParseKeys("the keys", o.Keys)
+		if err != nil {
+			os.Exit(2) // the pool has parsed them
+		}
+		w.renderer.Keys = keys
+	}
+	if o.Program {
+		w.renderer.Program = func(name string) ([]byte, error) { return w.tree().question(kindDecrypt, name) }
+	}
+}
+
+// tree is the tree of a rendering, as the pool answers for it.
+func (w *server) tree() *remote {
+	return &remote{ids: map[string]string{}, ask: func(k kind, name string) ([]byte, error) {
+		w.send(k, []byte(name))
+		f, ok := <-w.frames
+		if !ok || f.kind != kindAnswer {
+			os.Exit(2)
+		}
+		return f.content, nil
+	}}
+}
+
 // serve does one rendering.
 func (w *server) serve(content []byte) {
 	var req render.Request
@@ -123,15 +158,7 @@ func (w *server) serve(content []byte) {
 	defer close(done)
 	go w.watch(done)
 
-	tree := &remote{ids: map[string]string{}, ask: func(k kind, name string) ([]byte, error) {
-		w.send(k, []byte(name))
-		f, ok := <-w.frames
-		if !ok || f.kind != kindAnswer {
-			os.Exit(2)
-		}
-		return f.content, nil
-	}}
-	result, err := w.renderer.Build(context.Background(), tree, req)
+	result, err := w.renderer.Build(context.Background(), w.tree(), req)
 	if err != nil {
 		f := failure{Text: err.Error()}
 		if e, ok := errors.AsType[*render.Error](err); ok {
@@ -140,14 +167,14 @@ func (w *server) serve(content []byte) {
 		w.send(kindError, encode(f))
 		return
 	}
-	h := header{Digest: result.Digest, Warnings: result.Warnings, Memory: memory()}
+	h := header{Digest: result.Digest, Warnings: result.Warnings, Sealed: result.Sealed, Memory: memory()}
 	var blob [][]byte
 	for _, o := range result.Objects {
-		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, Size: len(o.JSON)})
+		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, Size: len(o.JSON), Hidden: o.Hidden})
 		blob = append(blob, o.JSON)
 	}
 	for _, o := range result.Hooks {
-		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, Size: len(o.JSON), Hook: o.When})
+		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, Size: len(o.JSON), Hook: o.When, Hidden: o.Hidden})
 		blob = append(blob, o.JSON)
 	}
 	w.send(kindResult, encode(h))

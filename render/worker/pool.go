@@ -13,6 +13,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/render"
+	"github.com/pinion-cd/pinion/render/sops"
 )
 
 // Options are the limits of a Pool. The zero value of each stands for its
@@ -25,6 +26,8 @@ type Options struct {
 	Renders     int           // of one worker before another takes its place; 500
 	Idle        time.Duration // before a worker without work goes; 1 minute
 	Executable  string        // the binary, whose main calls Hook; this one
+	Keys        *sops.Keys    // what opens encrypted files; nil: nothing does
+	Sops        *Sops         // the program that opens those that Keys do not; nil: nothing does
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -42,6 +45,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	return o, nil
 }
+
+func (o Options) openers() openers {
+	return openers{Keys: o.Keys.Text(), Program: o.Sops != nil}
+}
+
+func (o openers) none() bool { return len(o.Keys) == 0 && !o.Program }
 
 // Pool renders in worker processes, several at once. Its methods may be
 // called from many goroutines; the trees must allow that, too.
@@ -137,7 +146,7 @@ func (p *Pool) render(ctx context.Context, w *process, tree desired.Tree, req re
 	limited, cancel := context.WithTimeoutCause(ctx, p.options.Timeout, errTimeout)
 	defer cancel()
 	rec := render.Record(tree)
-	result, err := w.render(limited, rec, req, p.options.OutputLimit)
+	result, err := w.render(limited, rec, req, p.options)
 	p.note(w)
 	if err == nil && rec.Err() == nil && limited.Err() == nil {
 		if result.Reads, err = rec.Reads(); err == nil {
@@ -234,7 +243,7 @@ func (p *Pool) start() (*process, error) {
 	err := ErrClosed
 	done := make(chan struct{})
 	select {
-	case p.starts <- func() { w, err = start(p.options.Executable, p.options.MemoryLimit); close(done) }:
+	case p.starts <- func() { w, err = start(p.options.Executable, p.options.MemoryLimit, p.options.openers()); close(done) }:
 		<-done
 	case <-p.closed:
 	}

@@ -29,6 +29,7 @@ func request() render.Request {
 		Namespace:   "shop-staging",
 		Service:     "web",
 		Folder:      "services/web",
+		Plaintext:   true,
 		Parameters:  map[string]any{"replicas": int64(2), "host": "staging.shop.example"},
 		Pins: []desired.Pin{{Artifact: "web", Image: desired.Image{
 			Reference: "ghcr.io/acme/web:1.4.2", Repository: "ghcr.io/acme/web", Version: "1.4.2",

@@ -35,7 +35,7 @@ type process struct {
 
 // start starts a worker. It may do nothing else with the calling thread's
 // state: on Linux the worker lives only as long as that thread.
-func start(executable string, memory int64) (*process, error) {
+func start(executable string, memory int64, o openers) (*process, error) {
 	childIn, in, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -71,6 +71,10 @@ func start(executable string, memory int64) (*process, error) {
 		p.exit = p.cmd.Wait()
 		close(p.exited)
 	}()
+	if !o.none() {
+		// If it is gone already, the first rendering finds that out.
+		_ = writeFrame(p.writer, kindSecrets, encode(o))
+	}
 	return p, nil
 }
 
@@ -88,7 +92,7 @@ var errGone = errors.New("the render worker is gone")
 
 // render does one rendering. After an error the process must be stopped; the
 // error is an *ended if the process died or has to.
-func (p *process) render(ctx context.Context, rec *render.Recorder, req render.Request, output int) (*render.Result, error) {
+func (p *process) render(ctx context.Context, rec *render.Recorder, req render.Request, o Options) (*render.Result, error) {
 	defer context.AfterFunc(ctx, func() { p.cmd.Process.Kill() })()
 	content, err := json.Marshal(req)
 	if err != nil {
@@ -99,10 +103,10 @@ func (p *process) render(ctx context.Context, rec *render.Recorder, req render.R
 	}
 	limit := func(k kind) int {
 		switch k {
-		case kindOpen, kindList, kindStat, kindID:
+		case kindOpen, kindList, kindStat, kindID, kindDecrypt:
 			return maxName
 		case kindBlob:
-			return output
+			return o.OutputLimit
 		default:
 			return maxHeader
 		}
@@ -132,6 +136,13 @@ func (p *process) render(ctx context.Context, rec *render.Recorder, req render.R
 			if err := writeFrame(p.writer, kindAnswer, answer(rec, k, string(content))); err != nil {
 				return nil, &ended{}
 			}
+		case kindDecrypt:
+			plain := decrypted(ctx, rec, o.Sops, string(content))
+			err := writeFrame(p.writer, kindAnswer, plain)
+			clear(plain)
+			if err != nil {
+				return nil, &ended{}
+			}
 		case kindError:
 			var f failure
 			if err := json.Unmarshal(content, &f); err != nil {
@@ -154,12 +165,12 @@ func (p *process) render(ctx context.Context, rec *render.Recorder, req render.R
 
 // result puts the objects together again.
 func (h header) result(blob []byte) (*render.Result, error) {
-	r := &render.Result{Digest: h.Digest, Warnings: h.Warnings}
+	r := &render.Result{Digest: h.Digest, Warnings: h.Warnings, Sealed: h.Sealed}
 	for _, o := range h.Objects {
 		if o.Size < 0 || o.Size > len(blob) {
 			return nil, &ended{}
 		}
-		object := render.Object{Ref: o.Ref, Version: o.Version, Digest: o.Digest, JSON: blob[:o.Size:o.Size]}
+		object := render.Object{Ref: o.Ref, Version: o.Version, Digest: o.Digest, JSON: blob[:o.Size:o.Size], Hidden: o.Hidden}
 		if o.Hook != "" {
 			r.Hooks = append(r.Hooks, render.Hook{When: o.Hook, Object: object})
 		} else {
@@ -186,6 +197,23 @@ func answer(rec *render.Recorder, k kind, name string) []byte {
 		return failed(err)
 	}
 	return content
+}
+
+// decrypted answers a worker that wants a file decrypted by the sops program.
+func decrypted(ctx context.Context, rec *render.Recorder, program *Sops, name string) []byte {
+	if program == nil || !fs.ValidPath(name) {
+		return failed(&fs.PathError{Op: "decrypt", Path: name, Err: fs.ErrInvalid})
+	}
+	data, err := rec.ReadFile(name)
+	if err != nil {
+		return failed(err)
+	}
+	plain, err := program.decrypt(ctx, name, data)
+	if err != nil {
+		return failed(err)
+	}
+	defer clear(plain)
+	return withID("", plain)
 }
 
 func look(rec *render.Recorder, k kind, name string) ([]byte, error) {
