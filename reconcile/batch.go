@@ -14,6 +14,7 @@ import (
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
 )
 
 // batch is what one push writes.
@@ -107,7 +108,13 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 					return nil, nil, err
 				}
 				for _, o := range full.Result.All() {
-					objects = append(objects, o.JSON)
+					object := o.JSON
+					if len(o.Hidden) > 0 {
+						if object, err = render.MaskJSON(o.JSON, o.Hidden); err != nil {
+							return nil, nil, fmt.Errorf("write down what was applied of %s/%s: %w", env, p.record.Service, err)
+						}
+					}
+					objects = append(objects, object)
 				}
 				data, err := ledger.EncodeManifests(objects, c.options.Digests)
 				if err != nil {

@@ -387,6 +387,7 @@ func (e *Engine) sight(u *unit, step Step) {
 	if u.problem != "" && u.mistaken {
 		s.Problem, s.Wanted, s.Tip = u.problem, u.wanted, u.problemAt
 	}
+	s.Message, s.Problem, s.Note = u.hide(s.Message), u.hide(s.Problem), u.hide(s.Note)
 	if s == u.sighting {
 		return
 	}
@@ -431,6 +432,9 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 
 func (e *Engine) report(ev Event) {
 	ev.Time, ev.Done, ev.Total = time.Now(), e.ready, max(e.total, len(e.units))
+	if u := e.units[Key{ev.Environment, ev.Service}]; u != nil {
+		ev.Message = u.hide(ev.Message)
+	}
 	e.options.Report(ev)
 }
 

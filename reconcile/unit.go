@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -248,8 +249,25 @@ func (u *unit) setTarget(t *Target) {
 	}
 }
 
+// hide cuts the values of the service's Secrets out of a text, whoever wrote it:
+// the API server, a pod, an admission check.
+func (u *unit) hide(text string) string {
+	if text == "" || u.target == nil || u.target.Result == nil || !slices.ContainsFunc(u.target.Result.All(), secretive) {
+		return text
+	}
+	full, err := u.target.whole()
+	if err != nil {
+		return "what there is to say can't be told from its secrets: " + err.Error()
+	}
+	return full.Result.Mask().Hide(text)
+}
+
+func secretive(o render.Object) bool {
+	return o.Ref.Kind == "Secret" && o.Ref.Group == "" || len(o.Hidden) > 0
+}
+
 func (u *unit) status() ServiceStatus {
-	s := ServiceStatus{Key: u.key, Commit: u.commit, Phase: u.phase, Message: u.message, Since: u.since}
+	s := ServiceStatus{Key: u.key, Commit: u.commit, Phase: u.phase, Message: u.hide(u.message), Since: u.since}
 	if u.target != nil {
 		s.Version = u.target.Version()
 	}

@@ -28,6 +28,7 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 		}
 		for _, o := range r.Target.Result.Objects {
 			d, err := cl.Diff(ctx, o)
+			hideFields(d.Changes, o)
 			var unknown *cluster.UnknownKindError
 			switch {
 			case errors.As(err, &unknown) && brings(all, r.Target.Cluster, o.Ref):
@@ -82,6 +83,22 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 	return changes, kept, errors.Join(errs...)
 }
 
+// hideFields hides all values of an object in which one was decrypted: what it
+// was before can't be told from the others.
+func hideFields(fields []cluster.FieldChange, o render.Object) {
+	if len(o.Hidden) == 0 {
+		return
+	}
+	for i := range fields {
+		if fields[i].Old != "" {
+			fields[i].Old = render.Masked + " (before)"
+		}
+		if fields[i].New != "" {
+			fields[i].New = render.Masked + " (after)"
+		}
+	}
+}
+
 // brings tells whether one of the renderings defines an object's kind.
 func brings(all []reconcile.Rendered, cluster desired.ClusterName, ref render.Ref) bool {
 	return slices.ContainsFunc(all, func(r reconcile.Rendered) bool {
@@ -129,6 +146,8 @@ func compareRenderings(before, after []reconcile.Rendered) ([]change, error) {
 				errs = append(errs, err)
 				continue
 			}
+			hideFields(fields, o)
+			hideFields(fields, was)
 			changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "update", Fields: fields})
 		}
 	}

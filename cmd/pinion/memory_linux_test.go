@@ -29,8 +29,13 @@ func TestNoCoreIsLeft(t *testing.T) {
 	if out, err := exec.Command("git", "init", "-q", "--bare", remote).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	// Nothing answers there, so it waits.
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(kubeconfig, []byte("apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("sh", "-c", `ulimit -c unlimited 2>/dev/null || ulimit -c "$(ulimit -H -c)"; exec "$@"`, "sh",
-		"env", "GOTRACEBACK=crash", asMain+"=1", self, "run", "--repo", remote, "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data"))
+		"env", "GOTRACEBACK=crash", asMain+"=1", self, "run", "--kubeconfig", kubeconfig, "--repo", remote, "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data"))
 	cmd.Dir = dir
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -91,7 +91,7 @@ func (c *Cluster) driftOnce(ctx context.Context, f failure, m Mapped, o render.O
 		c.learn(err)
 		return d, err
 	}
-	secret := isSecret(live)
+	secret := isSecret(live) || len(o.Hidden) > 0
 	for _, u := range []*unstructured.Unstructured{live, merged} {
 		if err := normalize.DryRunUnstructured(u); err != nil {
 			return d, fmt.Errorf("compare %s: %w", o.Ref, err)
