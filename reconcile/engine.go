@@ -348,6 +348,7 @@ func (e *Engine) decide(now time.Time, u *unit) {
 	step := Next(view)
 	if step.Phase == Ready && !u.wasReady {
 		u.wasReady = true
+		e.retryBehind(now, u)
 		u.failure = nil
 		e.stale(u.key.Environment)
 	}

@@ -178,6 +178,20 @@ func (e *Engine) retryUnknown(name desired.ClusterName) {
 	}
 }
 
+// retryBehind tries the services of a cluster again that failed because the API
+// server could not reach a webhook of a service that is ready now.
+func (e *Engine) retryBehind(now time.Time, ready *unit) {
+	for k, u := range e.units {
+		if u == ready || u.failure == nil || u.failure.Behind == nil || u.target.Cluster != ready.target.Cluster {
+			continue
+		}
+		if slices.ContainsFunc(ready.target.Result.Objects, func(o render.Object) bool { return o.Ref == *u.failure.Behind }) {
+			u.failure.Retry = earlier(now, u.failure.Retry)
+			e.dirty[k] = true
+		}
+	}
+}
+
 // corrects tells whether the plan only takes back what others have changed.
 func corrects(p Plan) bool {
 	for _, s := range p.Stages {
@@ -209,6 +223,13 @@ func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 	wait := delay(u.key, f.Attempts, first)
 	if errors.As(err, new(*cluster.NamespaceError)) {
 		wait = min(wait, longestNamespace)
+	}
+	var unavailable *cluster.UnavailableError
+	if errors.As(err, &unavailable) {
+		wait = min(wait, longestUnavailable)
+		if unavailable.Service != "" {
+			f.Behind = &render.Ref{Kind: "Service", Namespace: unavailable.Namespace, Name: unavailable.Service}
+		}
 	}
 	if f.UnknownKind {
 		wait = min(wait, longestUnknown)

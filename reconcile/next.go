@@ -62,6 +62,8 @@ type Failure struct {
 	// UnknownKind: the cluster does not serve a kind, which may change when
 	// another service is applied.
 	UnknownKind bool
+	// Behind is the Service that the API server could not reach; nil: none.
+	Behind *render.Ref
 	// Passing: nobody has to do anything for the next attempt to succeed.
 	Passing bool
 	// Since is when the first of the attempts failed.

@@ -281,10 +281,11 @@ const (
 	// A namespace that is being deleted is not watched.
 	longestNamespace = 10 * time.Second
 	// A kind that is installed is found by one request for all who miss one.
-	longestUnknown  = 5 * time.Second
-	firstRefusal    = 15 * time.Second // what the API server has refused is not tried as often
-	firstCorrection = time.Second
-	quietCorrection = 10 * time.Minute // after that long, a manager no longer counts as fighting us
+	longestUnknown     = 5 * time.Second
+	longestUnavailable = 10 * time.Second // a webhook, or what is behind an APIService
+	firstRefusal       = 15 * time.Second // what the API server has refused is not tried as often
+	firstCorrection    = time.Second
+	quietCorrection    = 10 * time.Minute // after that long, a manager no longer counts as fighting us
 )
 
 // delay returns how long to wait before attempt n+1: first doubled n-1 times,
