@@ -68,7 +68,7 @@ var edges = map[string][]string{
 // what they need to know, and touch nothing.
 var (
 	core          = []string{"desired", "render", "render/sops", "ledger", "expression", "policy", "audit", "reconcile/health"}
-	coreReconcile = []string{"plan.go", "prune.go", "next.go", "target.go", "event.go"}
+	coreReconcile = []string{"plan.go", "prune.go", "bounds.go", "next.go", "target.go", "event.go"}
 )
 
 // outside are the packages of the standard library that touch something, that

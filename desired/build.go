@@ -63,10 +63,13 @@ func (d *decoder) warn(at Position, message, hint string) {
 
 func (d *decoder) environment(raw *environmentFile) *Environment {
 	e := &Environment{
-		Name:       EnvironmentName(d.name),
-		File:       d.file,
-		Cluster:    ClusterName(raw.Cluster.or("default")),
-		Namespace:  raw.Namespace.Text,
+		Name:      EnvironmentName(d.name),
+		File:      d.file,
+		Cluster:   ClusterName(raw.Cluster.or("default")),
+		Namespace: raw.Namespace.Text,
+
+		ServiceAccount: raw.Account.Text,
+
 		Parameters: raw.Parameters.Value,
 		Drift:      Drift(raw.Drift.or(string(DriftCorrect))),
 		Ignore:     ignores(raw.Ignore),

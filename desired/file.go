@@ -88,6 +88,7 @@ type environmentFile struct {
 	header
 	Cluster    word           `yaml:"cluster" form:"label" default:"default" doc:"The cluster, by its name in the daemon's configuration."`
 	Namespace  word           `yaml:"namespace,required" form:"label" example:"shop-staging" doc:"The namespace that the services run in."`
+	Account    word           `yaml:"serviceAccount" form:"account" example:"deployer" doc:"The service account of the namespace in whose name everything here is read and written. Absent: the daemon's own account."`
 	Parameters object         `yaml:"parameters" doc:"Values that are handed to the manifests of every service. They are never promoted: they are what makes this environment differ."`
 	Pins       table[pinFile] `yaml:"pins" isolate:"true" doc:"The exact version of each artifact, by the artifact's name. A service runs here if its artifacts are pinned here."`
 	Drift      word           `yaml:"drift" enum:"correct,report" default:"correct" doc:"What to do when somebody else changes or deletes what was applied: take it back, or write nothing and report it."`

@@ -28,6 +28,7 @@ var (
 	commitRegexp   = regexp.MustCompile(`^[0-9a-f]{40}$`)
 	hexRegexp      = regexp.MustCompile(`^[0-9a-f]+$`)
 	durationRegexp = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(h|m|s|ms))+$`)
+	accountRegexp  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 	timezoneRegexp = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 )
 
@@ -44,6 +45,7 @@ var forms = map[string]form{
 	"window":   {noun: "days and hours", pattern: `^\s*[A-Za-z]{3}(-[A-Za-z]{3})?\s+\d\d:\d\d-\d\d:\d\d`, check: checkWindow},
 	"timezone": {noun: "a time zone", pattern: timezoneRegexp.String(), check: checkTimezone},
 	"token":    {noun: "a name", pattern: `^\S+$`, check: checkToken},
+	"account":  {noun: "the name of a service account", pattern: accountRegexp.String(), check: checkAccount},
 	"line":     {noun: "text", pattern: `^\S(.*\S)?$`, check: checkLine},
 	"kind":     {noun: "a kind", pattern: kindRegexp.String(), check: checkKind},
 	"group":    {noun: "an API group", pattern: groupRegexp.String(), check: checkGroup},
@@ -62,6 +64,22 @@ func checkLabel(s string) (message, hint string) {
 		return fmt.Sprintf("%q is not a name", s), fmt.Sprintf("did you mean %q? %s", guess, labelHint)
 	}
 	return fmt.Sprintf("%q is not a name", abridge(s)), labelHint
+}
+
+// checkAccount takes what Kubernetes takes for the name of a ServiceAccount. A
+// name that is not one stands for nobody, and never for the daemon itself.
+func checkAccount(s string) (message, hint string) {
+	const want = "write the name alone, without its namespace: it is looked for in the environment's own; leave the key out for the daemon's own account"
+	switch {
+	case len(s) <= 253 && accountRegexp.MatchString(s):
+		return "", ""
+	case s == "":
+		return "the service account has no name", want
+	}
+	if i := strings.LastIndexAny(s, ":/"); i >= 0 && accountRegexp.MatchString(s[i+1:]) {
+		return fmt.Sprintf("%q is not the name of a service account", abridge(s)), fmt.Sprintf("did you mean %q? %s", s[i+1:], want)
+	}
+	return fmt.Sprintf("%q is not the name of a service account", abridge(s)), want
 }
 
 func checkClaim(s string) (message, hint string) {

@@ -163,6 +163,13 @@ func (r *Repository) claimant(svc ServiceName) (*Pipeline, []Problem) {
 	return r.rest, nil
 }
 
+// NoEnvironment reports whether it is certain that the commit has no environment
+// of that name.
+func (r *Repository) NoEnvironment(env EnvironmentName) bool {
+	return (r.folders[KindEnvironment].id != "" || r.folders[KindService].id != "") &&
+		r.Environments[env] == nil && r.obscured(KindEnvironment, string(env)) == nil
+}
+
 // Gone reports whether it is certain that the commit does not ask for the
 // service in the environment any more, and says why, or why not. Whatever can't
 // be read, or may be a misspelt rest of the service, makes it uncertain.

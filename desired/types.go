@@ -60,6 +60,8 @@ type Environment struct {
 	File      string
 	Cluster   ClusterName // "default" if the file names none
 	Namespace string
+	// ServiceAccount is in whose name all requests are made; "": the daemon's.
+	ServiceAccount string
 	// Parameters are handed to the manifests. The values are what JSON knows:
 	// nil, bool, int64, float64, string, []any, map[string]any.
 	Parameters map[string]any

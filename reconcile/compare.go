@@ -36,7 +36,7 @@ func (e *Engine) compareAll(ctx context.Context, now time.Time) time.Time {
 		case e.comparing[est.place.Cluster]: // it is looked at again when that has ended
 		default:
 			e.comparing[est.place.Cluster] = true
-			s, cl := est.site, e.options.Clusters[est.place.Cluster]
+			s, cl := est.site, e.reach(est)
 			e.jobs.Go(func() {
 				x := comparison{site: s}
 				x.found, x.err = cl.Compare(ctx, cluster.Scope{Environment: s.environment, Namespace: s.place.Namespace})

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
 )
@@ -49,6 +51,7 @@ type order struct {
 	target  *Target
 	claims  map[render.Ref][]Key
 	over    map[render.Ref]string
+	bounds  Bounds
 	compare bool // write nothing
 	settled bool // all of the target was once in the cluster
 	// tolerates: report drift, and write nothing for it.
@@ -73,6 +76,10 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 				out = Outcome{Target: t, Compared: true}
 			}
 		}()
+	}
+	if refused := order.bounds.Refusals(t); len(refused) > 0 {
+		out.Err = refusedError(refused)
+		return out
 	}
 	scope := cluster.Scope{Environment: t.Environment, Namespace: t.Namespace}
 	found := func() error {
@@ -107,7 +114,15 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 		}
 	}
 	observed := cl.Lookup(t.Result.Objects)
-	in := PlanInput{Target: t, Observed: observed, Claims: order.claims, Over: order.over, Settled: order.settled}
+	if out.Err = outOfBounds(ctx, cl, order.bounds, t, t.Result.Objects); out.Err != nil {
+		return out
+	}
+	strangers, err := e.strangers(ctx, cl, t, observed)
+	if err != nil {
+		out.Err = err
+		return out
+	}
+	in := PlanInput{Target: t, Observed: observed, Foreign: strangers, Claims: order.claims, Over: order.over, Settled: order.settled}
 	out.Plan = MakePlan(in)
 	out.Waits = out.Plan.Waits() > 0
 	out.Warnings = append(out.Warnings, out.Plan.Warnings...)
@@ -124,8 +139,7 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 	if out.Plan.Changes() == 0 || order.compare {
 		return out
 	}
-	var err error
-	d := deployment{cl: cl, target: t, in: in, out: &out}
+	d := deployment{cl: cl, bounds: order.bounds, target: t, in: in, out: &out}
 	if corrects(out.Plan) {
 		err := d.examine(ctx)
 		if order.tolerates {
@@ -168,6 +182,82 @@ func compared(ctx context.Context, cl *cluster.Cluster, t *Target) Outcome {
 	return out
 }
 
+// outOfBounds refuses objects that an environment may not have, by what the API
+// server says of their kinds: one that rendering does not know may turn out to
+// lie in no namespace. A kind that is not served yet is judged before it is
+// written.
+func outOfBounds(ctx context.Context, cl *cluster.Cluster, b Bounds, t *Target, objects []render.Object) error {
+	var refused []string
+	for _, o := range objects {
+		if o.Ref.Namespace == "" {
+			continue // judged as it was rendered
+		}
+		m, err := cl.Map(ctx, o)
+		var unknown *cluster.UnknownKindError
+		switch {
+		case errors.As(err, &unknown):
+		case err != nil:
+			return err
+		default:
+			if why := b.refuses(t, o, m.Ref); why != "" {
+				refused = append(refused, why)
+			}
+		}
+	}
+	if len(refused) > 0 {
+		return refusedError(refused)
+	}
+	return nil
+}
+
+// strangers says which objects of a target are another deployment repository's,
+// and whose: of those outside of the environment's namespace, which has its
+// inventory, and of other environments that ours does not have.
+func (e *Engine) strangers(ctx context.Context, cl *cluster.Cluster, t *Target, observed map[render.Ref]cluster.Observed) (map[render.Ref]string, error) {
+	var found map[render.Ref]string
+	var inventories []cluster.Inventory
+	for ref, have := range observed {
+		if !have.Owned {
+			continue
+		}
+		why := ""
+		if have.Environment == t.Environment {
+			if have.Ref.Namespace == t.Namespace || have.Commit == "" {
+				continue // nobody names a commit of what is handed over
+			}
+			_, err := e.options.Commits.Snapshot(ctx, have.Commit)
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, gitstate.ErrNoCommit) || errors.Is(err, gitstate.ErrShallow) {
+				return nil, unreadError{err}
+			}
+			why = fmt.Sprintf("another repository, for commit %.12s, which it names, is not in this one", have.Commit)
+		} else if repo := e.lineage.known.Load(); repo != nil && repo.Environments[have.Environment] != nil {
+			continue // two environments of ours
+		}
+		if inventories == nil {
+			var err error
+			if inventories, err = cl.Inventories(ctx, []cluster.Account{{Namespace: cmp.Or(have.Ref.Namespace, t.Namespace), Name: t.Account}}); err != nil {
+				inventories = []cluster.Inventory{} // then the other one has no name
+			}
+		}
+		for _, inv := range inventories {
+			if inv.Environment == have.Environment && cl.Foreign(inv) != nil {
+				why = "the repository " + inv.Repository
+			}
+		}
+		if why == "" {
+			continue
+		}
+		if found == nil {
+			found = map[render.Ref]string{}
+		}
+		found[ref] = why
+	}
+	return found, nil
+}
+
 // bringsNamespace tells whether the target renders its own namespace.
 func bringsNamespace(t *Target) bool {
 	for _, o := range t.Result.Objects {
@@ -196,6 +286,7 @@ func (r refusedError) Error() string {
 
 // deployment is the writing part of one job.
 type deployment struct {
+	bounds Bounds
 	cl     *cluster.Cluster
 	target *Target
 	commit string
@@ -362,6 +453,9 @@ func (d *deployment) validate(ctx context.Context, a Action) error {
 		return nil
 	}
 	o := d.target.Result.Objects[a.Index]
+	if err := outOfBounds(ctx, d.cl, d.bounds, d.target, []render.Object{o}); err != nil {
+		return err
+	}
 	trial, err := d.cl.DryRun(ctx, o, d.commit, cluster.ApplyOptions{})
 	var conflict *cluster.ConflictError
 	if errors.As(err, &conflict) {

@@ -21,6 +21,7 @@ type Options struct {
 	Commits  Commits
 	Renderer Renderer
 	Clusters map[desired.ClusterName]*cluster.Cluster
+	Fences   Fences
 	// Selection is what is ours to touch.
 	Selection Selection
 	// Tenure says which environments are ours where several replicas run; nil:
@@ -99,6 +100,7 @@ type Engine struct {
 	dirty      map[Key]bool
 	queue      map[desired.ClusterName][]Key // services whose job waits for a place
 	running    map[desired.ClusterName]int
+	working    map[desired.EnvironmentName]int // jobs
 	wakes      map[Key]time.Time
 	waking     time.Time                        // no wake is due before
 	ready      int                              // units in phase Ready
@@ -115,6 +117,7 @@ type Engine struct {
 	hooksDue map[Key]bool
 	hookNews chan hookNews
 	saves    chan saved
+	left     chan leaving
 	stirred  chan struct{} // capacity 1: a cluster has changed
 	asks     chan chan Status
 	jobs     sync.WaitGroup
@@ -149,6 +152,7 @@ func NewEngine(o Options) *Engine {
 		dirty:      map[Key]bool{},
 		queue:      map[desired.ClusterName][]Key{},
 		running:    map[desired.ClusterName]int{},
+		working:    map[desired.EnvironmentName]int{},
 		wakes:      map[Key]time.Time{},
 		orphans:    map[desired.ClusterName]*Failure{},
 		readings:   make(chan reading),
@@ -161,6 +165,7 @@ func NewEngine(o Options) *Engine {
 		hooksDue:   map[Key]bool{},
 		hookNews:   make(chan hookNews),
 		saves:      make(chan saved),
+		left:       make(chan leaving),
 		stirred:    make(chan struct{}, 1),
 		asks:       make(chan chan Status),
 	}
@@ -230,6 +235,8 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 			e.heard(time.Now(), n)
 		case s := <-e.saves:
 			e.wasSaved(time.Now(), s)
+		case l := <-e.left:
+			e.leftSite(time.Now(), l)
 		case <-e.stirred:
 			e.stir()
 		case <-moved:
@@ -259,6 +266,7 @@ func (e *Engine) drain() {
 		case <-e.looked:
 		case <-e.hookNews:
 		case <-e.saves:
+		case <-e.left:
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,7 +24,8 @@ type site struct {
 // may go.
 type estate struct {
 	site
-	term *cluster.Term // under which it is ours; nil: nobody competes
+	term    *cluster.Term // under which it is ours; nil: nobody competes
+	account string        // in whose name it is looked at and pruned; "": our own
 	// former says why nothing is wanted here any more; "" if it is.
 	former    string
 	surveyed  bool // the inventory is read and its kinds are watched
@@ -139,14 +141,21 @@ func (e *Engine) tend(ctx context.Context, now time.Time) time.Time {
 // survey starts a job that reads a site's inventory and watches its kinds.
 func (e *Engine) survey(ctx context.Context, est *estate) {
 	est.surveying = true
-	cl := e.options.Clusters[est.place.Cluster]
+	cl := e.reach(est)
 	s := survey{site: est.site}
 	scope := cluster.Scope{Environment: est.environment, Namespace: est.place.Namespace}
+	bounds := e.options.Fences.Of(est.place.Cluster, est.environment, est.account)
 	e.jobs.Go(func() {
 		inv, err := cl.Inventory(ctx, scope)
 		if err == nil {
+			err = cl.Foreign(inv)
+		}
+		if errors.As(err, new(*cluster.OwnerError)) {
+			err = errors.Join(err, cl.Watch(ctx, scope, nil)) // until it is handed over
+		}
+		if err == nil {
 			s.confirmed = inv.Confirmed
-			err = cl.Watch(ctx, scope, inv.Kinds)
+			err = cl.Watch(ctx, scope, bounds.within(scope, inv.Kinds))
 		}
 		s.err = err
 		e.surveys <- s
@@ -181,14 +190,14 @@ func (e *Engine) searchOrphans(ctx context.Context, now time.Time, name desired.
 		attempts += f.Attempts
 	}
 	e.orphans[name] = &Failure{Attempts: attempts}
-	var namespaces []string
-	for s := range e.estates {
+	accounts := map[string]cluster.Account{} // by namespace
+	for s, est := range e.estates {
 		if s.place.Cluster == name {
-			namespaces = append(namespaces, s.place.Namespace)
+			accounts[s.place.Namespace] = cluster.Account{Namespace: s.place.Namespace, Name: est.account}
 		}
 	}
 	e.jobs.Go(func() {
-		found, err := cl.Inventories(ctx, namespaces)
+		found, err := cl.Inventories(ctx, slices.Collect(maps.Values(accounts)))
 		e.surveys <- survey{site: site{place: Place{Cluster: name}}, orphans: true, found: found, err: err}
 	})
 	return time.Time{}
@@ -244,10 +253,11 @@ func (e *Engine) siteFailure(now time.Time, est *estate, err error) *Failure {
 
 // prune decides what may go at a site, and starts a job that deletes it.
 func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Time {
-	cl := e.options.Clusters[est.place.Cluster]
+	cl := e.reach(est)
+	scope := cluster.Scope{Environment: est.environment, Namespace: est.place.Namespace}
 	in := PruneInput{
 		Environment: est.environment,
-		Observation: cl.Observe(cluster.Scope{Environment: est.environment, Namespace: est.place.Namespace}),
+		Observation: cl.Observe(scope),
 		Services:    map[desired.ServiceName]Standing{},
 		Elsewhere: func(r render.Ref) bool {
 			return slices.ContainsFunc(e.claims[est.place.Cluster][r], func(k Key) bool { return k.Environment != est.environment })
@@ -278,6 +288,9 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 		est.resurvey = now.Add(confirmInterval)
 		return est.resurvey
 	case len(p.Delete) == 0:
+		if why := e.over(est, in); why != "" {
+			e.leave(ctx, est, why)
+		}
 		return time.Time{}
 	}
 	est.pruning = true
@@ -286,6 +299,11 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 	e.jobs.Go(func() {
 		defer done()
 		d := deletions{site: s}
+		// Two repositories may begin at the same time.
+		if d.err = cl.Owner(ctx, scope); d.err != nil {
+			e.deleted <- d
+			return
+		}
 		var errs []error
 		for _, x := range p.Delete {
 			if err := cl.Delete(ctx, x.Object); err != nil {
@@ -330,7 +348,7 @@ func (e *Engine) standing(est *estate, name desired.ServiceName) Standing {
 	}
 	if u.target != nil && u.target.Cluster == est.place.Cluster {
 		// What lies in no namespace, or in one of its own, does not move.
-		s.renders(e.options.Clusters[est.place.Cluster], u.target)
+		s.renders(e.connection(u.target), u.target)
 	}
 	if u.target != nil && u.target.Place != est.place && est.former != "" && s.Settled {
 		s.Gone, s.Why = true, est.former
@@ -393,7 +411,7 @@ func (e *Engine) adopt(name desired.ClusterName, found []cluster.Inventory) {
 		}
 		s := site{inv.Environment, Place{name, inv.Namespace}}
 		if term, ours := e.options.Tenure.term(inv.Environment); ours && e.estates[s] == nil {
-			e.estates[s] = &estate{site: s, term: term, former: e.former(s), stale: true}
+			e.estates[s] = &estate{site: s, account: inv.Account, term: term, former: e.former(s), stale: true}
 		}
 	}
 }

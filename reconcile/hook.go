@@ -119,7 +119,7 @@ func (e *Engine) startHooks(ctx context.Context) {
 
 // startHook runs a hook for the deployment that comes from a commit.
 func (e *Engine) startHook(ctx context.Context, u *unit, h render.Hook, commit string) {
-	t, cl := u.target, e.options.Clusters[u.target.Cluster]
+	t, cl := u.target, e.connection(u.target)
 	q := check.Hook{
 		Environment: t.Environment, Service: t.Service, When: h.When, Object: h.Object, Run: hookRun(t, commit, h),
 		Timeout: t.Timeout, Keep: map[render.Ref]bool{},
@@ -193,7 +193,7 @@ func (e *Engine) save(ctx context.Context, now time.Time, u *unit) {
 	if len(u.unsaved) == 0 || u.saving || u.target == nil || u.suspended != "" || now.Before(u.saveAt) {
 		return
 	}
-	cl := e.options.Clusters[u.target.Cluster]
+	cl := e.connection(u.target)
 	scope := cluster.Scope{Environment: u.key.Environment, Namespace: u.target.Namespace}
 	s := saved{key: u.key, done: u.unsaved}
 	u.unsaved, u.saving = nil, true

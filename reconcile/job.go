@@ -36,11 +36,12 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 			later = append(later, k)
 			continue
 		}
-		t, cl := u.target, e.options.Clusters[name]
+		t, cl := u.target, e.connection(u.target)
 		termCtx, done := u.term.Context(ctx)
 		jobCtx, cancel := context.WithCancelCause(termCtx)
 		u.cancel = cancel
 		e.running[name]++
+		e.working[k.Environment]++
 		if u.suspended == "" && !(u.tolerates && u.drifted) { // else it is only looked at
 			e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
 		}
@@ -65,7 +66,7 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 			continue
 		}
 		o := order{
-			claims: claims, over: maps.Clone(u.over), compare: compare,
+			bounds: e.options.Fences.Of(t.Cluster, t.Environment, t.Account), claims: claims, over: maps.Clone(u.over), compare: compare,
 			settled: u.settled || !u.applied.IsZero(), tolerates: u.tolerates, off: u.off,
 		}
 		run(func(t *Target) Outcome {
@@ -82,6 +83,7 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 func (e *Engine) finished(now time.Time, o Outcome) {
 	t := o.Target
 	e.running[t.Cluster]--
+	e.working[t.Environment]--
 	u := e.units[t.Key]
 	if u == nil || u != o.unit {
 		return
@@ -209,7 +211,7 @@ func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 	var unknown *cluster.UnknownKindError
 	after, passing := cluster.Retry(err)
 	passing = passing || errors.As(err, new(unreadError))
-	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown), Passing: passing, Since: now}
+	f := &Failure{Message: err.Error(), Attempts: 1, UnknownKind: errors.As(err, &unknown), Passing: passing, Foreign: errors.As(err, new(*cluster.OwnerError)), Since: now}
 	if u.failure != nil {
 		f.Attempts, f.Since = u.failure.Attempts+1, u.failure.Since
 	}
@@ -221,7 +223,7 @@ func (e *Engine) failure(now time.Time, u *unit, err error) *Failure {
 		first = firstRefusal
 	}
 	wait := delay(u.key, f.Attempts, first)
-	if errors.As(err, new(*cluster.NamespaceError)) {
+	if errors.As(err, new(*cluster.NamespaceError)) || errors.As(err, new(*cluster.AccountError)) {
 		wait = min(wait, longestNamespace)
 	}
 	var unavailable *cluster.UnavailableError

@@ -17,7 +17,7 @@ import (
 func Look(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster, all []Rendered) []ServiceStatus {
 	units := make([]*unit, len(all))
 	for i, r := range all {
-		units[i] = look(ctx, clusters[place(r).Cluster], r)
+		units[i] = look(ctx, reach(clusters, r), r)
 	}
 	awaitReasons(ctx, clusters, units)
 	statuses := make([]ServiceStatus, len(all))
@@ -33,11 +33,12 @@ func Look(ctx context.Context, clusters map[desired.ClusterName]*cluster.Cluster
 	return statuses
 }
 
-func place(r Rendered) Place {
+// reach returns the cluster of what was rendered; nil if there is none.
+func reach(clusters map[desired.ClusterName]*cluster.Cluster, r Rendered) *cluster.Cluster {
 	if r.Target == nil {
-		return Place{}
+		return nil
 	}
-	return r.Target.Place
+	return Connection(clusters, r.Target.Place, r.Target.Account)
 }
 
 // look compares one service with the cluster, which may be nil.
@@ -116,7 +117,7 @@ func awaitReasons(ctx context.Context, clusters map[desired.ClusterName]*cluster
 			if !u.compared || len(u.unready) == 0 {
 				continue
 			}
-			u.inspect(clusters[u.target.Cluster].Lookup(u.target.Result.Objects))
+			u.inspect(Connection(clusters, u.target.Place, u.target.Account).Lookup(u.target.Result.Objects))
 			waiting = waiting || slices.ContainsFunc(u.unready, func(x Unready) bool { return x.Health.Reason == "" })
 		}
 		if !waiting {
@@ -135,6 +136,9 @@ func awaitReasons(ctx context.Context, clusters map[desired.ClusterName]*cluster
 func Leftovers(ctx context.Context, commits Commits, cl *cluster.Cluster, repo *desired.Repository, env *desired.Environment, s Selection, all []Rendered) (Pruning, error) {
 	scope := cluster.Scope{Environment: env.Name, Namespace: env.Namespace}
 	inv, err := cl.Inventory(ctx, scope)
+	if err == nil {
+		err = cl.Foreign(inv)
+	}
 	if err != nil {
 		return Pruning{}, err
 	}

@@ -114,8 +114,13 @@ func (e *Engine) took(c *Commit) {
 func (e *Engine) occupy(c *Commit) (gained bool) {
 	for name, env := range c.Repository.Environments {
 		s := site{name, Place{env.Cluster, env.Namespace}}
-		if term, ours := e.options.Tenure.term(name); ours && e.estates[s] == nil {
-			e.estates[s], gained = &estate{site: s, term: term}, true
+		term, ours := e.options.Tenure.term(name)
+		if ours && e.estates[s] == nil {
+			e.estates[s], gained = &estate{site: s, account: env.ServiceAccount, term: term}, true
+		}
+		if est := e.estates[s]; est != nil && est.account != env.ServiceAccount { // what the other may see is no matter any more
+			e.unwatch(est)
+			est.account, est.surveyed, est.failure = env.ServiceAccount, false, nil
 		}
 	}
 	for s, est := range e.estates {
@@ -195,7 +200,7 @@ func (e *Engine) missed() {
 
 // setHealth lets a target's cluster judge its objects by rules.
 func (e *Engine) setHealth(t *Target, rules *health.Rules) {
-	if cl := e.options.Clusters[t.Cluster]; cl != nil {
+	if cl := e.connection(t); cl != nil {
 		cl.SetHealth(cluster.Key{Environment: t.Environment, Service: t.Service}, rules)
 	}
 }
@@ -210,7 +215,7 @@ func (e *Engine) expectHealth(c *Commit) {
 			continue
 		}
 		if rules, err := health.Compile(d.Service.Health); err == nil {
-			e.setHealth(&Target{Key: key, Place: Place{Cluster: d.Environment.Cluster}}, rules)
+			e.setHealth(&Target{Key: key, Place: Place{d.Environment.Cluster, d.Environment.Namespace}, Account: d.Environment.ServiceAccount}, rules)
 		}
 	}
 }
@@ -289,12 +294,12 @@ func (e *Engine) stir() {
 func (e *Engine) recovered(c *cluster.Cluster, name desired.EnvironmentName) {
 	seen := map[site]bool{}
 	for k, u := range e.units {
-		if k.Environment != name || u.failure == nil || !u.failure.Passing || u.failure.Retry.IsZero() || e.options.Clusters[u.target.Cluster] != c {
+		if k.Environment != name || u.failure == nil || !u.failure.Passing && !u.failure.Foreign || u.failure.Retry.IsZero() || e.options.Clusters[u.target.Cluster] != c {
 			continue
 		}
 		s := site{name, u.target.Place}
 		if _, looked := seen[s]; !looked {
-			seen[s] = c.Observe(cluster.Scope{Environment: name, Namespace: s.place.Namespace}).Complete
+			seen[s] = e.connection(u.target).Observe(cluster.Scope{Environment: name, Namespace: s.place.Namespace}).Complete
 		}
 		if seen[s] {
 			u.failure.Retry = earlier(time.Now(), u.failure.Retry)
@@ -304,7 +309,7 @@ func (e *Engine) recovered(c *cluster.Cluster, name desired.EnvironmentName) {
 }
 
 func (e *Engine) inspect(u *unit) {
-	if cl := e.options.Clusters[u.target.Cluster]; cl != nil {
+	if cl := e.connection(u.target); cl != nil {
 		u.inspect(cl.Lookup(u.target.Result.Objects))
 	}
 }

@@ -58,6 +58,9 @@ type PlanInput struct {
 	Observed map[render.Ref]cluster.Observed
 	// Claims are the other services that render an object of the target.
 	Claims map[render.Ref][]Key
+	// Foreign are the objects that belong to another deployment repository, with
+	// words for it.
+	Foreign map[render.Ref]string
 	// Over are the Jobs that have run and removed themselves, with the digests
 	// that they were applied with.
 	Over map[render.Ref]string
@@ -125,7 +128,9 @@ func MakePlan(in PlanInput) Plan {
 		if ok && have.Owned {
 			owner = Key{Environment: have.Environment, Service: have.Service}
 		}
-		if why := refusal(t.Key, o.Ref, owner, in.Claims[o.Ref]); why != "" {
+		if other := in.Foreign[o.Ref]; other != "" {
+			p.Refused = append(p.Refused, foreignRefusal(o.Ref, owner, other))
+		} else if why := refusal(t.Key, o.Ref, owner, in.Claims[o.Ref]); why != "" {
 			p.Refused = append(p.Refused, why)
 		}
 		switch {
@@ -204,6 +209,21 @@ func refusal(key Key, ref render.Ref, owner Key, claims []Key) string {
 
 // stageWorkloads is the stage of what runs; hooks come before it.
 const stageWorkloads = 2
+
+// foreignRefusal says that an object is another repository's, and what hands it
+// over.
+func foreignRefusal(ref render.Ref, owner Key, other string) string {
+	where := ""
+	if ref.Namespace != "" {
+		where = "--namespace " + ref.Namespace + " "
+	}
+	kind := strings.ToLower(ref.Kind)
+	if ref.Group != "" {
+		kind += "." + ref.Group
+	}
+	return fmt.Sprintf("%s belongs to %s of %s; remove it there first, or rename it here, or, if nobody there renders it any more, hand it over: kubectl %sannotate %s %s %s-",
+		ref, owner, other, where, kind, ref.Name, render.AnnotationCommit)
+}
 
 // stage returns the stage in which an object is applied: what others need in
 // order to exist, then what workloads refer to, then the rest.

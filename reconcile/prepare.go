@@ -131,10 +131,11 @@ func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployme
 		return nil, nil, problemsError(d.Problems)
 	}
 	t := &Target{
-		Key:    Key{d.Environment.Name, d.Service.Name},
-		Place:  Place{d.Environment.Cluster, d.Environment.Namespace},
-		Tip:    c.ID,
-		Source: c.ID,
+		Key:     Key{d.Environment.Name, d.Service.Name},
+		Place:   Place{d.Environment.Cluster, d.Environment.Namespace},
+		Account: d.Environment.ServiceAccount,
+		Tip:     c.ID,
+		Source:  c.ID,
 	}
 	service, tree := d.Service, c.Tree
 	if d.Source != "" {
@@ -458,7 +459,7 @@ func Origin(ctx context.Context, commits Commits, t *Target) (string, error) {
 // certain at the previous commit, what has changed since is enough to know.
 func (p preparation) same(k known, t *Target, tree desired.Tree, changed []string) (bool, error) {
 	old := k.target
-	if old.Place != t.Place || old.Pinned != t.Pinned || t.Pinned && old.Source != t.Source ||
+	if old.Place != t.Place || old.Account != t.Account || old.Pinned != t.Pinned || t.Pinned && old.Source != t.Source ||
 		old.Timeout != t.Timeout || old.Take != t.Take || old.Replace != t.Replace || old.Report != t.Report || !desired.SameIgnores(old.Ignore, t.Ignore) ||
 		!old.Health.Same(t.Health) || !slices.Equal(old.DependsOn, t.DependsOn) ||
 		!reflect.DeepEqual(withoutPositions(old.Request), withoutPositions(t.Request)) {

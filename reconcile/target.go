@@ -46,6 +46,8 @@ type Place struct {
 type Target struct {
 	Key
 	Place
+	// Account is the service account in whose name all is done; "": our own.
+	Account string
 	// Tip is the commit that was read.
 	Tip string
 	// Source is the commit that the manifests were read from.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -107,7 +108,7 @@ func (f *finisher) object(s source) (Object, error) {
 			f.used[string(p.Artifact)] = true
 		}
 	}
-	object := Object{Ref: ref, Version: version}
+	object := Object{Ref: ref, Version: version, File: s.place.file}
 	if isSecret(ref) {
 		if err := f.plaintext(s.place, ref, m); err != nil {
 			return Object{}, err
@@ -190,7 +191,10 @@ func identify(at place, m map[string]any) (Ref, string, error) {
 	return Ref{Group: group, Kind: kind, Name: name}, version, nil
 }
 
-// place puts the object into the environment's namespace, or into none.
+var namespaceForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+// place puts the object into the environment's namespace, unless it names
+// another one, or into none.
 func (f *finisher) place(at place, ref *Ref, meta map[string]any) error {
 	kind := groupKind{ref.Group, ref.Kind}
 	cluster, ok := f.defined[kind]
@@ -206,10 +210,12 @@ func (f *finisher) place(at place, ref *Ref, meta map[string]any) error {
 		if !ok {
 			return at.errorf("", "%s: metadata.namespace must be a string, not %s", ref, kindOf(v))
 		}
-		if namespace != f.req.Namespace {
-			return at.errorf("leave metadata.namespace out: it is set by the environment",
-				"%s is in the namespace %s, but the environment %s has the namespace %s", ref, namespace, f.req.Environment, f.req.Namespace)
+		if len(namespace) > 63 || !namespaceForm.MatchString(namespace) {
+			return at.errorf("leave metadata.namespace out: it is set by the environment", "%s is in the namespace %q, which no cluster can have", ref, namespace)
 		}
+		// Whether it may be there is for the daemon's configuration to say.
+		ref.Namespace = namespace
+		return nil
 	}
 	meta["namespace"] = f.req.Namespace
 	ref.Namespace = f.req.Namespace

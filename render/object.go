@@ -78,6 +78,8 @@ type Object struct {
 	// Ignore are JSON pointers to the fields of which JSON has the first value
 	// only, and that belong to others from then on. No renderer sets it.
 	Ignore []string `json:"-"`
+	// File is what it was read from, or made by.
+	File string `json:"file,omitempty"`
 }
 
 // Stamp returns the object's JSON with the commit on main that its deployment

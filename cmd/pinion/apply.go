@@ -75,6 +75,7 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 		Commits:    r.commits,
 		Renderer:   r.renderer,
 		Clusters:   r.clusters,
+		Fences:     r.config.fences(),
 		Selection:  selection,
 		Repository: r.name,
 		Report:     p.report,

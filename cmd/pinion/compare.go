@@ -21,12 +21,19 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 			errs = append(errs, fmt.Errorf("%s: %w", r.Key, r.Err))
 			continue
 		}
-		cl := in.clusters[r.Target.Cluster]
+		cl := reconcile.Connection(in.clusters, r.Target.Place, r.Target.Account)
 		if cl == nil {
 			errs = append(errs, fmt.Errorf("%s: cluster %q is not in the configuration", r.Key, r.Target.Cluster))
 			continue
 		}
+		bounds := in.config.fences().Of(r.Target.Cluster, r.Environment, r.Target.Account)
+		for _, why := range bounds.Refusals(r.Target) {
+			errs = append(errs, fmt.Errorf("%s: %s", r.Key, why))
+		}
 		for _, o := range r.Target.Result.Objects {
+			if bounds.Refusal(r.Environment, r.Target.Namespace, o.Ref) != "" {
+				continue
+			}
 			d, err := cl.Diff(ctx, o)
 			hideFields(d.Changes, o)
 			var unknown *cluster.UnknownKindError
@@ -58,7 +65,8 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 		if !s.HasEnvironment(env.Name) || in.clusters[env.Cluster] == nil {
 			continue
 		}
-		p, err := reconcile.Leftovers(ctx, in.commits, in.clusters[env.Cluster], in.commit.Repository, env, s, all)
+		cl := reconcile.Connection(in.clusters, reconcile.Place{Cluster: env.Cluster, Namespace: env.Namespace}, env.ServiceAccount)
+		p, err := reconcile.Leftovers(ctx, in.commits, cl, in.commit.Repository, env, s, all)
 		if err != nil {
 			errs = append(errs, err)
 			continue

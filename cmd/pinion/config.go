@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -68,6 +69,17 @@ type clusterConfig struct {
 	Kubeconfig string `yaml:"kubeconfig,omitempty"`
 	Context    string `yaml:"context,omitempty"`
 	Requests   int    `yaml:"requests,omitempty"`
+
+	RequestsPerSecond int                                      `yaml:"requestsPerSecond,omitempty"`
+	Identity          string                                   `yaml:"identity,omitempty"`
+	Allow             []cluster.Allowance                      `yaml:"allow,omitempty"`
+	Environments      map[desired.EnvironmentName]boundsConfig `yaml:"environments,omitempty"`
+}
+
+// boundsConfig is what an environment may have besides its own namespace.
+type boundsConfig struct {
+	Namespaces    []string `yaml:"namespaces,omitempty"`
+	ClusterScoped []string `yaml:"clusterScoped,omitempty"`
 }
 
 type renderConfig struct {
@@ -168,7 +180,13 @@ func (c *config) check() error {
 		numbers = append(numbers, struct {
 			key   string
 			value int64
-		}{"clusters." + string(name) + ".requests", int64(c.Clusters[name].Requests)})
+		}{"clusters." + string(name) + ".requests", int64(c.Clusters[name].Requests)}, struct {
+			key   string
+			value int64
+		}{"clusters." + string(name) + ".requestsPerSecond", int64(c.Clusters[name].RequestsPerSecond)})
+		if err := c.Clusters[name].check("clusters." + string(name)); err != nil {
+			return err
+		}
 	}
 	for _, n := range numbers {
 		if n.value < 0 {
@@ -204,7 +222,51 @@ func (c *config) check() error {
 	return err
 }
 
+// check refuses words that mean nothing.
+func (c clusterConfig) check(key string) error {
+	if c.Identity != "" && !uidForm.MatchString(c.Identity) {
+		return fmt.Errorf("%s.identity: %q is not the UID of a namespace; `pinion doctor` shows that of kube-system", key, c.Identity)
+	}
+	for _, a := range c.Allow {
+		if !slices.Contains(cluster.Allowances, a) {
+			return fmt.Errorf("%s.allow has %q; write exec, authProvider or files", key, a)
+		}
+	}
+	for _, env := range slices.Sorted(maps.Keys(c.Environments)) {
+		b := c.Environments[env]
+		for _, n := range b.Namespaces {
+			if n != "*" && !namespaceForm.MatchString(n) {
+				return fmt.Errorf("%s.environments.%s.namespaces has %q; write the names of namespaces, or \"*\" for all", key, env, n)
+			}
+		}
+		for _, k := range b.ClusterScoped {
+			if k != "*" && !kindForm.MatchString(k) {
+				return fmt.Errorf("%s.environments.%s.clusterScoped has %q; write kinds with their group, as in Namespace or ClusterRole.rbac.authorization.k8s.io, or \"*\" for all", key, env, k)
+			}
+		}
+	}
+	return nil
+}
+
+// fences returns what environments may have besides their own namespaces.
+func (c *config) fences() reconcile.Fences {
+	all := reconcile.Fences{}
+	for name, cc := range c.Clusters {
+		if cc.Environments == nil {
+			continue
+		}
+		all[name] = map[desired.EnvironmentName]reconcile.Bounds{}
+		for env, b := range cc.Environments {
+			all[name][env] = reconcile.Bounds{Namespaces: b.Namespaces, ClusterScoped: b.ClusterScoped}
+		}
+	}
+	return all
+}
+
 var (
+	uidForm       = regexp.MustCompile(`^[0-9A-Za-z-]+$`)
+	namespaceForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	kindForm      = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*(\.[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`)
 	principalForm = regexp.MustCompile(`^[^\s,<>]+$`)
 	hashForm      = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 )
@@ -278,7 +340,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue
@@ -356,9 +418,21 @@ func (i identityConfig) signer() (*gitstate.Signer, error) {
 	return gitstate.OpenSigner(i.SigningKeyFile, passphrase)
 }
 
+// connecting says how to connect to the clusters of the configuration.
+type connecting struct {
+	repository string       // for the inventories
+	logger     *slog.Logger // nil: silence
+	// records is the folder in which it is kept which cluster each was; "": it
+	// is known for the life of this process.
+	records string
+	// lenient: a kubeconfig that can't be used is no error.
+	lenient bool
+}
+
 // clusters connects to the clusters of the configuration; --kubeconfig and
-// --context are for the cluster "default".
-func (g *globals) clusters(ctx context.Context, c *config, repository string, logger *slog.Logger) (map[desired.ClusterName]*cluster.Cluster, error) {
+// --context are for the cluster "default". What stands in a configuration is
+// held to what it allows; what a person names, or kubectl would find, is hers.
+func (g *globals) clusters(ctx context.Context, c *config, o connecting) (map[desired.ClusterName]*cluster.Cluster, error) {
 	configured := maps.Clone(c.Clusters)
 	if len(configured) == 0 {
 		configured = map[desired.ClusterName]clusterConfig{"default": {}}
@@ -376,14 +450,22 @@ func (g *globals) clusters(ctx context.Context, c *config, repository string, lo
 	clusters := map[desired.ClusterName]*cluster.Cluster{}
 	for _, name := range slices.Sorted(maps.Keys(configured)) {
 		cc := configured[name]
-		rest, _, err := cluster.FromKubeconfig(cc.Kubeconfig, cc.Context)
-		if err != nil {
-			return nil, fmt.Errorf("cluster %s: %w; check --kubeconfig and --context, or clusters: in the configuration", name, err)
+		to := cluster.Config{
+			Name: string(name), Lenient: o.lenient, Concurrency: cc.Requests, PerSecond: cc.RequestsPerSecond,
+			Kubeconfig: &cluster.Kubeconfig{
+				Path: cc.Kubeconfig, Context: cc.Context, Allow: cc.Allow,
+				Strict: g.config != "" && !(name == "default" && g.kubeconfig != ""),
+			},
+			Identity: cc.Identity, Repository: o.repository, Logger: o.logger,
 		}
-		if clusters[name], err = cluster.Connect(ctx, cluster.Config{
-			Name: string(name), REST: rest, Concurrency: cc.Requests, Repository: repository, Logger: logger,
-		}); err != nil {
-			return nil, err
+		if o.records != "" {
+			to.Record = filepath.Join(o.records, url.PathEscape(string(name)))
+		}
+		var err error
+		if clusters[name], err = cluster.Connect(ctx, to); err != nil {
+			delete(clusters, name)
+			closeClusters(clusters)
+			return nil, fmt.Errorf("%w; check --kubeconfig and --context, or clusters: in the configuration", err)
 		}
 	}
 	return clusters, nil

@@ -164,7 +164,7 @@ func examineKey(config *config) []finding {
 
 // examineClusters checks each cluster, and what each environment needs there.
 func (g *globals) examineClusters(ctx context.Context, config *config, r *repository) []finding {
-	clusters, err := g.clusters(ctx, config, "", nil)
+	clusters, err := g.clusters(ctx, config, connecting{})
 	if err != nil {
 		return []finding{{"kubeconfig", false, err.Error(), "check --kubeconfig and --context, or clusters: in the configuration"}}
 	}
@@ -182,7 +182,7 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 		}
 		up[name] = true
 		findings = append(findings, finding{Check: check, OK: true, Detail: "Kubernetes " + version.GitVersion})
-		findings = append(findings, examineClock(ctx, check, clusters[name]))
+		findings = append(findings, examineClock(ctx, check, clusters[name]), examineIdentity(ctx, check, string(name), clusters[name]))
 		findings = append(findings, examineLeases(ctx, config, name, clusters[name])...)
 		cancel()
 	}
@@ -216,7 +216,8 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(kinds), func(a, b place) int { return strings.Compare(string(a.environment), string(b.environment)) }) {
 		check := "environment " + string(p.environment)
-		cl := clusters[p.Cluster]
+		account := kinds[p][0].Target.Account
+		cl := reconcile.Connection(clusters, p.Place, account)
 		switch {
 		case cl == nil:
 			findings = append(findings, finding{check, false, fmt.Sprintf("cluster %q is not in the configuration", p.Cluster), "add it under clusters:"})
@@ -226,7 +227,22 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 		}
 		ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 		f := finding{Check: check, OK: true, Detail: "all permissions in namespace " + p.Namespace}
-		missing, err := missingPermissions(ctx, cl, p.Namespace, kinds[p])
+		var missing []string
+		var err error
+		if account != "" {
+			f.Detail += fmt.Sprintf(" as ServiceAccount %s", account)
+			missing, err = cl.DeniedImpersonation(ctx, cluster.Account{Namespace: p.Namespace, Name: account})
+			if err != nil || len(missing) > 0 {
+				cancel()
+				f.OK, f.Detail = false, "our own account may not: "+strings.Join(missing, "; ")
+				if f.Hint = "examples/install/tenants.yaml has the Role"; err != nil {
+					f.Detail, f.Hint = err.Error(), ""
+				}
+				findings = append(findings, f)
+				continue
+			}
+		}
+		missing, err = missingPermissions(ctx, cl, p.Namespace, kinds[p])
 		if runsJobs(r.commit.Repository, p.environment) {
 			denied, jobsErr := cl.DeniedJobs(ctx, p.Namespace)
 			missing, err = append(missing, denied...), errors.Join(err, jobsErr)
@@ -236,7 +252,11 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 		case err != nil:
 			f.OK, f.Detail = false, err.Error()
 		case len(missing) > 0:
-			f.OK, f.Detail, f.Hint = false, "may not: "+strings.Join(missing, "; "), "examples/install has the Role"
+			who := ""
+			if account != "" {
+				who = "ServiceAccount " + account + " "
+			}
+			f.OK, f.Detail, f.Hint = false, who+"may not: "+strings.Join(missing, "; "), "examples/install has the Role"
 		}
 		findings = append(findings, f)
 	}
@@ -283,6 +303,21 @@ func runsJobs(repo *desired.Repository, env desired.EnvironmentName) bool {
 		}
 	}
 	return false
+}
+
+// examineIdentity shows by what a cluster is known.
+func examineIdentity(ctx context.Context, check, name string, cl *cluster.Cluster) finding {
+	check += ": identity"
+	uid, expected, err := cl.Identity(ctx)
+	switch {
+	case err != nil:
+		return finding{check, expected == "", err.Error(), "without it, nobody notices that a kubeconfig leads to another cluster; give our account the verb get on namespaces, for kube-system (examples/install)"}
+	case expected == "":
+		return finding{check, true, uid, "clusters." + name + ".identity: " + uid + " in the configuration has nothing written to any other cluster"}
+	case expected != uid:
+		return finding{check, false, fmt.Sprintf("this is cluster %s, and the configuration says %s", uid, expected), "mend the kubeconfig, or write clusters." + name + ".identity: " + uid}
+	}
+	return finding{Check: check, OK: true, Detail: uid + ", as the configuration says"}
 }
 
 // examineClock compares this machine's clock with the API server's.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,7 @@ func (g *globals) lint(ctx context.Context) error {
 	}
 	problems = append(problems, renderProblems(problems, all)...)
 	problems = append(problems, clashes(all)...)
+	problems = append(problems, outOfBounds(r.config.fences(), all, g.config != "")...)
 	errs := 0
 	for _, p := range problems {
 		if p.Severity == desired.SeverityError {
@@ -136,6 +138,37 @@ func renderProblems(known []desired.Problem, all []reconcile.Rendered) []desired
 				p.Message = fmt.Sprintf("in environment %s: %s", r.Environment, w)
 				problems = append(problems, p)
 			}
+		}
+	}
+	return problems
+}
+
+// outOfBounds finds objects that an environment may not have. Only the daemon's
+// configuration is sure of that.
+func outOfBounds(fences reconcile.Fences, all []reconcile.Rendered, sure bool) []desired.Problem {
+	var problems []desired.Problem
+	for _, r := range all {
+		if r.Err != nil {
+			continue
+		}
+		b := fences.Of(r.Target.Cluster, r.Environment, r.Target.Account)
+		for _, o := range r.Target.Result.All() {
+			why := b.Refusal(r.Environment, r.Target.Namespace, o.Ref)
+			if why == "" {
+				continue
+			}
+			p := desired.Problem{
+				Severity: desired.SeverityWarning,
+				Position: desired.Position{File: cmp.Or(o.File, "services/"+string(r.Service))},
+				Kind:     desired.KindService,
+				Name:     string(r.Service),
+			}
+			if sure {
+				p.Severity = desired.SeverityError
+			}
+			message, hint, _ := strings.Cut(why, "; ")
+			p.Message, p.Hint = fmt.Sprintf("in environment %s: %s %s", r.Environment, o.Ref, message), hint
+			problems = append(problems, p)
 		}
 	}
 	return problems

@@ -147,7 +147,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	defer closePool()
-	clusters, err := g.clusters(ctx, config, name, logger)
+	clusters, err := g.clusters(ctx, config, connecting{repository: name, logger: logger, records: filepath.Join(dir, "clusters"), lenient: len(config.Clusters) > 1})
 	if err != nil {
 		return err
 	}
@@ -175,6 +175,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Commits:    mirror,
 		Renderer:   renderer,
 		Clusters:   clusters,
+		Fences:     config.fences(),
 		Repository: name,
 		Tenure:     self.terms(),
 		Report: func(ev reconcile.Event) {

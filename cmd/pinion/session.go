@@ -38,7 +38,7 @@ func (g *globals) begin(ctx context.Context, s subject) (*session, error) {
 
 // connect makes the clusters of the configuration ready.
 func (s *session) connect(ctx context.Context, g *globals) (err error) {
-	s.clusters, err = g.clusters(ctx, s.config, s.name, nil)
+	s.clusters, err = g.clusters(ctx, s.config, connecting{repository: s.name})
 	return err
 }
 

@@ -206,6 +206,9 @@ func (r *Runner) cluster(q Request) (*cluster.Cluster, error) {
 	if c == nil {
 		return nil, fmt.Errorf("check %s in %s: the daemon's configuration has no cluster %q", q.Policy.Name, q.Environment.Name, q.Environment.Cluster)
 	}
+	if name := q.Environment.ServiceAccount; name != "" {
+		return c.As(cluster.Account{Namespace: q.Environment.Namespace, Name: name}), nil
+	}
 	return c, nil
 }
 

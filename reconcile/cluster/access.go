@@ -85,10 +85,15 @@ func (c *Cluster) DeniedLeases(ctx context.Context, namespace string) ([]string,
 }
 
 func (c *Cluster) denied(ctx context.Context, group, resource, namespace string, verbs ...string) ([]string, error) {
+	return c.deniedNamed(ctx, group, resource, namespace, "", verbs...)
+}
+
+// deniedNamed is denied for one object; name "" stands for all.
+func (c *Cluster) deniedNamed(ctx context.Context, group, resource, namespace, object string, verbs ...string) ([]string, error) {
 	var denied []string
 	for _, verb := range verbs {
 		review := &authorization.SelfSubjectAccessReview{Spec: authorization.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorization.ResourceAttributes{Group: group, Resource: resource, Namespace: namespace, Verb: verb},
+			ResourceAttributes: &authorization.ResourceAttributes{Group: group, Resource: resource, Namespace: namespace, Name: object, Verb: verb},
 		}}
 		review.APIVersion, review.Kind = "authorization.k8s.io/v1", "SelfSubjectAccessReview"
 		body, err := json.Marshal(review)
@@ -117,6 +122,9 @@ func (c *Cluster) denied(ctx context.Context, group, resource, namespace string,
 		where := "in the whole cluster"
 		if namespace != "" {
 			where = "in namespace " + namespace
+		}
+		if object != "" {
+			name += " " + object
 		}
 		denied = append(denied, fmt.Sprintf("%s %s %s", verb, name, where))
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,36 +17,51 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/flowcontrol"
 )
 
 // Manager is the field manager under which everything is applied.
 const Manager = "pinion"
 
-// Config says how to reach one cluster.
+// Config says how to reach one cluster: by Kubeconfig, which is read again
+// whenever it changes, or by REST.
 type Config struct {
-	Name        string       // as environments name it; only for messages
-	REST        *rest.Config // not modified
-	Concurrency int          // requests in flight, watches not counted; 0 means 16
+	Name       string // as environments name it; only for messages
+	Kubeconfig *Kubeconfig
+	REST       *rest.Config // not modified
+	// Lenient has Connect succeed though the kubeconfig can't be used; requests
+	// then fail until it can.
+	Lenient     bool
+	Concurrency int // requests in flight, watches not counted; 0 means 16
+	PerSecond   int // requests, watches not counted; 0: as many as the API server takes
 	// Timeout bounds one request other than a watch; 0 means 30 s. A request
 	// that takes longer ends as a *RetryableError.
-	Timeout    time.Duration
+	Timeout time.Duration
+	// Identity is the UID of the namespace kube-system by which the cluster is
+	// known to be the one that is meant; "": the one that is seen first.
+	Identity string
+	// Record is a file that keeps which cluster was seen first; "": that is
+	// known as long as this process lives.
+	Record     string
 	Logger     *slog.Logger // nil means silence
 	Repository string       // the deployment repository's URL without user info, recorded in inventories
 }
 
-// Cluster is a connection to one cluster and what is known of it. Its methods
-// may be called from many goroutines. Close ends its watches.
+// Cluster is a connection to one cluster, in the name of one account, and what
+// is known of it. Its methods may be called from many goroutines. Close ends
+// its watches.
 type Cluster struct {
 	config    Config
+	account   Account  // zero: that of the kubeconfig
+	parent    *Cluster // of an account's
+	route     *route
 	client    *rest.RESTClient // sends raw bytes, asks for metadata
 	dynamic   *dynamic.DynamicClient
 	metadata  metadata.Interface
 	discovery *discovery.DiscoveryClient
 	slots     chan struct{} // one for each request in flight
-	requests  *requestCounter
 	mapper    mapper
-	changes   changes
+	changes   *changes
 	pods      pods
 	health    rulebook
 
@@ -58,13 +76,14 @@ type Cluster struct {
 	unresolved  map[Kind]error               // guarded by mu; and for which of them it is not sure that they are not served
 	namespaces  map[string]struct{}          // guarded by mu; seen to exist, and not refuted since
 	inventories map[Scope]*inventory         // guarded by mu
+	tenants     map[Account]*Cluster         // guarded by mu
 }
 
 // Connect prepares a connection. It sends nothing, so it does not fail when the
 // API server is down. ctx bounds the watches: when it ends, they end.
 func Connect(ctx context.Context, config Config) (*Cluster, error) {
-	if config.REST == nil {
-		return nil, fmt.Errorf("connect to cluster %q: no REST configuration", config.Name)
+	if config.REST == nil && config.Kubeconfig == nil {
+		return nil, fmt.Errorf("connect to cluster %q: no kubeconfig", config.Name)
 	}
 	if config.Concurrency <= 0 {
 		config.Concurrency = 16
@@ -75,65 +94,104 @@ func Connect(ctx context.Context, config Config) (*Cluster, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	requests := new(requestCounter)
-	rc := rest.CopyConfig(config.REST)
-	rc.QPS, rc.Burst, rc.RateLimiter = -1, 0, nil                            // the slots bound us, and the API server's own fairness does
-	rc.Timeout = 0                                                           // would cut watches; each request has its own
-	rc.WarningHandler, rc.WarningHandlerWithContext = rest.NoWarnings{}, nil // Applied has them
-	if rc.UserAgent == "" {
-		rc.UserAgent = "pinion"
-	}
-	rc.Wrap(func(rt http.RoundTripper) http.RoundTripper { return fence(requests.wrap(rt)) })
-
 	fail := func(err error) (*Cluster, error) {
-		return nil, fmt.Errorf("connect to cluster %q: %w", config.Name, err)
+		return nil, fmt.Errorf("cluster %s: %w", config.Name, err)
 	}
-	httpClient, err := rest.HTTPClientFor(rc)
+	identity, err := newIdentity(config)
 	if err != nil {
 		return fail(err)
 	}
-	raw := metadata.ConfigFor(rc)
-	raw.APIPath = "/never-sent"
-	raw.GroupVersion = &schema.GroupVersion{}
-	client, err := rest.RESTClientForConfigAndClient(raw, httpClient)
-	if err != nil {
-		return fail(err)
+	r := &route{name: config.Name, source: config.Kubeconfig, logger: config.Logger, requests: new(requestCounter), identity: identity}
+	if config.PerSecond > 0 {
+		r.limit = flowcontrol.NewTokenBucketRateLimiter(float32(config.PerSecond), config.PerSecond)
 	}
-	meta, err := metadata.NewForConfigAndClient(rc, httpClient)
-	if err != nil {
-		return fail(err)
+	if r.source == nil {
+		r.leg, err = newLeg(config.REST)
+	} else {
+		err = r.read()
 	}
-	dyn, err := dynamic.NewForConfigAndClient(rc, httpClient)
-	if err != nil {
-		return fail(err)
-	}
-	disco, err := discovery.NewDiscoveryClientForConfigAndClient(rc, httpClient)
-	if err != nil {
+	switch {
+	case err == nil:
+		r.host = r.leg.base
+	case config.Lenient && r.source != nil:
+		r.host = &url.URL{Scheme: "https", Host: "kubeconfig.invalid"} // replaced when it can be read
+		config.Logger.Error("the kubeconfig can't be used; it is read again when it changes", "cluster", config.Name, "error", err)
+	default:
 		return fail(err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	c := &Cluster{
-		config: config, client: client, dynamic: dyn, metadata: meta, discovery: disco,
-		slots: make(chan struct{}, config.Concurrency), requests: requests,
-		mapper:  mapper{lock: make(chan struct{}, 1)},
-		changes: changes{signal: make(chan struct{}, 1), keys: map[Key]struct{}{}},
+		config: config, route: r, slots: make(chan struct{}, config.Concurrency),
+		changes: &changes{signal: make(chan struct{}, 1), keys: map[Key]struct{}{}},
 		ctx:     ctx, cancel: cancel,
-		places:      map[place]*reflection{},
-		scopes:      map[Scope]map[place]struct{}{},
-		absent:      map[Scope]map[Kind]struct{}{},
-		unresolved:  map[Kind]error{},
-		namespaces:  map[string]struct{}{},
-		inventories: map[Scope]*inventory{},
 	}
+	if err := c.open(r); err != nil {
+		cancel()
+		return fail(err)
+	}
+	if r.source != nil {
+		c.wg.Go(func() { r.follow(ctx) })
+	}
+	return c, nil
+}
+
+// open makes the clients, which send by transport, and empty views.
+func (c *Cluster) open(transport http.RoundTripper) error {
+	rc := prepared(&rest.Config{Host: c.route.host.String()})
+	httpClient := &http.Client{Transport: transport}
+	raw := metadata.ConfigFor(rc)
+	raw.APIPath = "/never-sent"
+	raw.GroupVersion = &schema.GroupVersion{}
+	var err error
+	if c.client, err = rest.RESTClientForConfigAndClient(raw, httpClient); err != nil {
+		return err
+	}
+	if c.metadata, err = metadata.NewForConfigAndClient(rc, httpClient); err != nil {
+		return err
+	}
+	if c.dynamic, err = dynamic.NewForConfigAndClient(rc, httpClient); err != nil {
+		return err
+	}
+	if c.discovery, err = discovery.NewDiscoveryClientForConfigAndClient(rc, httpClient); err != nil {
+		return err
+	}
+	c.mapper = mapper{lock: make(chan struct{}, 1)}
+	c.places = map[place]*reflection{}
+	c.scopes = map[Scope]map[place]struct{}{}
+	c.absent = map[Scope]map[Kind]struct{}{}
+	c.unresolved = map[Kind]error{}
+	c.namespaces = map[string]struct{}{}
+	c.inventories = map[Scope]*inventory{}
+	c.tenants = map[Account]*Cluster{}
 	c.pods.init()
 	c.health.init()
-	return c, nil
+	return nil
+}
+
+// derive returns a cluster that sends by another transport.
+func (c *Cluster) derive(transport http.RoundTripper) (*Cluster, error) {
+	d := &Cluster{config: c.config, route: c.route, slots: c.slots, changes: c.changes}
+	d.ctx, d.cancel = context.WithCancel(c.ctx)
+	if err := d.open(transport); err != nil {
+		d.cancel()
+		return nil, err
+	}
+	return d, nil
 }
 
 // Close ends all watches and waits until they have ended.
 func (c *Cluster) Close() {
 	c.cancel()
 	c.wg.Wait()
+	c.mu.Lock()
+	tenants := slices.Collect(maps.Values(c.tenants))
+	c.mu.Unlock()
+	for _, t := range tenants {
+		t.Close()
+	}
+	if c.parent == nil {
+		c.route.end()
+	}
 }
 
 // Name returns the name that the configuration gave to the cluster.
@@ -160,24 +218,6 @@ func (c *Cluster) ServerVersion(ctx context.Context) (*version.Info, error) {
 		return nil, classify(failure{op: "reach cluster " + c.config.Name}, err)
 	}
 	return info, nil
-}
-
-// FromKubeconfig reads a kubeconfig as kubectl does: path, else $KUBECONFIG,
-// else ~/.kube/config, else the service account of the pod that we run in.
-// context "" means the current one. It returns the context's namespace too.
-func FromKubeconfig(path, context string) (*rest.Config, string, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = path
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: context})
-	config, err := loader.ClientConfig()
-	if err != nil {
-		return nil, "", fmt.Errorf("read kubeconfig: %w", err)
-	}
-	namespace, _, err := loader.Namespace()
-	if err != nil {
-		return nil, "", fmt.Errorf("read kubeconfig: %w", err)
-	}
-	return config, namespace, nil
 }
 
 // slot waits for one of the requests in flight to end, and bounds the time of

@@ -245,6 +245,18 @@ func classify(f failure, err error) error {
 	if lost, ok := isLost(err); ok {
 		return &RetryableError{Op: f.op, Ref: f.ref, Err: lost}
 	}
+	var stranger *IdentityError
+	if errors.As(err, &stranger) {
+		return fmt.Errorf("%s: %w", f.what(), stranger)
+	}
+	var unreadable unreadableError
+	if errors.As(err, &unreadable) {
+		return &RetryableError{Op: f.op, Ref: f.ref, Err: unreadable.error}
+	}
+	var missing *AccountError
+	if errors.As(err, &missing) {
+		return &AccountError{Op: f.what(), Cluster: missing.Cluster, Account: missing.Account}
+	}
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		return f.fromStatus(status.Status(), err)

@@ -21,9 +21,11 @@ import (
 )
 
 // An inventory is a ConfigMap "pinion-<environment>" in the environment's
-// namespace. Its data has three entries:
+// namespace. Its data has these entries; serviceAccount is there if the
+// environment has one:
 //
 //	repository: https://git.example/deploy.git
+//	serviceAccount: deployer
 //	kinds: |
 //	  apps/v1 Deployment shop
 //	  rbac.authorization.k8s.io/v1 ClusterRole -
@@ -33,10 +35,11 @@ import (
 // each line of kinds an apiVersion, a kind, and the namespace or "-"; each line
 // of done a Job that has completed and must not be run again.
 const (
-	inventoryPrefix = "pinion-"
-	inventoryKinds  = "kinds"
-	inventorySource = "repository"
-	inventoryDone   = "done"
+	inventoryPrefix  = "pinion-"
+	inventoryKinds   = "kinds"
+	inventorySource  = "repository"
+	inventoryAccount = "serviceAccount"
+	inventoryDone    = "done"
 )
 
 var configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
@@ -132,6 +135,7 @@ func parseInventory(cm *corev1.ConfigMap) (Inventory, error) {
 		Environment: desired.EnvironmentName(cm.Labels[LabelInventory]),
 		Namespace:   cm.Namespace,
 		Repository:  cm.Data[inventorySource],
+		Account:     cm.Data[inventoryAccount],
 		Confirmed:   cm.Annotations[AnnotationConfirmPrune],
 		Found:       true,
 	}
@@ -216,6 +220,9 @@ func (c *Cluster) changeInventory(ctx context.Context, scope Scope, i *inventory
 		if err != nil {
 			return err
 		}
+		if err := c.Foreign(known); err != nil {
+			return err
+		}
 		if !change(&known) {
 			return nil
 		}
@@ -227,7 +234,7 @@ func (c *Cluster) changeInventory(ctx context.Context, scope Scope, i *inventory
 			known.enroll(k)
 		}
 		slices.SortFunc(known.Kinds, Kind.Compare)
-		known.Repository, known.Found = c.config.Repository, true
+		known.Repository, known.Account, known.Found = c.config.Repository, c.account.Name, true
 		version, err = c.writeInventory(ctx, scope, known, version)
 		i.mu.Lock()
 		if err == nil {
@@ -251,7 +258,7 @@ func (c *Cluster) changeInventory(ctx context.Context, scope Scope, i *inventory
 
 // enrolled tells whether an inventory needs no write.
 func (c *Cluster) enrolled(known *Inventory, kinds []Kind) bool {
-	if !known.Found || known.Repository != c.config.Repository {
+	if !known.Found || known.Repository != c.config.Repository || known.Account != c.account.Name {
 		return false
 	}
 	for _, k := range kinds {
@@ -272,9 +279,14 @@ func (c *Cluster) writeInventory(ctx context.Context, scope Scope, i Inventory, 
 	cm := map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta,
 	}
-	data := map[string]string{inventorySource: i.Repository, inventoryKinds: writeKinds(i.Kinds)}
+	data := map[string]any{inventorySource: i.Repository, inventoryKinds: writeKinds(i.Kinds)}
 	if len(i.Done) > 0 {
 		data[inventoryDone] = writeDone(i.Done)
+	}
+	if i.Account != "" {
+		data[inventoryAccount] = i.Account
+	} else if version != "" {
+		data[inventoryAccount] = nil // a merge removes it
 	}
 	cm["data"] = data
 	if version != "" {
@@ -332,15 +344,20 @@ func (c *Cluster) ConfirmPrune(ctx context.Context, scope Scope, digest string) 
 }
 
 // Inventories returns all inventories of the cluster, or, if our account may
-// not list them all, those of the given namespaces, sorted by namespace and
-// environment.
-func (c *Cluster) Inventories(ctx context.Context, namespaces []string) ([]Inventory, error) {
+// not list them all, those of the given namespaces, each as the account of an
+// environment there; sorted by namespace and environment.
+func (c *Cluster) Inventories(ctx context.Context, namespaces []Account) ([]Inventory, error) {
 	found, err := c.listInventories(ctx, "")
 	var forbidden *ForbiddenError
 	if errors.As(err, &forbidden) {
 		found, err = nil, nil
-		for _, ns := range slices.Compact(slices.Sorted(slices.Values(namespaces))) {
-			some, e := c.listInventories(ctx, ns)
+		slices.SortFunc(namespaces, func(a, b Account) int { return strings.Compare(a.Namespace, b.Namespace) })
+		for _, a := range namespaces {
+			as := c
+			if a.Name != "" {
+				as = c.As(a)
+			}
+			some, e := as.listInventories(ctx, a.Namespace)
 			found, err = append(found, some...), errors.Join(err, e)
 		}
 	}

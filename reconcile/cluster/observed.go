@@ -129,10 +129,12 @@ type Inventory struct {
 	Environment desired.EnvironmentName `json:"environment"`
 	Namespace   string                  `json:"namespace"`
 	Repository  string                  `json:"repository,omitempty"`
-	Kinds       []Kind                  `json:"kinds"` // sorted
-	Confirmed   string                  `json:"confirmed,omitempty"`
-	Done        []Done                  `json:"done,omitempty"` // the oldest first
-	Found       bool                    `json:"found"`          // false: there is none yet, and that is certain
+	// Account is the service account in whose name it was written; "": our own.
+	Account   string `json:"serviceAccount,omitempty"`
+	Kinds     []Kind `json:"kinds"` // sorted
+	Confirmed string `json:"confirmed,omitempty"`
+	Done      []Done `json:"done,omitempty"` // the oldest first
+	Found     bool   `json:"found"`          // false: there is none yet, and that is certain
 }
 
 // ApplyOptions say how to apply.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,6 +107,18 @@ func (c *Cluster) settlePods(o *Observed) {
 	n := c.pods.namespaces[w.namespace]
 	n.waiting--
 	c.schedulePods(w.namespace, n)
+}
+
+// unexpect forgets the workloads of a place that is watched no longer.
+func (c *Cluster) unexpect(r *reflection) {
+	r.mu.Lock()
+	objects := slices.Collect(maps.Values(r.objects))
+	r.mu.Unlock()
+	c.pods.mu.Lock()
+	defer c.pods.mu.Unlock()
+	for _, o := range objects {
+		c.settlePods(o)
+	}
 }
 
 // schedulePods sees to it that the pods are watched if something waits, and

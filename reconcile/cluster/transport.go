@@ -18,29 +18,26 @@ type requestCounter struct {
 // Requests returns how many requests were sent since Connect, by verb: apply,
 // dry-run, get, list, watch, create, patch, delete, discovery.
 func (c *Cluster) Requests() map[string]uint64 {
-	c.requests.mu.Lock()
-	defer c.requests.mu.Unlock()
-	if c.requests.count == nil {
+	n := c.route.requests
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.count == nil {
 		return map[string]uint64{}
 	}
-	return maps.Clone(c.requests.count)
+	return maps.Clone(n.count)
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func (n *requestCounter) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		verb := verbOf(r)
-		n.mu.Lock()
-		if n.count == nil {
-			n.count = map[string]uint64{}
-		}
-		n.count[verb]++
-		n.mu.Unlock()
-		return next.RoundTrip(r)
-	})
+func (n *requestCounter) add(verb string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.count == nil {
+		n.count = map[string]uint64{}
+	}
+	n.count[verb]++
 }
 
 func verbOf(r *http.Request) string {

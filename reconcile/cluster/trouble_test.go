@@ -292,7 +292,7 @@ func TestRights(t *testing.T) {
 	if seen := s.c.Observe(s.scope); seen.Complete || len(seen.Incomplete) == 0 || !strings.Contains(seen.Incomplete[0], "deployments.apps") {
 		t.Errorf("complete: %v %q", seen.Complete, seen.Incomplete)
 	}
-	found, err := s.c.Inventories(s.ctx, []string{s.namespace})
+	found, err := s.c.Inventories(s.ctx, []cluster.Account{{Namespace: s.namespace}})
 	if err != nil || len(found) != 1 || found[0].Environment != s.scope.Environment {
 		t.Errorf("inventories: %+v, %v", found, err)
 	}

@@ -252,11 +252,12 @@ func (c *Cluster) end(r *reflection) {
 
 // Unwatch ends what only this scope asked to be watched.
 func (c *Cluster) Unwatch(scope Scope) {
+	var ended []*reflection
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	places := c.scopes[scope]
 	delete(c.scopes, scope)
 	delete(c.absent, scope)
+	delete(c.inventories, scope)
 	for p := range places {
 		used := false
 		for _, others := range c.scopes {
@@ -266,8 +267,25 @@ func (c *Cluster) Unwatch(scope Scope) {
 		if r := c.places[p]; r != nil && !used {
 			r.cancel()
 			delete(c.places, p)
+			ended = append(ended, r)
 		}
 	}
+	c.mu.Unlock()
+	for _, r := range ended {
+		c.unexpect(r)
+	}
+}
+
+// Watches returns what is watched, sorted: "Deployment.apps in namespace shop".
+func (c *Cluster) Watches() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []string
+	for p := range c.places {
+		all = append(all, p.where())
+	}
+	slices.Sort(all)
+	return all
 }
 
 // Observe returns what is known of a scope: the objects with its environment's

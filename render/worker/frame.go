@@ -97,6 +97,7 @@ type objectHeader struct {
 	Ref     render.Ref `json:"ref"`
 	Version string     `json:"version"`
 	Digest  string     `json:"digest"`
+	File    string     `json:"file,omitempty"`
 	Size    int        `json:"size"`
 	Hook    string     `json:"hook,omitempty"` // when it runs, if it is a hook
 	Hidden  []string   `json:"hidden,omitempty"`
