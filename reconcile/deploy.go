@@ -57,6 +57,9 @@ type order struct {
 	// tolerates: report drift, and write nothing for it.
 	tolerates bool
 	off       uint64
+	// careful: nobody answered last time, so that one request is sent after the
+	// other, and none after one that fails.
+	careful bool
 }
 
 // deploy makes the cluster show what the target wants, and returns when all
@@ -139,7 +142,7 @@ func (e *Engine) deploy(ctx context.Context, cl *cluster.Cluster, order order) (
 	if out.Plan.Changes() == 0 || order.compare {
 		return out
 	}
-	d := deployment{cl: cl, bounds: order.bounds, target: t, in: in, out: &out}
+	d := deployment{cl: cl, bounds: order.bounds, target: t, in: in, out: &out, careful: order.careful}
 	if corrects(out.Plan) {
 		err := d.examine(ctx)
 		if order.tolerates {
@@ -292,6 +295,8 @@ type deployment struct {
 	commit string
 	in     PlanInput
 	before []render.Hook // that have to complete before the workloads are applied
+	// careful: one request after the other, and none after one that fails.
+	careful bool
 
 	// drift is what was found of objects that others have changed.
 	drift map[render.Ref]cluster.Drift
@@ -428,6 +433,14 @@ func Defines(crd render.Object, r render.Ref) bool {
 // leaves half of the requests that may be in flight to other services, for an
 // API server that does not answer one may answer another.
 func (d *deployment) each(ctx context.Context, actions []Action, f func(context.Context, Action) error) error {
+	if d.careful {
+		for _, a := range actions {
+			if err := f(ctx, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	errs := make([]error, len(actions))
 	var wait sync.WaitGroup
 	places := make(chan struct{}, max(1, d.cl.Concurrency()/2))

@@ -98,9 +98,9 @@ type Engine struct {
 	claims     map[desired.ClusterName]map[render.Ref][]Key
 	estates    map[site]*estate
 	dirty      map[Key]bool
-	queue      map[desired.ClusterName][]Key // services whose job waits for a place
-	running    map[desired.ClusterName]int
-	working    map[desired.EnvironmentName]int // jobs
+	queue      map[desired.ClusterName][]Key               // services whose job waits for a place
+	running    map[desired.ClusterName]map[*unit]time.Time // since when
+	working    map[desired.EnvironmentName]int             // jobs
 	wakes      map[Key]time.Time
 	waking     time.Time                        // no wake is due before
 	ready      int                              // units in phase Ready
@@ -151,7 +151,7 @@ func NewEngine(o Options) *Engine {
 		estates:    map[site]*estate{},
 		dirty:      map[Key]bool{},
 		queue:      map[desired.ClusterName][]Key{},
-		running:    map[desired.ClusterName]int{},
+		running:    map[desired.ClusterName]map[*unit]time.Time{},
 		working:    map[desired.EnvironmentName]int{},
 		wakes:      map[Key]time.Time{},
 		orphans:    map[desired.ClusterName]*Failure{},
@@ -319,7 +319,7 @@ func (e *Engine) act(ctx context.Context, now time.Time) time.Time {
 		}
 	}
 	for name := range e.queue {
-		e.start(ctx, name)
+		wake = earlier(wake, e.start(ctx, now, name))
 	}
 	e.startHooks(ctx)
 	return earlier(earlier(earlier(wake, e.waking), e.tend(ctx, now)), e.compareAll(ctx, now))

@@ -126,7 +126,7 @@ func (e *Engine) tend(ctx context.Context, now time.Time) time.Time {
 			wake = earlier(est.resurvey, wake)
 		case now.Before(est.after):
 			wake = earlier(est.after, wake)
-		case e.running[est.place.Cluster] > 0 && est.after.Add(10*pruneInterval).After(now):
+		case len(e.running[est.place.Cluster]) > 0 && est.after.Add(10*pruneInterval).After(now):
 			// Not in the thick of it: each job that ends makes the view stale.
 			wake = earlier(now.Add(pruneInterval), wake)
 		default:

@@ -14,10 +14,15 @@ import (
 	"github.com/pinion-cd/pinion/render"
 )
 
-// start gives the queued services of a cluster their jobs.
-func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
+// start gives the queued services of a cluster their jobs. It returns when to do
+// so again for those that have none; zero: when a job ends.
+func (e *Engine) start(ctx context.Context, now time.Time, name desired.ClusterName) (again time.Time) {
 	var later []Key
-	for len(e.queue[name]) > 0 && e.running[name] < e.options.Jobs {
+	var room int
+	for len(e.queue[name]) > 0 {
+		if room, again = vacant(now, e.running[name], e.options.Jobs); room == 0 {
+			break
+		}
 		k := e.queue[name][0]
 		e.queue[name] = e.queue[name][1:]
 		u := e.units[k]
@@ -40,7 +45,10 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 		termCtx, done := u.term.Context(ctx)
 		jobCtx, cancel := context.WithCancelCause(termCtx)
 		u.cancel = cancel
-		e.running[name]++
+		if e.running[name] == nil {
+			e.running[name] = map[*unit]time.Time{}
+		}
+		e.running[name][u] = now
 		e.working[k.Environment]++
 		if u.suspended == "" && !(u.tolerates && u.drifted) { // else it is only looked at
 			e.enter(time.Now(), u, Step{Phase: Applying, Base: Applying, Message: u.outOfSync})
@@ -67,7 +75,7 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 		}
 		o := order{
 			bounds: e.options.Fences.Of(t.Cluster, t.Environment, t.Account), claims: claims, over: maps.Clone(u.over), compare: compare,
-			settled: u.settled || !u.applied.IsZero(), tolerates: u.tolerates, off: u.off,
+			settled: u.settled || !u.applied.IsZero(), tolerates: u.tolerates, off: u.off, careful: u.failure != nil && u.failure.Slow,
 		}
 		run(func(t *Target) Outcome {
 			o.target = t
@@ -77,12 +85,36 @@ func (e *Engine) start(ctx context.Context, name desired.ClusterName) {
 	if e.queue[name] = append(e.queue[name], later...); len(e.queue[name]) == 0 {
 		delete(e.queue, name)
 	}
+	return again
+}
+
+// vacant says how many more jobs may run beside those that do, and when there is
+// room if there is none now; zero: when one ends. A job that takes long makes
+// room for another, for it may wait for what hangs; at most three times as many
+// as there may be do.
+func vacant(now time.Time, running map[*unit]time.Time, jobs int) (room int, again time.Time) {
+	slow := 0
+	for _, began := range running {
+		if at := began.Add(cluster.Slow); now.Before(at) {
+			again = earlier(at, again)
+		} else {
+			slow++
+		}
+	}
+	if slow >= 3*jobs {
+		slow, again = 3*jobs, time.Time{}
+	}
+	if room = max(0, jobs+slow-len(running)); room > 0 {
+		again = time.Time{}
+	}
+	return room, again
 }
 
 // finished takes in what a job came to.
 func (e *Engine) finished(now time.Time, o Outcome) {
 	t := o.Target
-	e.running[t.Cluster]--
+	slow := now.Sub(e.running[t.Cluster][o.unit]) >= cluster.Slow
+	delete(e.running[t.Cluster], o.unit)
 	e.working[t.Environment]--
 	u := e.units[t.Key]
 	if u == nil || u != o.unit {
@@ -109,6 +141,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	}
 	if o.Err != nil {
 		u.failure = e.failure(now, u, o.Err)
+		u.failure.Slow = slow && u.failure.Passing
 		if notes := o.notes(); len(notes) > 0 {
 			e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Message: "cut short; " + strings.Join(notes, "; ")})
 		}

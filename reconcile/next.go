@@ -66,6 +66,8 @@ type Failure struct {
 	Behind *render.Ref
 	// Passing: nobody has to do anything for the next attempt to succeed.
 	Passing bool
+	// Slow: the attempt took long; the next one sends one request at a time.
+	Slow bool
 	// Foreign: another repository has the environment, which it may hand over.
 	Foreign bool
 	// Since is when the first of the attempts failed.

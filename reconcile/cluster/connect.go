@@ -31,8 +31,11 @@ type Config struct {
 	REST       *rest.Config // not modified
 	// Lenient has Connect succeed though the kubeconfig can't be used; requests
 	// then fail until it can.
-	Lenient     bool
-	Concurrency int // requests in flight, watches not counted; 0 means 16
+	Lenient bool
+	// Concurrency bounds the requests in flight, watches not counted; 0 means
+	// 16. One that has had no answer for two seconds no longer counts, as long
+	// as there are at most three times as many of those.
+	Concurrency int
 	PerSecond   int // requests, watches not counted; 0: as many as the API server takes
 	// Timeout bounds one request other than a watch; 0 means 30 s. A request
 	// that takes longer ends as a *RetryableError.
@@ -60,6 +63,7 @@ type Cluster struct {
 	metadata  metadata.Interface
 	discovery *discovery.DiscoveryClient
 	slots     chan struct{} // one for each request in flight
+	lent      chan struct{} // one for each that has given its slot away
 	mapper    mapper
 	changes   *changes
 	pods      pods
@@ -121,7 +125,7 @@ func Connect(ctx context.Context, config Config) (*Cluster, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	c := &Cluster{
-		config: config, route: r, slots: make(chan struct{}, config.Concurrency),
+		config: config, route: r, slots: make(chan struct{}, config.Concurrency), lent: make(chan struct{}, 3*config.Concurrency),
 		changes: &changes{signal: make(chan struct{}, 1), keys: map[Key]struct{}{}},
 		ctx:     ctx, cancel: cancel,
 	}
@@ -170,7 +174,7 @@ func (c *Cluster) open(transport http.RoundTripper) error {
 
 // derive returns a cluster that sends by another transport.
 func (c *Cluster) derive(transport http.RoundTripper) (*Cluster, error) {
-	d := &Cluster{config: c.config, route: c.route, slots: c.slots, changes: c.changes}
+	d := &Cluster{config: c.config, route: c.route, slots: c.slots, lent: c.lent, changes: c.changes}
 	d.ctx, d.cancel = context.WithCancel(c.ctx)
 	if err := d.open(transport); err != nil {
 		d.cancel()
@@ -229,5 +233,45 @@ func (c *Cluster) slot(ctx context.Context) (_ context.Context, done func(), _ e
 		return nil, nil, ctx.Err()
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	return ctx, func() { cancel(); <-c.slots }, nil
+	p := &flight{slots: c.slots, lent: c.lent}
+	timer := time.AfterFunc(Slow, p.lend)
+	return ctx, func() { cancel(); timer.Stop(); p.end() }, nil
+}
+
+// Slow is how long a request may be without an answer before it gives its place
+// away: it may wait for an admission webhook that hangs, and the API server
+// answers others all the same.
+const Slow = 2 * time.Second
+
+// flight is the place of one request in flight.
+type flight struct {
+	slots, lent chan struct{}
+
+	mu    sync.Mutex    // guards place
+	place chan struct{} // nil: in slots
+	ended bool          // guarded by mu
+}
+
+// lend gives the slot to another request, unless too many have done so.
+func (h *flight) lend() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended {
+		return
+	}
+	select {
+	case h.lent <- struct{}{}:
+		h.place = h.lent
+		<-h.slots
+	default:
+	}
+}
+
+func (h *flight) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended = true; h.place == nil {
+		h.place = h.slots
+	}
+	<-h.place
 }

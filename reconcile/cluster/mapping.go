@@ -174,6 +174,9 @@ func (k *kinds) find(ref render.Ref, version string) (Mapped, bool) {
 // missing says that a kind is not there, or that this can't be said.
 func (k *kinds) missing(op string, ref render.Ref, version string) error {
 	if err := k.failed[ref.Group]; err != nil {
+		if errors.As(err, new(discovery.StaleGroupVersionError)) {
+			err = errors.New("the server that its APIService names does not answer")
+		}
 		return &RetryableError{Op: op, Ref: ref, Err: fmt.Errorf("the API server can't say which kinds group %s has: %w", ref.Group, &UnavailableError{Group: ref.Group, Why: err.Error()})}
 	}
 	e := &UnknownKindError{Op: op, Ref: ref, Group: ref.Group, Version: version, Kind: ref.Kind}
