@@ -76,6 +76,7 @@ func outcome(c ledger.Check) string {
 
 // clause makes a recorded sentence a part of another one.
 func clause(s string) string {
+	s, _, _ = strings.Cut(s, "\n") // what follows is evidence
 	s = strings.TrimSuffix(s, ".")
 	if len(s) > 1 && 'A' <= s[0] && s[0] <= 'Z' && (s[1] == ' ' || 'a' <= s[1] && s[1] <= 'z') {
 		s = string(s[0]-'A'+'a') + s[1:]

@@ -77,8 +77,9 @@ func (s Selection) HasEnvironment(name desired.EnvironmentName) bool {
 // Engine moves clusters to what commits ask for. All its state belongs to the
 // goroutine that is in Run or Settle.
 type Engine struct {
-	options Options
-	lineage *lineage
+	options  Options
+	recorded bool // somebody keeps a ledger
+	lineage  *lineage
 
 	generation int
 	cancel     context.CancelFunc // of the preparation
@@ -103,6 +104,7 @@ type Engine struct {
 	working    map[desired.EnvironmentName]int             // jobs
 	wakes      map[Key]time.Time
 	waking     time.Time                        // no wake is due before
+	inquiries  []Key                            // to be started, of rollouts that have failed
 	ready      int                              // units in phase Ready
 	total      int                              // deployments that the commit asks of us
 	comparing  map[desired.ClusterName]bool     // an environment of it with the API server's truth
@@ -118,6 +120,7 @@ type Engine struct {
 	hookNews chan hookNews
 	saves    chan saved
 	left     chan leaving
+	inquired chan inquiry
 	stirred  chan struct{} // capacity 1: a cluster has changed
 	asks     chan chan Status
 	jobs     sync.WaitGroup
@@ -130,6 +133,7 @@ func NewEngine(o Options) *Engine {
 	if o.Report == nil {
 		o.Report = func(Event) {}
 	}
+	recorded := o.Sight != nil
 	if o.Sight == nil {
 		o.Sight = func(Sighting) {}
 	}
@@ -143,6 +147,7 @@ func NewEngine(o Options) *Engine {
 	o.Renderings = max(o.Renderings, 1)
 	return &Engine{
 		options:    o,
+		recorded:   recorded,
 		lineage:    newLineage(o.Commits),
 		suspects:   map[Key]bool{},
 		units:      map[Key]*unit{},
@@ -166,6 +171,7 @@ func NewEngine(o Options) *Engine {
 		hookNews:   make(chan hookNews),
 		saves:      make(chan saved),
 		left:       make(chan leaving),
+		inquired:   make(chan inquiry),
 		stirred:    make(chan struct{}, 1),
 		asks:       make(chan chan Status),
 	}
@@ -237,6 +243,8 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 			e.wasSaved(time.Now(), s)
 		case l := <-e.left:
 			e.leftSite(time.Now(), l)
+		case x := <-e.inquired:
+			e.found(x)
 		case <-e.stirred:
 			e.stir()
 		case <-moved:
@@ -267,6 +275,7 @@ func (e *Engine) drain() {
 		case <-e.hookNews:
 		case <-e.saves:
 		case <-e.left:
+		case <-e.inquired:
 		}
 	}
 }
@@ -318,6 +327,7 @@ func (e *Engine) act(ctx context.Context, now time.Time) time.Time {
 			}
 		}
 	}
+	e.inquire(ctx)
 	for name := range e.queue {
 		wake = earlier(wake, e.start(ctx, now, name))
 	}
@@ -353,7 +363,7 @@ func (e *Engine) decide(now time.Time, u *unit) {
 	sure := e.sure(now, u)
 	view := u.view(now, e.dependencies(u))
 	view.Unsure = !sure
-	step := Next(view)
+	step := e.inquireLater(u, Next(view))
 	if step.Phase == Ready && !u.wasReady {
 		u.wasReady = true
 		e.retryBehind(now, u)
@@ -397,6 +407,9 @@ func (e *Engine) sight(u *unit, step Step) {
 		s.Problem, s.Wanted, s.Tip = u.problem, u.wanted, u.problemAt
 	}
 	s.Message, s.Problem, s.Note = u.hide(s.Message), u.hide(s.Problem), u.hide(s.Note)
+	if step.Final && step.Inquire {
+		s.Evidence = u.hide(u.evidence)
+	}
 	if s == u.sighting {
 		return
 	}
@@ -478,7 +491,7 @@ func (e *Engine) settled() bool {
 		return true
 	}
 	for _, u := range e.units {
-		if u.saving || u.hook != nil {
+		if u.saving || u.hook != nil || u.inquiring {
 			return false
 		}
 		switch u.phase {

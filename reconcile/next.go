@@ -139,6 +139,8 @@ type Step struct {
 	Again time.Time
 	// Final: it is Failed, and no more attempts will mend that.
 	Final bool
+	// Inquire: a rollout has failed, and the cluster may say why.
+	Inquire bool
 }
 
 // Next decides what to do next for one service.
@@ -236,12 +238,12 @@ func rollout(v View) Step {
 	}
 	for _, u := range v.Unready {
 		if u.Health.Status == cluster.Failed {
-			return Step{Phase: Failed, Message: "rollout failed: " + what, Final: true}
+			return Step{Phase: Failed, Message: "rollout failed: " + what, Final: true, Inquire: true}
 		}
 	}
 	deadline := v.Since.Add(v.Timeout)
 	if !v.Now.Before(deadline) {
-		return Step{Phase: Failed, Message: fmt.Sprintf("rollout not complete after %s: %s", v.Timeout, what), Final: true}
+		return Step{Phase: Failed, Message: fmt.Sprintf("rollout not complete after %s: %s", v.Timeout, what), Final: true, Inquire: true}
 	}
 	return Step{Phase: Progressing, Message: what, Again: deadline}
 }

@@ -140,7 +140,7 @@ func follow(f *finding, s situation, add adder, about template) error {
 			return err
 		}
 	case (state == ledger.StateStarted || state == ledger.StatePinned) && seen.Phase == Failed && seen.Final:
-		return add(about(ledger.EventFailed, noted(sentence(seen.Message), seen.Note)))
+		return add(about(ledger.EventFailed, strings.TrimSpace(noted(sentence(seen.Message), seen.Note)+"\n\n"+seen.Evidence)))
 	}
 	health := policy.Health{Known: true, Healthy: seen.Phase == Ready, Since: seen.Regained, Message: seen.Message}
 	return judge(f, s, &health, add, about)

@@ -30,6 +30,9 @@ type Sighting struct {
 	// Note says what was done besides what everybody expects: what was adopted,
 	// and what was replaced.
 	Note string
+	// Evidence is what pods, logs and events say of a rollout that has failed;
+	// in paragraphs, set with Final.
+	Evidence string
 	// Regained is when the service was last seen to become healthy again after
 	// it had lost its health; zero: it has not lost it while we looked.
 	Regained time.Time

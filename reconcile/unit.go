@@ -64,6 +64,10 @@ type unit struct {
 	hookDue    *render.Hook
 	hookCommit string
 	hook       *runningHook
+	// inquired says that the cluster was asked why the rollout of the target has
+	// failed, inquiring that it has not answered yet, and evidence what it has said.
+	inquired, inquiring bool
+	evidence            string
 	// stuck says that the last apply succeeded, and that the cluster does not
 	// show what it wrote: an object is being deleted, or others write it too.
 	stuck bool
@@ -234,6 +238,7 @@ func (u *unit) wrote(now time.Time, p Plan, commit string) {
 // setTarget takes a new target over; what was known of the old one is void.
 func (u *unit) setTarget(t *Target) {
 	u.target = t
+	u.inquired, u.inquiring, u.evidence = false, false, ""
 	u.inSync, u.outOfSync, u.unready = false, "", nil
 	u.note, u.after, u.hookDue = nil, nil, nil
 	if u.hook != nil {

@@ -373,7 +373,8 @@ func (g *globals) writeService(now time.Time, s standing) error {
 	add("state", s.State)
 	rows[len(rows)-1][1].paint = p.state(s.mark())
 	add("since", when(s.Since))
-	add("reason", s.Reason)
+	reason, evidence, _ := strings.Cut(s.Reason, "\n")
+	add("reason", reason)
 	for _, pin := range s.Pins {
 		add("pin "+string(pin.Artifact), pin.Image)
 	}
@@ -406,6 +407,9 @@ func (g *globals) writeService(now time.Time, s standing) error {
 	}
 	if err := t.write(rows...); err != nil {
 		return err
+	}
+	if evidence = strings.TrimSpace(evidence); evidence != "" {
+		fmt.Fprintf(g.out, "\n%s\n", printable(evidence))
 	}
 	if len(s.record.Previous) == 0 {
 		return nil

@@ -83,6 +83,10 @@ func escape(s string) int {
 	return 2
 }
 
+// Tail returns the last lines of what a container wrote, within a number of
+// bytes and fit to be shown.
+func Tail(s string, lines, size int) string { return tail(plain(s), lines, size) }
+
 // tail returns the last lines of a text within a number of bytes.
 func tail(s string, lines, size int) string {
 	s = strings.TrimRight(s, "\n ")

@@ -1,13 +1,11 @@
 package cluster
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -427,16 +425,6 @@ func (v *jobPods) Replace(list []any, _ string) error {
 // Resync implements [cache.ReflectorStore].
 func (v *jobPods) Resync() error { return nil }
 
-// maxLog bounds what is read of one container's log.
-const maxLog = 1 << 20
-
-// Log is the end of what one container wrote.
-type Log struct {
-	Container string
-	Text      []byte
-	Err       error // it could not be read
-}
-
 // JobLogs reads the last lines, and of these the last bytes, that the
 // containers of a Job's telling pod wrote: the newest one that failed, or else
 // the newest one. trouble says what is wrong with that pod.
@@ -462,7 +450,7 @@ func (c *Cluster) JobLogs(ctx context.Context, job *Job, lines, size int) (logs 
 		trouble = "pod " + pod.Name + ": " + shorten(why)
 	}
 	for _, name := range containersOf(pod) {
-		text, err := c.log(ctx, pod, name, lines, size)
+		text, err := c.log(ctx, pod, name, false, lines, size)
 		logs = append(logs, Log{Container: name, Text: text, Err: err})
 	}
 	return logs, trouble, nil
@@ -494,48 +482,6 @@ func tellingPod(pods []corev1.Pod, owner types.UID) *corev1.Pod {
 		}
 	}
 	return best
-}
-
-// containersOf names the containers that have something to say: init
-// containers only if they did not do their work.
-func containersOf(pod *corev1.Pod) []string {
-	var names []string
-	for _, s := range pod.Status.InitContainerStatuses {
-		if t := s.State.Terminated; t == nil && s.State.Running != nil || t != nil && t.ExitCode != 0 {
-			names = append(names, s.Name)
-		}
-	}
-	for _, c := range pod.Spec.Containers {
-		names = append(names, c.Name)
-	}
-	return names
-}
-
-// log reads the end of what a container wrote. The API server can only cut off
-// the end of the last lines, so the beginning is cut off here.
-func (c *Cluster) log(ctx context.Context, pod *corev1.Pod, container string, lines, size int) ([]byte, error) {
-	var text []byte
-	err := c.send(ctx, func(ctx context.Context) error {
-		stream, err := c.client.Get().AbsPath("api", "v1", "namespaces", pod.Namespace, "pods", pod.Name, "log").
-			Param("container", container).Param("tailLines", fmt.Sprint(lines)).Param("limitBytes", fmt.Sprint(maxLog)).
-			SetHeader("Accept", "*/*").MaxRetries(0).Stream(ctx)
-		if err != nil {
-			return err
-		}
-		defer stream.Close()
-		text, err = io.ReadAll(io.LimitReader(stream, maxLog))
-		return err
-	})
-	if err != nil {
-		return nil, classify(failure{op: "read the log of container " + container + " of pod " + pod.Name}, err)
-	}
-	if len(text) > size {
-		text = text[len(text)-size:]
-		if i := bytes.IndexByte(text, '\n'); i >= 0 && i+1 < len(text) {
-			text = text[i+1:] // not half a line
-		}
-	}
-	return text, nil
 }
 
 // ExpireJob has Kubernetes delete a Job some time after its end. One that has
