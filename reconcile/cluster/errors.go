@@ -145,6 +145,16 @@ func (e *UnknownKindError) Error() string {
 	return s + "; is its CustomResourceDefinition installed?"
 }
 
+// NotEstablishedError says that the API server does not take up a definition.
+type NotEstablishedError struct {
+	Ref     render.Ref
+	Message string // the API server's
+}
+
+func (e *NotEstablishedError) Error() string {
+	return fmt.Sprintf("%s is not established: %s; give it names that no other definition of its group has, or remove the other", e.Ref, e.Message)
+}
+
 // NamespaceError says that a namespace is not there, or is going away.
 type NamespaceError struct {
 	Op          string

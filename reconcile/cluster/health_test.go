@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -186,4 +187,71 @@ func TestClaimsThatWaitForAPod(t *testing.T) {
 	s.untilHealth(waits, cluster.Current, "")
 	s.untilHealth(hurries, cluster.InProgress, "PVC is not Bound. phase: Pending")
 	s.untilHealth(lost, cluster.InProgress, "there is no StorageClass "+s.namespace+"-none")
+}
+
+// A definition whose names are taken is named as the reason, and not waited for.
+func TestDefinitionThatIsNotEstablished(t *testing.T) {
+	s := newStand(t, "")
+	s.define(s.definition("v1"))
+	other := s.object(strings.NewReplacer("GROUP", s.namespace+".example").Replace(`
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: bases.GROUP}
+spec:
+  group: GROUP
+  names: {kind: Database, plural: bases, singular: base, shortNames: [bs]}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
+`))
+	s.apply(other)
+	t.Cleanup(func() {
+		s.admin.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).
+			Delete(context.Background(), other.Ref.Name, metav1.DeleteOptions{})
+	})
+	as[*cluster.NotEstablishedError](t, s.c.Established(s.ctx, []render.Object{other}), "bases."+s.namespace+".example", "is already in use")
+}
+
+// A definition that gets another version is followed, with the objects that are
+// stored; a version that objects are stored in can't be taken away, and that is
+// said before anything is written.
+func TestDefinitionChangesVersion(t *testing.T) {
+	s := newStand(t, "")
+	old, both := s.definition("v1alpha1"), s.definition("v1", "v1alpha1")
+	s.define(old)
+	database := func(version string) render.Object {
+		return s.object("apiVersion: " + s.namespace + ".example/" + version + "\nkind: Database\nmetadata: {name: a}\nspec: {size: 1}\n")
+	}
+	s.apply(database("v1alpha1"))
+	s.untilHealthy(s.c, database("v1alpha1"))
+
+	_, err := s.c.DryRun(s.ctx, s.definition("v1"), commit, cluster.ApplyOptions{})
+	as[*cluster.InvalidError](t, err, "status.storedVersions")
+
+	s.apply(both)
+	if err := s.c.Established(s.ctx, []render.Object{both}); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(database("v1"))
+	s.until(s.c, func() string {
+		if have, ok := s.look(s.c, database("v1")); !ok || have.Health.Status != cluster.Current || have.Digest != database("v1").Digest {
+			return "the object is not seen as it was applied"
+		}
+		return ""
+	})
+
+	// The old version is served no longer: the watch goes on in the new one.
+	crds := s.admin.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	if _, err := crds.Patch(s.ctx, both.Ref.Name, types.JSONPatchType, []byte(`[{"op":"replace","path":"/spec/versions/1/served","value":false}]`), metav1.PatchOptions{FieldManager: "kubectl"}); err != nil {
+		t.Fatal(err)
+	}
+	s.until(s.c, func() string {
+		s.edit(s.admins(s.namespace+".example", "v1", "databases"), "a", `{"metadata":{"labels":{"seen":"`+fmt.Sprint(time.Now().UnixNano())+`"}}}`)
+		if seen := s.c.Observe(s.scope); !seen.Complete {
+			return strings.Join(seen.Incomplete, "; ")
+		}
+		if have, ok := s.look(s.c, database("v1")); !ok || have.Version != "v1" {
+			return "it is not seen in version v1"
+		}
+		return ""
+	})
 }

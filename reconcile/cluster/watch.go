@@ -354,9 +354,17 @@ func (c *Cluster) view(ref render.Ref) (*reflection, render.Ref) {
 	return c.places[placeOf(ref)], ref
 }
 
+// establishTime is how long a namespace or a definition is waited for by one
+// attempt; it takes well under a second.
+const establishTime = 30 * time.Second
+
 // Established waits until namespaces and CustomResourceDefinitions that were
-// just applied can carry other objects. Others it does not wait for.
+// just applied can carry other objects. Others it does not wait for. One that
+// the API server will not establish, since its names are taken, is a
+// *NotEstablishedError.
 func (c *Cluster) Established(ctx context.Context, objects []render.Object) error {
+	ctx, cancel := context.WithTimeout(ctx, establishTime)
+	defer cancel()
 	for _, o := range objects {
 		if o.Ref.Kind != "CustomResourceDefinition" && o.Ref.Kind != "Namespace" {
 			continue
@@ -373,6 +381,10 @@ func (c *Cluster) Established(ctx context.Context, objects []render.Object) erro
 				tick.Stop()
 				break
 			}
+			if object != nil && object.Health.Status == Failed && !c.unjudged(object) {
+				tick.Stop()
+				return &NotEstablishedError{Ref: o.Ref, Message: object.Health.Message}
+			}
 			select {
 			case <-tick.C:
 				continue
@@ -380,6 +392,9 @@ func (c *Cluster) Established(ctx context.Context, objects []render.Object) erro
 				tick.Stop()
 				if failed != nil {
 					return failed
+				}
+				if object != nil && object.Health.Message != "" {
+					return &RetryableError{Op: "wait for", Ref: o.Ref, Err: fmt.Errorf("%w: %s", ctx.Err(), object.Health.Message)}
 				}
 				return fmt.Errorf("wait for %s: %w", o.Ref, ctx.Err())
 			}
