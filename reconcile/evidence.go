@@ -72,7 +72,7 @@ func (e *Engine) found(x inquiry) {
 	u.inquiring, u.evidence = false, x.evidence
 	e.dirty[u.key] = true
 	if x.evidence != "" && !e.recorded {
-		e.report(Event{Type: EventWarning, Environment: u.key.Environment, Service: u.key.Service, Version: u.target.Version(), Message: u.hide(x.evidence)})
+		e.report(Event{Type: EventWarning, Environment: u.key.Environment, Service: u.key.Service, Version: u.target.Version(), Message: x.evidence})
 	}
 }
 
