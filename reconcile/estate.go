@@ -42,12 +42,15 @@ type estate struct {
 	after   time.Time // not before
 	pruning bool      // a job deletes
 	halt    string
+	// hung are the objects of which it was told that a finalizer holds them.
+	hung map[render.Ref]string
 }
 
 // The pace of pruning.
 const (
 	pruneInterval   = 500 * time.Millisecond // between two decisions for one site
 	confirmInterval = 10 * time.Second       // between two looks for a confirmation
+	longDeletion    = 10 * time.Second       // after that long, it is told what a deletion waits for
 )
 
 func (est *estate) busy() bool {
@@ -280,18 +283,19 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 			e.report(Event{Type: EventHalted, Environment: est.environment, Message: p.Halt})
 		}
 	}
+	again := e.hang(now, est, p.Going)
 	switch {
 	case p.Halt != "" && !in.Observation.Complete:
 		est.stale, est.after = true, now.Add(2*pruneInterval)
 		return est.after
 	case p.Halt != "":
 		est.resurvey = now.Add(confirmInterval)
-		return est.resurvey
+		return earlier(est.resurvey, again)
 	case len(p.Delete) == 0:
 		if why := e.over(est, in); why != "" {
 			e.leave(ctx, est, why)
 		}
-		return time.Time{}
+		return again
 	}
 	est.pruning = true
 	s := est.site
@@ -316,6 +320,30 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 		e.deleted <- d
 	})
 	return time.Time{}
+}
+
+// hang tells of each object, once for the same finalizers, that they hold it for
+// long. It returns when it is to be asked again.
+func (e *Engine) hang(now time.Time, est *estate, going []Going) (again time.Time) {
+	was := est.hung
+	est.hung = nil
+	for _, g := range going {
+		if at := g.Since.Add(longDeletion); now.Before(at) {
+			again = earlier(at, again)
+			continue
+		}
+		if est.hung == nil {
+			est.hung = map[render.Ref]string{}
+		}
+		est.hung[g.Ref] = g.Reason
+		if was[g.Ref] != g.Reason {
+			e.report(Event{Type: EventWarning, Environment: est.environment, Service: g.Service, Message: g.Ref.String() + ": " + g.Reason})
+		}
+	}
+	if !again.IsZero() {
+		est.stale, est.after = true, again
+	}
+	return again
 }
 
 // standing says what is known of a service at a site.

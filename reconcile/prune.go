@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
@@ -54,11 +55,22 @@ type Kept struct {
 	Reason string     `json:"reason"`
 }
 
+// Going is an object that was deleted, and that stays until somebody has removed
+// its finalizers.
+type Going struct {
+	Kept
+	Service desired.ServiceName `json:"service"`
+	Since   time.Time           `json:"since"`
+}
+
 // Pruning is the decision what to delete in an environment.
 type Pruning struct {
 	Environment desired.EnvironmentName `json:"environment"`
 	Delete      []Deletion              `json:"delete,omitempty"`
 	Keep        []Kept                  `json:"keep,omitempty"`
+	// Going are the objects that are being deleted and that a finalizer holds,
+	// with since when, and which. Nobody waits for them.
+	Going []Going `json:"going,omitempty"`
 	// Halt, if not empty, says why nothing is deleted until a person confirms.
 	Halt string `json:"halt,omitempty"`
 	// Digest stands for exactly the objects that would be deleted.
@@ -88,6 +100,9 @@ func Prune(in PruneInput) Pruning {
 			continue
 		}
 		owned++
+		if o.Deleting && !standing.Renders[o.Ref] && o.Finalizers != "" {
+			p.Going = append(p.Going, Going{Kept{o.Ref, cluster.Going(o.Gone, o.Finalizers)}, o.Service, o.Gone})
+		}
 		if o.Deleting || standing.Renders[o.Ref] {
 			continue
 		}
@@ -121,6 +136,7 @@ func Prune(in PruneInput) Pruning {
 		}
 		return a.Ref.Compare(b.Ref)
 	})
+	slices.SortFunc(p.Going, func(a, b Going) int { return a.Ref.Compare(b.Ref) })
 	slices.SortFunc(p.Keep, func(a, b Kept) int { return a.Ref.Compare(b.Ref) })
 	if len(p.Delete) == 0 {
 		return p

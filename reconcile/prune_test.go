@@ -45,6 +45,7 @@ func TestPrune(t *testing.T) {
 		in    PruneInput
 		gone  int
 		kept  string // a word of the reason for which something is kept
+		going string // and for which something is not gone yet
 		halts bool
 	}{
 		{name: "nothing left the commit", in: shop(3, 3)},
@@ -97,6 +98,13 @@ func TestPrune(t *testing.T) {
 			in.Observation.Objects[configMap(2)] = o
 			return in
 		}()},
+		{name: "an object that a finalizer holds", in: func() PruneInput {
+			in := shop(3, 2)
+			o := in.Observation.Objects[configMap(2)]
+			o.Deleting, o.Gone, o.Finalizers = true, noon, "a.example/b,c.example/d"
+			in.Observation.Objects[configMap(2)] = o
+			return in
+		}(), going: "since 2026-11-02T12:00:00Z, and waits for those who have to remove the finalizers a.example/b, c.example/d"},
 		{name: "a claim on a volume stays", in: func() PruneInput {
 			in := shop(1, 1)
 			in.Observation.Objects[pvc] = ours("web", pvc)
@@ -123,6 +131,9 @@ func TestPrune(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := Prune(test.in)
+			if got := fmt.Sprint(p.Going); (len(p.Going) > 0) != (test.going != "") || !strings.Contains(got, test.going) {
+				t.Errorf("going is %s, want %q", got, test.going)
+			}
 			if len(p.Delete) != test.gone {
 				t.Errorf("deletes %d, want %d: %+v", len(p.Delete), test.gone, p)
 			}

@@ -492,3 +492,29 @@ func TestPruneLeavesOtherRepositoriesAlone(t *testing.T) {
 	one.stays(configMaps, "a", "b")
 	one.stays(configMaps, one.namespace+"-stage/a", one.namespace+"-stage/c")
 }
+
+// What was pruned and hangs on a finalizer is told, with the finalizer's name
+// and since when; it holds nothing up, and goes when that is removed.
+func TestPruneNamesAFinalizer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settingsOf(2, "app", "other"))
+	d := w.daemon(t.TempDir())
+	d.line(0, "[2/2 done]")
+	w.hold("app-1")
+	mark := d.mark()
+	w.push("remove", "-- services/app/app.yaml --\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: app-0}\ndata: {greeting: hello}\n")
+	d.line(mark, "deleted", "app-1")
+	w.greet("goodbye", "other")
+	w.hasData("other-0", "greeting", "goodbye")
+	d.line(mark, "warning", "ConfigMap "+w.namespace+"/app-1: it is being deleted since 20", "shop.example/hold")
+	stdout, stderr, code := w.pinion("status", "dev", "--live")
+	if code != 0 || !strings.Contains(stderr, "app-1: it is being deleted since") || !strings.Contains(stderr, "shop.example/hold") {
+		t.Errorf("status --live ends with %d: %s%s", code, stdout, stderr)
+	}
+	w.release("app-1")
+	w.goes(configMaps, "app-1")
+	stdout, stderr, code = w.pinion("status", "dev", "--live")
+	if code != 0 || strings.Contains(stderr, "app-1") {
+		t.Errorf("status --live ends with %d: %s%s", code, stdout, stderr)
+	}
+}

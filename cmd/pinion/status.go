@@ -455,6 +455,9 @@ func (g *globals) liveStatus(ctx context.Context, args []string) error {
 	if err := g.writeStatus(format, services); err != nil {
 		return err
 	}
+	for _, line := range r.going(ctx, selection, all) {
+		fmt.Fprintln(g.err, "note:", printable(line))
+	}
 	for _, p := range r.commit.Repository.Problems {
 		if p.Severity == desired.SeverityError {
 			fmt.Fprintln(g.err, "error:", p.Error())
@@ -464,6 +467,26 @@ func (g *globals) liveStatus(ctx context.Context, args []string) error {
 		return &exitError{code: exitDifferent}
 	}
 	return nil
+}
+
+// going says what is being deleted in the environments and held by finalizers.
+func (s *session) going(ctx context.Context, selection reconcile.Selection, all []reconcile.Rendered) (lines []string) {
+	repo := s.commit.Repository
+	for _, name := range slices.Sorted(maps.Keys(repo.Environments)) {
+		env := repo.Environments[name]
+		cl := reconcile.Connection(s.clusters, reconcile.Place{Cluster: env.Cluster, Namespace: env.Namespace}, env.ServiceAccount)
+		if !selection.HasEnvironment(name) || cl == nil {
+			continue
+		}
+		p, err := reconcile.Leftovers(ctx, s.commits, cl, repo, env, selection, all)
+		if err != nil {
+			lines = append(lines, fmt.Sprintf("%s: whether anything is still being deleted is not known: %v", name, err))
+		}
+		for _, g := range p.Going {
+			lines = append(lines, fmt.Sprintf("%s: %s: %s", name, g.Ref, g.Reason))
+		}
+	}
+	return lines
 }
 
 // writeStatus writes where services stand.

@@ -161,6 +161,7 @@ type NamespaceError struct {
 	Ref         render.Ref
 	Namespace   string
 	Terminating bool
+	Why         string // since when it terminates, and what it waits for; may be empty
 }
 
 func (e *NamespaceError) Error() string {
@@ -169,7 +170,11 @@ func (e *NamespaceError) Error() string {
 		s += " " + e.Ref.String()
 	}
 	if e.Terminating {
-		return s + fmt.Sprintf(": namespace %s is being deleted", e.Namespace)
+		s += fmt.Sprintf(": namespace %s is being deleted", e.Namespace)
+		if e.Why != "" {
+			s += " " + e.Why
+		}
+		return s
 	}
 	return s + fmt.Sprintf(": namespace %s does not exist", e.Namespace)
 }

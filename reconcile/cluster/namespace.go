@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/pinion-cd/pinion/render"
@@ -33,7 +35,9 @@ func (c *Cluster) EnsureNamespace(ctx context.Context, name string) error {
 	})
 	switch {
 	case err == nil && found.DeletionTimestamp != nil:
-		return &NamespaceError{Op: "use namespace", Namespace: name, Terminating: true}
+		e := &NamespaceError{Op: "use namespace", Namespace: name, Terminating: true}
+		e.Why = c.holds(ctx, name, found.DeletionTimestamp.Time)
+		return e
 	case err == nil:
 		c.sawNamespace(name)
 		return nil
@@ -68,4 +72,27 @@ func (c *Cluster) sawNamespace(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.namespaces[name] = struct{}{}
+}
+
+// holds says since when a namespace is being deleted, and what it waits for, as
+// far as the API server says so.
+func (c *Cluster) holds(ctx context.Context, name string, since time.Time) string {
+	why := "since " + since.UTC().Format(time.RFC3339)
+	var found *unstructured.Unstructured
+	err := c.send(ctx, func(ctx context.Context) (err error) {
+		found, err = c.dynamic.Resource(namespaceResource).Get(ctx, name, metav1.GetOptions{})
+		return err
+	})
+	if err != nil {
+		return why
+	}
+	conditions, _, _ := unstructured.NestedSlice(found.Object, "status", "conditions")
+	for _, x := range conditions {
+		condition, _ := x.(map[string]any)
+		message, _ := condition["message"].(string)
+		if condition["status"] == "True" && message != "" {
+			why += "; " + message
+		}
+	}
+	return why
 }

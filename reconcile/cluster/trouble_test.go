@@ -147,7 +147,14 @@ func TestTerminatingNamespace(t *testing.T) {
 	if e := as[*cluster.NamespaceError](t, s.try(s.object(strings.Replace(settings, "settings", "more", 1))), "is being deleted"); !e.Terminating {
 		t.Error("not terminating")
 	}
-	as[*cluster.NamespaceError](t, s.c.EnsureNamespace(s.ctx, s.namespace), "is being deleted")
+	another := connect(t, s.config) // that has not seen the namespace
+	s.untilSeen(func() string {
+		err := another.EnsureNamespace(s.ctx, s.namespace)
+		if e := as[*cluster.NamespaceError](t, err, "is being deleted since 20"); !strings.Contains(e.Why, "test.example/stay") {
+			return e.Error()
+		}
+		return ""
+	})
 	s.until(s.c, func() string {
 		if have, ok := s.look(s.c, s.object(settings)); !ok || !have.Deleting || have.Health.Status != cluster.Terminating {
 			return fmt.Sprintf("%v %+v", ok, have)
