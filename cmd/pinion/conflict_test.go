@@ -150,6 +150,23 @@ func TestConflictWithAnotherManager(t *testing.T) {
 	d.line(0, "[1/1 done] ready dev/app")
 }
 
+// Of a service of which one object in the middle is refused, nothing is applied,
+// and the daemon names the manager and the field.
+func TestConflictInTheMiddle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settingsOf(5, "app", "other"))
+	w.stands("helm", "app-2", "greeting", "bye")
+	d := w.daemon(t.TempDir())
+	d.line(0, "failed dev/app", "app-2", ".data.greeting", `held by "helm"`)
+	d.line(0, "ready dev/other")
+	for _, name := range []string{"app-0", "app-1", "app-3", "app-4"} {
+		if w.here(t.Context(), configMaps, name) {
+			t.Errorf("%s is applied", name)
+		}
+	}
+	w.hasData("app-2", "greeting", "bye")
+}
+
 func TestConflictWithAnImmutableField(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, twoServices)
