@@ -89,13 +89,17 @@ func (g *globals) open(ctx context.Context, s subject) (*repository, error) {
 		}
 		return nil, err
 	}
-	if g.rev == "" && s == workingTree {
-		return g.openFolder(clone.Root(), id, clone)
-	}
 	// A daemon knows the repository by its URL; so do we, if the clone tells.
 	name := dir
 	if url, err := clone.RemoteURL(); err == nil && url != "" {
 		name = gitstate.Redact(url)
+	}
+	if g.rev == "" && s == workingTree {
+		r, err := g.openFolder(clone.Root(), id, clone)
+		if err == nil {
+			r.name = name
+		}
+		return r, err
 	}
 	c, err := reconcile.ReadCommit(ctx, clone, id, nil)
 	if err != nil {
