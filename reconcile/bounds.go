@@ -75,10 +75,8 @@ func (b Bounds) refuses(t *Target, o render.Object, r render.Ref) string {
 	if why == "" {
 		return ""
 	}
-	if o.File != "" {
-		return fmt.Sprintf("%s: %s %s", o.File, r, why)
-	}
-	return fmt.Sprintf("%s %s", r, why)
+	e := render.Error{File: o.At.File, Line: o.At.Line, Column: o.At.Column, Message: fmt.Sprintf("%s %s", r, why)}
+	return e.Error()
 }
 
 // within leaves out namespaces that an environment may not have: whoever may

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pinion-cd/pinion/desired"
 )
 
 // finish makes objects of what a renderer left: checked, labelled, sorted.
@@ -108,7 +110,7 @@ func (f *finisher) object(s source) (Object, error) {
 			f.used[string(p.Artifact)] = true
 		}
 	}
-	object := Object{Ref: ref, Version: version, File: s.place.file}
+	object := Object{Ref: ref, Version: version, At: desired.Position{File: s.place.file, Line: s.place.line, Column: s.place.column}}
 	if isSecret(ref) {
 		if err := f.plaintext(s.place, ref, m); err != nil {
 			return Object{}, err

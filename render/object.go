@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"strings"
+
+	"github.com/pinion-cd/pinion/desired"
 )
 
 // The labels and annotations that every rendered object carries.
@@ -78,8 +80,8 @@ type Object struct {
 	// Ignore are JSON pointers to the fields of which JSON has the first value
 	// only, and that belong to others from then on. No renderer sets it.
 	Ignore []string `json:"-"`
-	// File is what it was read from, or made by.
-	File string `json:"file,omitempty"`
+	// At is where it was read, or the file that made it.
+	At desired.Position `json:"at,omitzero"`
 }
 
 // Stamp returns the object's JSON with the commit on main that its deployment

@@ -159,7 +159,7 @@ func outOfBounds(fences reconcile.Fences, all []reconcile.Rendered, sure bool) [
 			}
 			p := desired.Problem{
 				Severity: desired.SeverityWarning,
-				Position: desired.Position{File: cmp.Or(o.File, "services/"+string(r.Service))},
+				Position: cmp.Or(o.At, desired.Position{File: "services/" + string(r.Service)}),
 				Kind:     desired.KindService,
 				Name:     string(r.Service),
 			}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -94,13 +95,13 @@ type header struct {
 }
 
 type objectHeader struct {
-	Ref     render.Ref `json:"ref"`
-	Version string     `json:"version"`
-	Digest  string     `json:"digest"`
-	File    string     `json:"file,omitempty"`
-	Size    int        `json:"size"`
-	Hook    string     `json:"hook,omitempty"` // when it runs, if it is a hook
-	Hidden  []string   `json:"hidden,omitempty"`
+	Ref     render.Ref       `json:"ref"`
+	Version string           `json:"version"`
+	Digest  string           `json:"digest"`
+	At      desired.Position `json:"at,omitzero"`
+	Size    int              `json:"size"`
+	Hook    string           `json:"hook,omitempty"` // when it runs, if it is a hook
+	Hidden  []string         `json:"hidden,omitempty"`
 }
 
 // failure is an error of a rendering.

@@ -170,11 +170,11 @@ func (w *server) serve(content []byte) {
 	h := header{Digest: result.Digest, Warnings: result.Warnings, Sealed: result.Sealed, Memory: memory()}
 	var blob [][]byte
 	for _, o := range result.Objects {
-		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, File: o.File, Size: len(o.JSON), Hidden: o.Hidden})
+		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, At: o.At, Size: len(o.JSON), Hidden: o.Hidden})
 		blob = append(blob, o.JSON)
 	}
 	for _, o := range result.Hooks {
-		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, File: o.File, Size: len(o.JSON), Hook: o.When, Hidden: o.Hidden})
+		h.Objects = append(h.Objects, objectHeader{Ref: o.Ref, Version: o.Version, Digest: o.Digest, At: o.At, Size: len(o.JSON), Hook: o.When, Hidden: o.Hidden})
 		blob = append(blob, o.JSON)
 	}
 	w.send(kindResult, encode(h))

@@ -170,7 +170,7 @@ func (h header) result(blob []byte) (*render.Result, error) {
 		if o.Size < 0 || o.Size > len(blob) {
 			return nil, &ended{}
 		}
-		object := render.Object{Ref: o.Ref, Version: o.Version, Digest: o.Digest, File: o.File, JSON: blob[:o.Size:o.Size], Hidden: o.Hidden}
+		object := render.Object{Ref: o.Ref, Version: o.Version, Digest: o.Digest, At: o.At, JSON: blob[:o.Size:o.Size], Hidden: o.Hidden}
 		if o.Hook != "" {
 			r.Hooks = append(r.Hooks, render.Hook{When: o.Hook, Object: object})
 		} else {
