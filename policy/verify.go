@@ -174,7 +174,7 @@ func facted(v Verification) []Verdict {
 	if d.Completed.IsZero() && d.State != ledger.StateVerified {
 		r.Outcome, r.Since, r.Reason = Pending, d.Ended, "it did not complete"
 		if d.State == ledger.StateFailed {
-			r.Outcome, r.Reason = Failed, clause(d.Reason)
+			r.Outcome, r.Reason = Failed, gist(d.Reason)
 		}
 	}
 	verdicts := []Verdict{r}

@@ -74,10 +74,15 @@ func outcome(c ledger.Check) string {
 	return word + " (" + where + ")"
 }
 
+// gist is a recorded reason without the evidence below it.
+func gist(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
 // clause makes a recorded sentence a part of another one.
 func clause(s string) string {
-	s, _, _ = strings.Cut(s, "\n") // what follows is evidence
-	s = strings.TrimSuffix(s, ".")
+	s = strings.TrimSuffix(gist(s), ".")
 	if len(s) > 1 && 'A' <= s[0] && s[0] <= 'Z' && (s[1] == ' ' || 'a' <= s[1] && s[1] <= 'z') {
 		s = string(s[0]-'A'+'a') + s[1:]
 	}

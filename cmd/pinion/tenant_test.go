@@ -236,9 +236,9 @@ metadata: {name: there, namespace: NAMESPACE-there}
 	d.line(0, "there/there is in the namespace")
 	said := strings.Join(d.said(0), "\n")
 	for _, want := range []string{
-		"services/app/role.yaml: ClusterRole.rbac.authorization.k8s.io " + w.namespace + " is of the whole cluster",
+		"services/app/role.yaml:1:1: ClusterRole.rbac.authorization.k8s.io " + w.namespace + " is of the whole cluster",
 		"{clusterScoped: [ClusterRole.rbac.authorization.k8s.io]}",
-		"services/app/there.yaml: ConfigMap " + there + "/there is in the namespace " + there,
+		"services/app/there.yaml:1:1: ConfigMap " + there + "/there is in the namespace " + there,
 		"{namespaces: [" + there + "]}",
 	} {
 		if !strings.Contains(said, want) {
@@ -249,10 +249,10 @@ metadata: {name: there, namespace: NAMESPACE-there}
 		t.Error("the service is half applied")
 	}
 	stdout, _, code := w.pinion("lint", "--config", config)
-	if code != exitDifferent || !strings.Contains(stdout, "services/app/there.yaml: error: in environment dev") {
+	if code != exitDifferent || !strings.Contains(stdout, "services/app/there.yaml:1:1: error: in environment dev") {
 		t.Errorf("lint ends with %d: %s", code, stdout)
 	}
-	if stdout, _, code := w.pinion("lint"); code != exitOK || !strings.Contains(stdout, "services/app/there.yaml: warning: in environment dev") {
+	if stdout, _, code := w.pinion("lint"); code != exitOK || !strings.Contains(stdout, "services/app/there.yaml:1:1: warning: in environment dev") {
 		t.Errorf("lint without a configuration ends with %d: %s", code, stdout)
 	}
 	if _, stderr, code := w.pinion("diff", "dev", "--config", config); code != exitFailed || !strings.Contains(stderr, "is of the whole cluster") {
@@ -283,7 +283,7 @@ metadata: {name: mars}
 	w.must(os.WriteFile(config, []byte("apiVersion: pinion.dev/v1\nkind: Config\nclusters:\n  default:\n    environments: {dev: {clusterScoped: [CustomResourceDefinition.apiextensions.k8s.io]}}\n"), 0o600))
 	d := w.daemon(t.TempDir(), "--config", config)
 	d.line(0, "ready dev/definition")
-	d.line(0, "failed dev/app", "services/app/app.yaml: planet."+w.namespace+".example mars is of the whole cluster")
+	d.line(0, "failed dev/app", "services/app/app.yaml:1:1: planet."+w.namespace+".example mars is of the whole cluster")
 	if w.here(t.Context(), w.of("planet"), "/mars") {
 		t.Error("it was written all the same")
 	}
