@@ -179,6 +179,10 @@ func (c *Clerk) recordCheck(b *batch, r checked) {
 		return
 	}
 	record := b.record(r.key.Key)
+	if seen := c.card(r.key.Key).sighting; seen != nil {
+		// A Job has the service's Secrets at hand, and may write them.
+		r.result.Description, r.result.Output = seen.Target.hide(r.result.Description), seen.Target.hide(r.result.Output)
+	}
 	e := ledger.Entry{Event: ledger.EventCheck, Checks: []ledger.Check{{
 		Policy: r.key.policy, Result: r.result.Result, By: daemonName, URL: r.result.URL, Description: r.result.Description, Output: r.result.Output,
 	}}}

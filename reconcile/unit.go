@@ -254,13 +254,15 @@ func (u *unit) setTarget(t *Target) {
 	}
 }
 
+func (u *unit) hide(text string) string { return u.target.hide(text) }
+
 // hide cuts the values of the service's Secrets out of a text, whoever wrote it:
 // the API server, a pod, an admission check.
-func (u *unit) hide(text string) string {
-	if text == "" || u.target == nil || u.target.Result == nil || !slices.ContainsFunc(u.target.Result.All(), secretive) {
+func (t *Target) hide(text string) string {
+	if text == "" || t == nil || t.Result == nil || !slices.ContainsFunc(t.Result.All(), secretive) {
 		return text
 	}
-	full, err := u.target.whole()
+	full, err := t.whole()
 	if err != nil {
 		return "what there is to say can't be told from its secrets: " + err.Error()
 	}

@@ -41,7 +41,7 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 			case errors.As(err, &unknown) && brings(all, r.Target.Cluster, o.Ref):
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
 			case err != nil:
-				errs = append(errs, fmt.Errorf("%s: %w", r.Key, err))
+				errs = append(errs, fmt.Errorf("%s: %w", r.Key, hidden{r.Target.Result.Mask().Hide(err.Error()), err}))
 			case !d.Exists:
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
 			case d.Immutable != nil:
@@ -50,6 +50,7 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 				if how, c.Reason = reconcile.Replacement(r.Target, o, !d.Adopts, d.Immutable); how == "" {
 					c.Verb, c.Reason = "update", "apply refuses it: "+c.Reason
 				}
+				c.Reason = r.Target.Result.Mask().Hide(c.Reason)
 				changes = append(changes, c)
 			case d.Adopts:
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "adopt", Reason: reconcile.Adoption(d.Managers), Fields: d.Changes})
@@ -90,6 +91,15 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 	slices.SortStableFunc(changes, func(a, b change) int { return a.Key.Compare(b.Key) })
 	return changes, kept, errors.Join(errs...)
 }
+
+// hidden is an error whose text has no secret in it.
+type hidden struct {
+	text string
+	err  error
+}
+
+func (h hidden) Error() string { return h.text }
+func (h hidden) Unwrap() error { return h.err }
 
 // hideFields hides all values of an object in which one was decrypted: what it
 // was before can't be told from the others.
