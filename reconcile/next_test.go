@@ -46,9 +46,9 @@ func TestNext(t *testing.T) {
 			Step{Phase: Progressing, Message: waiting.String(), Again: noon.Add(9 * time.Minute)}},
 		{"a rollout that takes too long", with(func(v *View) {
 			v.InSync, v.Unready, v.Since = true, []Unready{waiting}, noon.Add(-10*time.Minute)
-		}), Step{Phase: Failed, Message: "rollout not complete after 10m0s: " + waiting.String(), Final: true}},
+		}), Step{Phase: Failed, Message: "rollout not complete after 10m0s: " + waiting.String(), Final: true, Inquire: true}},
 		{"a rollout that has failed", with(func(v *View) { v.InSync, v.Unready = true, []Unready{broken} }),
-			Step{Phase: Failed, Message: "rollout failed: " + broken.String(), Final: true}},
+			Step{Phase: Failed, Message: "rollout failed: " + broken.String(), Final: true, Inquire: true}},
 		{"health that was lost", with(func(v *View) {
 			v.InSync, v.WasReady, v.Unready = true, true, []Unready{broken}
 		}), Step{Phase: Degraded, Message: broken.String()}},

@@ -72,10 +72,11 @@ func newWorldOn(t *testing.T, kubeconfig, archive string) *world {
 	w.git("init", "-q", "--initial-branch=main")
 	w.git("remote", "add", "origin", w.remote)
 	w.push("the first commit", archive)
+	remote := w.remote // a test may have the daemon reach it by another address
 	t.Cleanup(func() {
 		// What a daemon that was killed has begun to push may still end.
 		for end := time.Now().Add(patience); ; {
-			err := os.RemoveAll(w.remote)
+			err := os.RemoveAll(remote)
 			if err == nil || time.Now().After(end) {
 				w.must(err)
 				return
