@@ -15,6 +15,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -723,6 +724,18 @@ func TestQuotaIsWaitedFor(t *testing.T) {
 		}
 	}
 	quota("0")
+	// The API server hears of a quota a moment after it was written.
+	probe := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{
+		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "main", Image: "registry.example/probe:1"}}}}}}
+	for end := time.Now().Add(30 * time.Second); ; {
+		_, err := s.admin.BatchV1().Jobs(s.namespace).Create(t.Context(), probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil && strings.Contains(err.Error(), "exceeded quota") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the quota does not hold: %v", err)
+		}
+	}
 	a := s.start(s.r, s.request(manifest(succeeds)))
 	a.until("exceeded quota")
 	quota("1")
