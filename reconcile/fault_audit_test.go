@@ -18,6 +18,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 )
@@ -114,9 +115,7 @@ type proof struct {
 func (h *house) lawful() *audit {
 	h.Helper()
 	a := &audit{entries: map[string][]ledger.Entry{}, counts: map[string]int{}, ids: map[string]string{}}
-	if out, err := h.tryGit("--git-dir="+h.remote, "fsck", "--strict", "--no-dangling"); err != nil {
-		h.Errorf("git fsck: %v\n%s", err, out)
-	}
+	devtest.Fsck(h, h.remote)
 	for _, b := range strings.Fields(h.git("--git-dir="+h.remote, "for-each-ref", "--format=%(refname:short)", "refs/heads")) {
 		history := h.history(b)
 		h.forward(b, history)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/check"
@@ -419,9 +420,7 @@ func (h *house) approve(by, environment, version string) error {
 // ledger's trees follow from its entries, and no deployment is pinned twice.
 func (h *house) sound() {
 	h.Helper()
-	if out, err := h.tryGit("--git-dir="+h.remote, "fsck", "--strict", "--no-dangling"); err != nil {
-		h.Errorf("git fsck: %v\n%s", err, out)
-	}
+	devtest.Fsck(h, h.remote)
 	for _, b := range strings.Fields(h.git("--git-dir="+h.remote, "for-each-ref", "--format=%(refname:short)", "refs/heads/ledger")) {
 		records := map[desired.ServiceName]ledger.Record{}
 		for _, id := range strings.Fields(h.git("--git-dir="+h.remote, "rev-list", "--reverse", b)) {

@@ -343,7 +343,5 @@ func (x *chaos) ledger() {
 	if out, errs, code := x.pinion("audit"); code != 0 {
 		x.Errorf("audit: exit code %d\n%s%s", code, out, errs)
 	}
-	if out := x.git("-C", x.remote, "fsck", "--strict", "--no-dangling"); out != "" {
-		x.Errorf("git fsck: %s", out)
-	}
+	devtest.Fsck(x, x.remote)
 }

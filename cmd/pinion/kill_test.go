@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -147,7 +146,5 @@ func TestDaemonIsKilled(t *testing.T) {
 	if len(orphans) == 0 {
 		t.Error("no killed daemon had a worker")
 	}
-	if out, err := exec.Command("git", "-C", remote, "fsck", "--full", "--strict").CombinedOutput(); err != nil {
-		t.Errorf("git fsck: %v\n%s", err, out)
-	}
+	devtest.Fsck(t, remote)
 }
