@@ -1,0 +1,498 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pinion-cd/pinion/audit"
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
+)
+
+// auditReader reads for one goroutine.
+type auditReader struct {
+	*auditor
+	archive      archive
+	clone        *gitstate.Clone                 // to be closed; nil: it is shared
+	environments map[string]*desired.Environment // by name and id of the file
+	edited       map[string]*edited              // by name of the file
+	records      map[string]ledger.Record        // by service and entry
+}
+
+func commitOf(c gitstate.CommitInfo) audit.Commit {
+	return audit.Commit{ID: c.ID, Parents: c.Parents, Message: c.Message, Time: c.Committer.Time,
+		Author: ledger.Person{Name: c.Author.Name, Email: c.Author.Email}, Committer: ledger.Person{Name: c.Committer.Name, Email: c.Committer.Email}}
+}
+
+// replay verifies a ledger.
+func (r *auditReader) replay(ctx context.Context, env desired.EnvironmentName) error {
+	fail := func(err error) error {
+		return fmt.Errorf("read %s: %w; `git fsck` tells what is missing", ledger.Branch(env), err)
+	}
+	// From the newest back to the first, and then forward. A ledger may be too
+	// long to keep all that it says.
+	const mostKept = 20_000
+	var all []gitstate.CommitInfo
+	err := r.archive.History(ctx, r.ledgers.tips[env], func(c gitstate.CommitInfo) bool {
+		if len(all) >= mostKept {
+			c = gitstate.CommitInfo{ID: c.ID}
+		}
+		all = append(all, c)
+		return true
+	})
+	if err != nil {
+		return fail(err)
+	}
+	replay := audit.NewReplay(env)
+	mine := map[committer][]committed{}
+	checked := 0
+	var before *gitstate.Snapshot
+	for _, info := range slices.Backward(all) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if info.Tree == "" {
+			if info, err = r.archive.Info(ctx, info.ID); err != nil {
+				return fail(err)
+			}
+		}
+		snap, err := r.archive.Snapshot(ctx, info.ID)
+		if err != nil {
+			return fail(err)
+		}
+		c := commitOf(info)
+		files := audit.Files{ID: func(name string) (string, error) { return idOf(snap, name) }, Read: snap.ReadFile}
+		if files.Changed, err = changed(snap, before); err != nil {
+			return fail(err)
+		}
+		before = snap
+		step, found, err := replay.Next(c, files)
+		if err != nil {
+			return fail(err)
+		}
+		r.tell(found...)
+		by := committer{c.Committer, env}
+		mine[by] = append(mine[by], committed{c.ID, c.Time.Unix()})
+		if r.only != "" && env != r.only {
+			continue // it is needed for what comes from there
+		}
+		if r.signers != nil {
+			checked++
+			if err := r.signature(ctx, ledger.Branch(env), env, step.Entry.Service, c); err != nil {
+				return fail(err)
+			}
+		}
+		if !step.Sound {
+			continue
+		}
+		if err := r.entry(ctx, c, step); err != nil {
+			return fail(err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.books[env] = replay.Book()
+	r.entries += replay.Book().Len()
+	r.checked += checked
+	maps.Copy(r.committed, mine)
+	return nil
+}
+
+// changed lists the files that differ from those of the commit before; nil:
+// there is none.
+func changed(snap, before *gitstate.Snapshot) ([]string, error) {
+	if before != nil {
+		return snap.Changed(before)
+	}
+	var all []string
+	err := fs.WalkDir(snap, ".", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			all = append(all, name)
+		}
+		return err
+	})
+	return all, err
+}
+
+func idOf(snap *gitstate.Snapshot, name string) (string, error) {
+	id, err := snap.ID(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return id, err
+}
+
+// signature tells what is wrong with a commit's signature.
+func (r *auditReader) signature(ctx context.Context, branch string, env desired.EnvironmentName, svc desired.ServiceName, c audit.Commit) error {
+	raw, err := r.archive.(interface {
+		Raw(ctx context.Context, id string) ([]byte, error)
+	}).Raw(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	problem := ""
+	signed, err := r.signers.Verify(raw, time.Time{})
+	switch {
+	case err != nil:
+		problem = strings.TrimPrefix(err.Error(), "commit "+c.ID+": ")
+	case !signed.By(c.Committer.Email) && !signed.By(c.Committer.Name):
+		problem = fmt.Sprintf("it is signed by %s (%s), and committed by %s", strings.Join(signed.Principals, ", "), signed.Fingerprint, c.Committer)
+	default:
+		return nil
+	}
+	r.tell(audit.Finding{Severity: audit.Error, Rule: audit.RuleSignature, Branch: branch, Commit: c.ID, Time: c.Time, Environment: env, Service: svc,
+		Message: problem, Meaning: "somebody else than the daemon has written it, or it was changed since"})
+	return nil
+}
+
+// entry judges what an entry says of main.
+func (r *auditReader) entry(ctx context.Context, c audit.Commit, s audit.Step) error {
+	switch s.Entry.Event {
+	case ledger.EventPinned:
+		return r.pinned(ctx, c, s)
+	case ledger.EventVerified:
+		commit := s.Before.Deployment.Commit
+		if _, ok := r.place[commit]; !ok {
+			return nil // which was told of the entry that pins it
+		}
+		rules, zones, err := r.rulesAt(ctx, commit)
+		if err != nil {
+			return err
+		}
+		r.tell(audit.Verified(c, s, rules, zones)...)
+	}
+	return nil
+}
+
+func (r *auditReader) pinned(ctx context.Context, c audit.Commit, s audit.Step) error {
+	e := s.Entry
+	at, ok := r.place[e.Commit]
+	if !ok {
+		f := audit.Finding{Severity: audit.Error, Rule: audit.RuleDeployment, Branch: ledger.Branch(e.Environment), Commit: c.ID, Time: c.Time, Environment: e.Environment, Service: e.Service,
+			Message: fmt.Sprintf("it says that commit %.12s asked for the deployment, and %s has no such commit", e.Commit, r.ledgers.mainName),
+			Meaning: "the entry was put in by hand, or main was rewritten"}
+		older, err := r.archive.IsAncestor(ctx, e.Commit, r.ledgers.mainTip)
+		switch {
+		case err == nil && older:
+			f.Severity = audit.Warning
+			f.Message = fmt.Sprintf("commit %.12s, which asked for the deployment, is not on the line of first parents of %s", e.Commit, r.ledgers.mainName)
+			f.Meaning = "main was merged into another branch, which became main: what is beside the line is not judged"
+		case err != nil && !errors.Is(err, gitstate.ErrNoCommit):
+			return err
+		}
+		r.tell(f)
+		return nil
+	}
+	r.tell(audit.Pinned(c, s, commitOf(r.line[at]))...)
+	// What the files say is looked at when main is.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.claims[e.Commit] = append(r.claims[e.Commit], audit.ClaimOf(c, e))
+	return nil
+}
+
+// claimed looks whether a commit of main asked for what the ledgers say.
+func (r *auditReader) claimed(ctx context.Context, at int) error {
+	claims := r.claims[r.line[at].ID]
+	if len(claims) == 0 {
+		return nil
+	}
+	snap, err := r.archive.Snapshot(ctx, r.line[at].ID)
+	if err != nil {
+		return err
+	}
+	rules, _, err := r.rulesAt(ctx, r.line[at].ID)
+	if err != nil {
+		return err
+	}
+	for _, k := range claims {
+		var asked audit.Asked
+		if asked.Deployment, err = r.deployment(snap, rules.Repository, k.Environment(), k.Service()); err != nil {
+			return err
+		}
+		folder := "services/" + string(k.Service())
+		if asked.Folder, err = idOf(snap, folder); err != nil {
+			return err
+		}
+		if source, ok := r.place[k.Source()]; ok && source >= at {
+			asked.Before, asked.Source = true, asked.Folder
+			if source != at {
+				then, err := r.archive.Snapshot(ctx, k.Source())
+				if err != nil {
+					return err
+				}
+				if asked.Source, err = idOf(then, folder); err != nil {
+					return err
+				}
+			}
+		}
+		r.tell(k.Judge(asked)...)
+	}
+	return nil
+}
+
+// judge looks at a commit of main.
+func (r *auditReader) judge(ctx context.Context, at int) error {
+	c := commitOf(r.line[at])
+	change, claimed := ledger.ParseChange(c.Message)
+	daemon := r.isDaemon(c.Committer)
+	branch := r.mainBranch()
+	tell := func(severity audit.Severity, rule audit.Rule, env desired.EnvironmentName, svc desired.ServiceName, meaning, format string, args ...any) {
+		r.tell(audit.Finding{Severity: severity, Rule: rule, Branch: branch, Commit: c.ID, Time: c.Time, Environment: env, Service: svc, Message: fmt.Sprintf(format, args...), Meaning: meaning})
+	}
+	moves := claimed && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeRolledBack && daemon)
+	if daemon && !moves {
+		tell(audit.Error, audit.RuleDaemon, "", "", "somebody has used the daemon's name", "it was committed by %s, the daemon, and is neither a promotion nor a rollback", c.Committer)
+	}
+	if moves && r.only != "" && change.Environment != r.only || !moves && !r.flags.verbose {
+		return nil
+	}
+	if daemon && r.signers != nil {
+		if err := r.signature(ctx, branch, change.Environment, change.Service, c); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.checked++
+		r.mu.Unlock()
+	}
+	snap, err := r.archive.Snapshot(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	var parent *gitstate.Snapshot
+	if at+1 < len(r.line) {
+		if parent, err = r.archive.Snapshot(ctx, r.line[at+1].ID); err != nil {
+			return err
+		}
+	}
+	if !moves {
+		return r.pins(snap, parent, tell)
+	}
+	m := audit.Move{Branch: branch, Commit: c, Change: change, ByDaemon: daemon, Past: r.past(ctx, change.Service)}
+	r.mu.Lock()
+	if change.Kind == ledger.ChangePromoted {
+		r.promotions++
+	} else {
+		r.rollbacks++
+	}
+	r.mu.Unlock()
+	if parent == nil {
+		tell(audit.Error, ruleOf(change), change.Environment, change.Service, "", "it is the first commit of %s, and claims to be a move", r.ledgers.mainName)
+		return nil
+	}
+	if m.Changed, err = snap.Changed(parent); err != nil {
+		return err
+	}
+	file := "environments/" + string(change.Environment) + ".yaml"
+	if m.Is, err = contentOf(snap, file); err != nil {
+		return err
+	}
+	var wrong error
+	if m.Editor, wrong, err = r.editor(parent, file); err != nil {
+		return err
+	}
+	if wrong != nil {
+		tell(audit.Error, ruleOf(change), change.Environment, change.Service, "the file was broken, and somebody has changed it by hand", "what it claims can't be done to %s: %v", file, wrong)
+		return nil
+	}
+	if m.Rules, m.Locations, err = r.rulesAt(ctx, parent.Commit()); err != nil {
+		return err
+	}
+	if m.Pinned, err = r.deployment(parent, m.Rules.Repository, change.Environment, change.Service); err != nil {
+		return err
+	}
+	if p, _, _ := m.Rules.Stage(change.Environment, change.Service); p != nil {
+		if m.Rules.PipelineBlob, err = idOf(parent, p.File); err != nil {
+			return err
+		}
+	}
+	m.RulesOf = func(commit string) (policy.Rules, error) {
+		if _, ok := r.place[commit]; !ok {
+			return policy.Rules{}, nil // told of the entry that pins it
+		}
+		rules, _, err := r.rulesAt(ctx, commit)
+		return rules, err
+	}
+	judge := audit.Promotion
+	if change.Kind == ledger.ChangeRolledBack {
+		judge = audit.Rollback
+	}
+	var failure error
+	m.Older = func(commit, than string) bool {
+		older, err := r.before(ctx, commit, than)
+		failure = errors.Join(failure, err)
+		return older
+	}
+	found, err := judge(m)
+	if err = errors.Join(err, failure); err != nil {
+		return err
+	}
+	r.tell(found...)
+	if r.edited[file].id, err = idOf(snap, file); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(found, func(f audit.Finding) bool { return f.Severity == audit.Error }) {
+		delete(r.edited, file) // it may have something else in it
+	}
+	return nil
+}
+
+func ruleOf(c ledger.Change) audit.Rule {
+	if c.Kind == ledger.ChangeRolledBack {
+		return audit.RuleRollback
+	}
+	return audit.RulePromotion
+}
+
+// edited is an environment's file that was parsed for one commit, and that a
+// later one goes on with.
+type edited struct {
+	id     string
+	editor *desired.Editor
+}
+
+// editor has a file as a commit has it; or else it says what is wrong with it.
+func (r *auditReader) editor(snap *gitstate.Snapshot, file string) (ed *desired.Editor, wrong, err error) {
+	id, err := idOf(snap, file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if x := r.edited[file]; x != nil && x.id == id {
+		return x.editor, nil, nil
+	}
+	data, err := contentOf(snap, file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ed, wrong = desired.NewEditor(file, data); wrong == nil {
+		r.edited[file] = &edited{id, ed}
+	}
+	return ed, wrong, nil
+}
+
+func contentOf(snap *gitstate.Snapshot, name string) ([]byte, error) {
+	data, err := snap.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// pins notes which versions a person has changed.
+func (r *auditReader) pins(snap, parent *gitstate.Snapshot, tell func(audit.Severity, audit.Rule, desired.EnvironmentName, desired.ServiceName, string, string, ...any)) error {
+	names, err := changed(snap, parent)
+	if err != nil {
+		return err
+	}
+	for _, file := range names {
+		name, ok := strings.CutPrefix(file, "environments/")
+		env := desired.EnvironmentName(strings.TrimSuffix(name, ".yaml"))
+		if !ok || !strings.HasSuffix(name, ".yaml") || strings.Contains(name, "/") || r.only != "" && env != r.only {
+			continue
+		}
+		now, err := r.environment(snap, env)
+		if err != nil {
+			return err
+		}
+		then := &desired.Environment{}
+		if parent != nil {
+			if then, err = r.environment(parent, env); err != nil {
+				return err
+			}
+		}
+		for _, line := range pinChanges(then, now) {
+			tell(audit.Note, audit.RulePin, env, desired.ServiceName(line.of), "", "a person has changed %s", line.text)
+		}
+	}
+	return nil
+}
+
+type pinChange struct{ of, text string }
+
+// pinChanges says what two versions of an environment's file pin otherwise. An
+// artifact has its service's name as a rule.
+func pinChanges(then, now *desired.Environment) []pinChange {
+	if then == nil {
+		then = &desired.Environment{}
+	}
+	if now == nil {
+		now = &desired.Environment{}
+	}
+	var all []pinChange
+	seen := map[desired.ArtifactName]bool{}
+	for _, pins := range []map[desired.ArtifactName]desired.Pin{then.Pins, now.Pins} {
+		for _, a := range slices.Sorted(maps.Keys(pins)) {
+			x, y := dash(then.Pins[a].Image.Reference), dash(now.Pins[a].Image.Reference)
+			if x != y && !seen[a] {
+				seen[a] = true
+				all = append(all, pinChange{string(a), fmt.Sprintf("%s: %s → %s", a, x, y)})
+			}
+		}
+	}
+	told := map[desired.ServiceName]bool{}
+	for _, sources := range []map[desired.ServiceName]string{then.Manifests, now.Manifests} {
+		for _, svc := range slices.Sorted(maps.Keys(sources)) {
+			x, y := dash(then.Manifests[svc]), dash(now.Manifests[svc])
+			if x != y && !told[svc] {
+				told[svc] = true
+				all = append(all, pinChange{string(svc), fmt.Sprintf("the manifests of %s: %.12s → %.12s", svc, x, y)})
+			}
+		}
+	}
+	return all
+}
+
+// past reads what a ledger knew of a service.
+func (r *auditReader) past(ctx context.Context, svc desired.ServiceName) func(desired.EnvironmentName) audit.Past {
+	return func(env desired.EnvironmentName) audit.Past {
+		return audit.Past{Book: r.books[env], Service: svc, Record: func(entry string) (ledger.Record, error) {
+			key := string(svc) + " " + entry
+			if record, ok := r.records[key]; ok {
+				return record, nil
+			}
+			snap, err := r.archive.Snapshot(ctx, entry)
+			if err != nil {
+				return ledger.Record{}, err
+			}
+			file := ledger.RecordFile(svc)
+			data, err := contentOf(snap, file)
+			if err != nil || data == nil {
+				return ledger.Record{}, err
+			}
+			record, err := ledger.DecodeRecord(file, data)
+			if err != nil {
+				return ledger.Record{}, nil // told of that entry: it is as if it were not there
+			}
+			if len(r.records) >= 100 {
+				clear(r.records)
+			}
+			r.records[key] = record
+			return record, nil
+		}}
+	}
+}
+
+// before tells whether a commit of main comes before another.
+func (r *auditReader) before(ctx context.Context, commit, than string) (bool, error) {
+	if commit == than {
+		return false, nil
+	}
+	a, ok := r.place[commit]
+	b, also := r.place[than]
+	if ok && also {
+		return a > b, nil
+	}
+	older, err := r.archive.IsAncestor(ctx, commit, than)
+	if errors.Is(err, gitstate.ErrNoCommit) {
+		return false, nil // told of the entry that names it
+	}
+	return older, err
+}
