@@ -48,6 +48,17 @@ type move struct {
 	retreat   *policy.Retreat
 }
 
+// compare puts the ways back before those ahead.
+func (m move) compare(other move) int {
+	if back := m.retreat != nil; back != (other.retreat != nil) {
+		if back {
+			return -1
+		}
+		return 1
+	}
+	return m.Key.Compare(other.Key)
+}
+
 func newBatch(ctx context.Context, c *Clerk, now time.Time) *batch {
 	return &batch{
 		ctx: ctx, clerk: c, now: now,
@@ -245,7 +256,7 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 // divide leaves as many moves in the batch as can be pushed before others move
 // main again. The rest is judged by the next one.
 func (c *Clerk) divide(b *batch) {
-	slices.SortFunc(b.moves, func(x, y move) int { return x.Key.Compare(y.Key) })
+	slices.SortFunc(b.moves, move.compare)
 	now := time.Now()
 	if c.press.share == 0 && c.press.busy(now) {
 		c.press.lost(now, len(b.moves))

@@ -372,20 +372,15 @@ func (c *Clerk) decide(ctx context.Context, b *batch) error {
 	moves, entries := c.press.turn(time.Now())
 	b.withheld = !moves
 	if moves && !entries {
+		if b.withheld = c.hurry(ctx, b); b.withheld {
+			return nil
+		}
 		if c.admitAll(ctx, b); len(b.moves) > 0 {
 			return nil
 		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.dirty), Key.Compare) {
-		var err error
-		if c.ours(k.Environment) {
-			err = c.review(ctx, b, k)
-		} else {
-			err = c.retreat(ctx, b, k) // an environment of ours may have to go back for it
-		}
-		if err != nil {
-			c.postpone(&c.card(k).wake, b.now, k, err)
-		}
+		c.reviewOne(ctx, b, k)
 	}
 	clear(c.dirty)
 	if moves {
@@ -394,6 +389,32 @@ func (c *Clerk) decide(ctx context.Context, b *batch) error {
 	c.announce(b)
 	c.identifyAll(ctx)
 	return nil
+}
+
+// reviewOne looks at one service; the others go on whatever comes of it.
+func (c *Clerk) reviewOne(ctx context.Context, b *batch, k Key) {
+	var err error
+	if c.ours(k.Environment) {
+		err = c.review(ctx, b, k)
+	} else {
+		err = c.retreat(ctx, b, k) // an environment of ours may have to go back for it
+	}
+	if err != nil {
+		c.postpone(&c.card(k).wake, b.now, k, err)
+	}
+}
+
+// hurry looks at the services for which the promotions of others have to wait,
+// and says whether anything is to be recorded of them, before all else.
+func (c *Clerk) hurry(ctx context.Context, b *batch) bool {
+	before := len(b.records)
+	for _, k := range slices.SortedFunc(maps.Keys(c.dirty), Key.Compare) {
+		if urgent(c.record(k), c.card(k).sighting) {
+			delete(c.dirty, k)
+			c.reviewOne(ctx, b, k)
+		}
+	}
+	return len(b.records) > before
 }
 
 // admitAll decides which stages are entered. Those for which there is no place

@@ -84,6 +84,20 @@ func (p *press) turn(now time.Time) (moves, entries bool) {
 	return p.other, !p.other
 }
 
+// urgent tells whether a service has failed, or is about to: that is recorded,
+// and what brings it back is committed, before a thousand promotions are.
+func urgent(r ledger.Record, seen *Sighting) bool {
+	switch d := r.Deployment; d.State {
+	case ledger.StateFailed:
+		return true
+	case ledger.StateCompleted:
+		return slices.ContainsFunc(d.Checks, func(c ledger.Check) bool { return c.Result == ledger.Failure })
+	case ledger.StatePinned, ledger.StateStarted:
+		return seen != nil && (seen.Final || seen.Problem != "")
+	}
+	return false
+}
+
 // await returns right behind a move of main by others, or when there was none
 // for as long as one usually takes.
 func (c *Clerk) await(ctx context.Context) {

@@ -1,8 +1,13 @@
 package reconcile
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
 )
 
 func TestPress(t *testing.T) {
@@ -49,4 +54,48 @@ func TestPress(t *testing.T) {
 		t.Error("what has landed leaves its share behind")
 	}
 	turns(6600, true, true)
+}
+
+// What has failed is recorded, and taken back, while a thousand promotions wait.
+func TestUrgent(t *testing.T) {
+	of := func(s ledger.State, checks ...ledger.Check) ledger.Record {
+		return ledger.Record{Deployment: ledger.Deployment{State: s, Checks: checks}}
+	}
+	failed, passed := ledger.Check{Result: ledger.Failure}, ledger.Check{Result: ledger.Success}
+	for _, c := range []struct {
+		name   string
+		record ledger.Record
+		seen   *Sighting
+		want   bool
+	}{
+		{"nothing is known", ledger.Record{}, nil, false},
+		{"a rollout", of(ledger.StateStarted), &Sighting{Phase: Progressing}, false},
+		{"a rollout that tries again", of(ledger.StateStarted), &Sighting{Phase: Failed}, false},
+		{"a rollout that has failed", of(ledger.StateStarted), &Sighting{Phase: Failed, Final: true}, true},
+		{"a commit that can't be rendered", of(ledger.StatePinned), &Sighting{Problem: "no such file"}, true},
+		{"a check that passed", of(ledger.StateCompleted, passed), &Sighting{Phase: Ready}, false},
+		{"a check that failed", of(ledger.StateCompleted, passed, failed), &Sighting{Phase: Ready}, true},
+		{"failed, and may have to go back", of(ledger.StateFailed, failed), nil, true},
+		{"verified, and degraded since", of(ledger.StateVerified), &Sighting{Phase: Degraded, Final: true}, false},
+	} {
+		if got := urgent(c.record, c.seen); got != c.want {
+			t.Errorf("%s: urgent is %v", c.name, got)
+		}
+	}
+}
+
+func TestMovesInOrder(t *testing.T) {
+	ahead := func(s desired.ServiceName) move { return move{Key: Key{"production", s}} }
+	back := func(s desired.ServiceName) move {
+		return move{Key: Key{"production", s}, retreat: &policy.Retreat{}}
+	}
+	moves := []move{ahead("b"), back("d"), ahead("a"), back("c")}
+	slices.SortFunc(moves, move.compare)
+	var got string
+	for _, m := range moves {
+		got += string(m.Service)
+	}
+	if got != "cdab" {
+		t.Errorf("the order is %s", got)
+	}
 }
