@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -123,28 +122,7 @@ func (b *bench) makeEstate(ctx context.Context, remote, clone string, each int) 
 		files["services/"+name+"/service.yaml"] = "apiVersion: pinion.dev/v1\nkind: Service\n"
 		files["services/"+name+"/objects.yaml"] = fmt.Sprintf(objectsYAML, name)
 	}
-	for path, text := range files {
-		path = filepath.Join(clone, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	for _, args := range [][]string{
-		{"init", "-q", "--bare", "--initial-branch=main", remote},
-		{"-C", clone, "init", "-q", "--initial-branch=main"},
-		{"-C", clone, "add", "."},
-		{"-C", clone, "commit", "-q", "-m", "All services"},
-		{"-C", clone, "remote", "add", "origin", remote},
-		{"-C", clone, "push", "-q", "origin", "main"},
-	} {
-		if err := b.git(ctx, args...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.publish(ctx, remote, clone, files)
 }
 
 func estateFile(env, each int, versions map[int]string) string {

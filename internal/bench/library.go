@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,26 +38,8 @@ func (b *bench) library(ctx context.Context) error {
 		files["services/"+name+"/main.jsonnet"] = text
 	}
 	files["environments/bench.yaml"] = pins
-	for path, text := range files {
-		path = filepath.Join(clone, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	for _, args := range [][]string{
-		{"init", "-q", "--bare", "--initial-branch=main", remote},
-		{"-C", clone, "init", "-q", "--initial-branch=main"},
-		{"-C", clone, "add", "."},
-		{"-C", clone, "commit", "-q", "-m", "All services"},
-		{"-C", clone, "remote", "add", "origin", remote},
-		{"-C", clone, "push", "-q", "origin", "main"},
-	} {
-		if err := b.git(ctx, args...); err != nil {
-			return err
-		}
+	if err := b.publish(ctx, remote, clone, files); err != nil {
+		return err
 	}
 	c, err := b.startControlPlane(ctx, "library-cluster")
 	if err != nil {

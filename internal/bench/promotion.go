@@ -40,28 +40,7 @@ func (b *bench) makePromoted(ctx context.Context, name string, services int, ver
 		files["services/"+s+"/service.yaml"] = "apiVersion: pinion.dev/v1\nkind: Service\n"
 		files["services/"+s+"/main.jsonnet"] = "function(pinion) {apiVersion: 'v1', kind: 'ConfigMap', metadata: {name: pinion.service}, data: {image: pinion.pins['" + s + "'].image}}\n"
 	}
-	for path, text := range files {
-		path = filepath.Join(p.clone, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return nil, err
-		}
-	}
-	for _, args := range [][]string{
-		{"init", "-q", "--bare", "--initial-branch=main", p.remote},
-		{"-C", p.clone, "init", "-q", "--initial-branch=main"},
-		{"-C", p.clone, "add", "."},
-		{"-C", p.clone, "commit", "-q", "-m", "All services"},
-		{"-C", p.clone, "remote", "add", "origin", p.remote},
-		{"-C", p.clone, "push", "-q", "origin", "main"},
-	} {
-		if err := b.git(ctx, args...); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
+	return p, b.publish(ctx, p.remote, p.clone, files)
 }
 
 func (p *promoted) environment(name, version string) string {

@@ -11,24 +11,16 @@ import (
 	"strings"
 )
 
-// makeRepository writes the deployment repository, and returns a bare remote
-// of it and a clone.
-func (b *bench) makeRepository(ctx context.Context) (remote, clone string, err error) {
-	remote, clone = b.path("remote.git"), b.path("clone")
-	files := map[string]string{"environments/bench.yaml": b.environment(nil)}
-	for i := range b.services {
-		name := service(i)
-		files["services/"+name+"/service.yaml"] = "apiVersion: pinion.dev/v1\nkind: Service\n"
-		files["services/"+name+"/kustomization.yaml"] = "resources:\n- objects.yaml\n"
-		files["services/"+name+"/objects.yaml"] = fmt.Sprintf(objectsYAML, name)
-	}
+// publish writes files into a new clone, and pushes them to a new bare remote as
+// one commit.
+func (b *bench) publish(ctx context.Context, remote, clone string, files map[string]string) error {
 	for path, text := range files {
 		path = filepath.Join(clone, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return "", "", err
+			return err
 		}
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return "", "", err
+			return err
 		}
 	}
 	for _, args := range [][]string{
@@ -40,10 +32,24 @@ func (b *bench) makeRepository(ctx context.Context) (remote, clone string, err e
 		{"-C", clone, "push", "-q", "origin", "main"},
 	} {
 		if err := b.git(ctx, args...); err != nil {
-			return "", "", err
+			return err
 		}
 	}
-	return remote, clone, nil
+	return nil
+}
+
+// makeRepository writes the deployment repository, and returns a bare remote
+// of it and a clone.
+func (b *bench) makeRepository(ctx context.Context) (remote, clone string, err error) {
+	remote, clone = b.path("remote.git"), b.path("clone")
+	files := map[string]string{"environments/bench.yaml": b.environment(nil)}
+	for i := range b.services {
+		name := service(i)
+		files["services/"+name+"/service.yaml"] = "apiVersion: pinion.dev/v1\nkind: Service\n"
+		files["services/"+name+"/kustomization.yaml"] = "resources:\n- objects.yaml\n"
+		files["services/"+name+"/objects.yaml"] = fmt.Sprintf(objectsYAML, name)
+	}
+	return remote, clone, b.publish(ctx, remote, clone, files)
 }
 
 func service(i int) string { return fmt.Sprintf("service-%04d", i) }
