@@ -330,15 +330,16 @@ func (r *report) status(branch string) string {
 
 // judge reads the report of the remote.
 func (m *Mirror) judge(ctx context.Context, list []*chain, objects []*made, report *report) []error {
-	m.sent.forget()
 	outcomes := make([]error, len(list))
 	refused := false
 	for _, c := range list {
 		refused = refused || report.UnpackStatus != "ok" || report.status(c.branch) != "ok"
 	}
 	if !refused {
+		m.sent.landed(objects)
 		return outcomes
 	}
+	kept := false
 	// Where are they now? That tells a lost race from a rule.
 	refs, err := m.list(ctx)
 	known := err == nil
@@ -363,8 +364,13 @@ func (m *Mirror) judge(ctx context.Context, list []*chain, objects []*made, repo
 		}
 		// A hook comes before the objects are stored.
 		if report.UnpackStatus == "ok" && errors.Is(outcomes[i], ErrMoved) && !strings.Contains(why, "hook") {
-			m.sent.remember(objects, time.Now())
+			kept = true
 		}
+	}
+	if kept {
+		m.sent.remember(objects, time.Now())
+	} else {
+		m.sent.forget()
 	}
 	return outcomes
 }

@@ -18,9 +18,10 @@ import (
 // missing, for before it moves a branch it walks what is new behind it; then
 // they are forgotten and all of it is sent at once again.
 //
-// They are as old as each other, all of the last push or seen to be there by
-// it, so that they are gone together. That matters, for git's "atomic" does not
-// cover it: a branch is moved also if another of the same push lacks objects.
+// None of them is believed in for longer than keptFor after the oldest came, so
+// that they are there together or gone together. That matters, for git's
+// "atomic" does not cover it: a branch is moved also if another of the same push
+// lacks objects.
 type sent struct {
 	ids   map[plumbing.Hash]bool
 	until time.Time
@@ -33,14 +34,23 @@ const keptFor = 10 * time.Minute
 
 func (s *sent) forget() { s.ids, s.until = nil, time.Time{} }
 
+// remember adds objects to what the remote has taken.
 func (s *sent) remember(objects []*made, now time.Time) {
-	s.forget()
 	if s.never {
 		return
 	}
-	s.ids, s.until = make(map[plumbing.Hash]bool, len(objects)), now.Add(keptFor)
+	if len(s.ids) == 0 || now.After(s.until) {
+		s.ids, s.until = make(map[plumbing.Hash]bool, len(objects)), now.Add(keptFor)
+	}
 	for _, o := range objects {
 		s.ids[o.id] = true
+	}
+}
+
+// landed leaves out what a branch holds now: the mirror knows of that.
+func (s *sent) landed(objects []*made) {
+	for _, o := range objects {
+		delete(s.ids, o.id)
 	}
 }
 
