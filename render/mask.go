@@ -14,8 +14,9 @@ import (
 // Mask cuts secret values out of texts. It knows a value as it is, each of its
 // lines, and what is usually made of it on the way into a message: quoted, in
 // hexadecimal digits, in base64, also as a part of what was encoded. A value
-// of fewer than four characters is cut out where it stands as a word. The zero
-// value and nil cut nothing.
+// of fewer than four characters is cut out where it stands as a word. Of a value
+// that whoever wrote the text has cut short, it knows what an ellipsis stands
+// beside. The zero value and nil cut nothing.
 type Mask struct {
 	forms []string // the longest first
 	words []string
@@ -93,7 +94,42 @@ func (m *Mask) Hide(text string) string {
 	for _, w := range m.words {
 		text = hideWord(text, w)
 	}
+	for _, mark := range []string{"…", "..."} {
+		text = m.hideCut(text, mark)
+	}
 	return text
+}
+
+// hideCut cuts out what is left of a value before and behind an ellipsis.
+func (m *Mask) hideCut(text, mark string) string {
+	for from := 0; ; {
+		i := strings.Index(text[from:], mark)
+		if i < 0 {
+			return text
+		}
+		head, tail := text[:from+i], text[from+i+len(mark):]
+		if n := m.left(func(form string, n int) bool { return strings.HasSuffix(head, form[:n]) }); n > 0 {
+			head = head[:len(head)-n] + Masked
+		}
+		if n := m.left(func(form string, n int) bool { return strings.HasPrefix(tail, form[len(form)-n:]) }); n > 0 {
+			tail = Masked + tail[n:]
+		}
+		text, from = head+mark+tail, len(head)+len(mark)
+	}
+}
+
+// left returns how many bytes of a form are there, at most: fewer than all, and
+// enough to be recognised.
+func (m *Mask) left(there func(form string, n int) bool) int {
+	most := 0
+	for _, form := range m.forms {
+		for n := len(form) - 1; n >= max(shortest, most+1); n-- {
+			if there(form, n) {
+				most = n
+			}
+		}
+	}
+	return most
 }
 
 // hideWord cuts a word out, and leaves it where it is a part of another.
@@ -200,9 +236,8 @@ func at(v any, pointer string) any {
 	return v
 }
 
-// Mask returns what cuts the result's secret values out of texts; nil if it has
-// none.
-func (r *Result) Mask() *Mask {
+// SecretValues returns those of all its objects.
+func (r *Result) SecretValues() []string {
 	if r == nil {
 		return nil
 	}
@@ -210,6 +245,13 @@ func (r *Result) Mask() *Mask {
 	for _, o := range r.All() {
 		values = append(values, o.SecretValues()...)
 	}
+	return values
+}
+
+// Mask returns what cuts the result's secret values out of texts; nil if it has
+// none.
+func (r *Result) Mask() *Mask {
+	values := r.SecretValues()
 	if len(values) == 0 {
 		return nil
 	}

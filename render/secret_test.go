@@ -316,6 +316,10 @@ func TestMaskKnowsTheForms(t *testing.T) {
 		hex.EncodeToString([]byte(secret)):                  "***",
 		"plain text":                                        "plain text",
 		strings.ToUpper(hex.EncodeToString([]byte(secret))): "***",
+		"it was s3cr3t \"x… and what follows":               "it was ***… and what follows",
+		"cannot unmarshal `second l...` into int":           "cannot unmarshal `***...` into int",
+		"…nd line; s3…":                                     "…***; s3…",
+		"sec... and so on":                                  "sec... and so on",
 	} {
 		if got := m.Hide(in); got != want {
 			t.Errorf("%q is shown as %q, not %q", in, got, want)

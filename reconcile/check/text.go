@@ -87,20 +87,24 @@ func escape(s string) int {
 // bytes and fit to be shown.
 func Tail(s string, lines, size int) string { return tail(plain(s), lines, size) }
 
-// tail returns the last lines of a text within a number of bytes.
+// tail returns the last lines of a text within a number of bytes. A line that is
+// longer than all of them begins with an ellipsis: so it shows that it was cut,
+// also to who looks for a value in it that is not to be shown.
 func tail(s string, lines, size int) string {
 	s = strings.TrimRight(s, "\n ")
 	if all := strings.Split(s, "\n"); len(all) > lines {
 		s = strings.Join(all[len(all)-lines:], "\n")
 	}
-	if len(s) > size {
-		s = s[len(s)-size:]
-		for s != "" && !utf8.RuneStart(s[0]) {
-			s = s[1:]
-		}
-		if i := strings.IndexByte(s, '\n'); i >= 0 {
-			s = s[i+1:] // not half a line
-		}
+	if len(s) <= size {
+		return s
 	}
-	return s
+	cut := s[len(s)-size:]
+	if i := strings.IndexByte(cut, '\n'); i >= 0 {
+		return cut[i+1:] // not half a line
+	}
+	cut = cut[min(len("…"), len(cut)):]
+	for cut != "" && !utf8.RuneStart(cut[0]) {
+		cut = cut[1:]
+	}
+	return "…" + cut
 }

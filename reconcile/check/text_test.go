@@ -62,8 +62,8 @@ func TestTail(t *testing.T) {
 		{"a\nb\nc\n", 2, 100, "b\nc"},
 		{"a\nb\nc\n\n\n", 2, 100, "b\nc"},
 		{"first line\nsecond line\nthird", 9, 15, "third"},
-		{"one line that is long", 9, 4, "long"},
-		{"ččč", 9, 3, "č"},
+		{"one line that is long", 9, 7, "…long"},
+		{"ččč", 9, 5, "…č"},
 		{"", 9, 9, ""},
 	} {
 		if got := tail(test.in, test.lines, test.size); got != test.want {
@@ -78,7 +78,7 @@ func TestJoinedLogs(t *testing.T) {
 	if len(got) > maxOutput || strings.Count(got, "\n") >= maxOutputLines {
 		t.Errorf("%d bytes, %d lines", len(got), strings.Count(got, "\n"))
 	}
-	for _, want := range []string{"container a:\nx\nx", "container c:\nyyy"} {
+	for _, want := range []string{"container a:\nx\nx", "container c:\n…yyy"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in %q", want, got)
 		}

@@ -35,8 +35,8 @@ func containersOf(pod *corev1.Pod) []string {
 }
 
 // log reads the end of what a container wrote, or of what it wrote before it was
-// started again. The API server can only cut off
-// the end of the last lines, so the beginning is cut off here.
+// started again. The API server can only cut off the end of the last lines, so
+// the beginning is cut off here.
 func (c *Cluster) log(ctx context.Context, pod *corev1.Pod, container string, previous bool, lines, size int) ([]byte, error) {
 	var text []byte
 	err := c.send(ctx, func(ctx context.Context) error {
@@ -55,6 +55,9 @@ func (c *Cluster) log(ctx context.Context, pod *corev1.Pod, container string, pr
 	})
 	if err != nil {
 		return nil, classify(failure{op: "read the log of container " + container + " of pod " + pod.Name}, err)
+	}
+	if len(text) == maxLog {
+		text = append(text, "…"...) // the API server has cut it, perhaps within a word
 	}
 	if len(text) > size {
 		text = text[len(text)-size:]
