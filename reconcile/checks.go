@@ -35,6 +35,8 @@ type checked struct {
 	candidate bool
 	request   check.Request
 	result    check.Result
+	secrets   []string // of the deployment, where it is not the newest target
+	blind     error    // they can't be known
 }
 
 func (c checked) compare(o checked) int {
@@ -136,6 +138,7 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 		}
 		q.Deadline = since.Add(p.Timeout)
 	}
+	made := c.record(key.Key).Deployment
 	ctx, cancel := c.termOf(key.Environment).Context(ctx)
 	r := &running{cancel: cancel, request: q}
 	c.checks[key] = r
@@ -159,12 +162,75 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 			}
 			return // nothing is decided
 		}
+		x := checked{key: key, candidate: candidate, request: q, result: result}
+		if x.secrets, x.blind = c.secretsOf(ctx, key.Key, made); x.blind != nil && ctx.Err() != nil {
+			return
+		}
 		c.mu.Lock()
-		c.results = append(c.results, checked{key, candidate, q, result})
+		c.results = append(c.results, x)
 		c.mu.Unlock()
 		c.wake()
 	})
 	return nil
+}
+
+// secretsOf returns the values of a deployment's Secrets, if the engine does not
+// have it as its newest target: a text about it may quote them.
+func (c *Clerk) secretsOf(ctx context.Context, k Key, d ledger.Deployment) ([]string, error) {
+	c.mu.Lock()
+	now := c.latest[k].Target
+	c.mu.Unlock()
+	if d.ID == "" || now != nil && now.Result.Digest == d.Manifests {
+		return nil, nil
+	}
+	commit, err := c.reader.read(ctx, d.Commit)
+	if err != nil {
+		return nil, err
+	}
+	wanted, ok := commit.Repository.Deployment(k.Environment, k.Service)
+	if !ok {
+		return nil, fmt.Errorf("commit %.12s does not have the service", d.Commit)
+	}
+	t, tree, err := Resolve(ctx, c.options.Mirror, commit, wanted)
+	if err != nil {
+		return nil, err
+	}
+	if t.Result, err = c.renderer.render(ctx, tree, t.Request); err != nil {
+		return nil, err
+	}
+	return t.secrets()
+}
+
+// beside returns the targets of an environment's services, and whether the
+// engine has looked at all of them.
+func (c *Clerk) beside(env desired.EnvironmentName) (all []*Target, complete bool) {
+	complete = true
+	for _, d := range c.commit.Repository.Deployments() {
+		if d.Environment.Name != env {
+			continue
+		}
+		if seen := c.card(Key{env, d.Service.Name}).sighting; seen != nil {
+			all = append(all, seen.Target)
+		} else {
+			complete = false
+		}
+	}
+	return all, complete
+}
+
+// hide cuts the values of an environment's Secrets out of what a check came to:
+// a Job may have them at hand, and may write them. It says whether they are
+// known; what has come before the engine has looked waits for it.
+func (c *Clerk) hide(r *checked) bool {
+	beside, known := c.beside(r.key.Environment)
+	if !known {
+		return false
+	}
+	if seen := c.card(r.key.Key).sighting; r.blind != nil && (seen == nil || seen.Target == nil || seen.Target.Result.Digest != c.record(r.key.Key).Deployment.Manifests) {
+		r.result.Description, r.result.Output = fmt.Sprintf("what it says is left out, for it may quote Secrets that are not known any more: %v", r.blind), ""
+	}
+	r.result.Description, r.result.Output = hide(r.result.Description, beside, r.secrets...), hide(r.result.Output, beside, r.secrets...)
+	return true
 }
 
 // recordCheck puts what a check came to into the batch.
@@ -172,17 +238,13 @@ func (c *Clerk) recordCheck(b *batch, r checked) {
 	if c.checks[r.key] == nil {
 		return // nothing waits for it any more
 	}
-	if c.unreadable(r.key.Key) {
+	if c.unreadable(r.key.Key) || !c.hide(&r) {
 		c.mu.Lock()
 		c.results = append(c.results, r)
 		c.mu.Unlock()
 		return
 	}
 	record := b.record(r.key.Key)
-	if seen := c.card(r.key.Key).sighting; seen != nil {
-		// A Job has the service's Secrets at hand, and may write them.
-		r.result.Description, r.result.Output = seen.Target.hide(r.result.Description), seen.Target.hide(r.result.Output)
-	}
 	e := ledger.Entry{Event: ledger.EventCheck, Checks: []ledger.Check{{
 		Policy: r.key.policy, Result: r.result.Result, By: daemonName, URL: r.result.URL, Description: r.result.Description, Output: r.result.Output,
 	}}}

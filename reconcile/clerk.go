@@ -60,6 +60,8 @@ type Clerk struct {
 	options ClerkOptions
 	reader  *reader
 	lineage *lineage
+	// renderer renders again what a check was made for; see secretsOf.
+	renderer Renderer
 
 	mu       sync.Mutex // guards what follows
 	seen     map[Key]Sighting
@@ -174,26 +176,27 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		o.Location = time.LoadLocation
 	}
 	return &Clerk{
-		options: o,
-		reader:  &reader{commits: o.Mirror},
-		lineage: e.lineage,
-		seen:    map[Key]Sighting{},
-		latest:  map[Key]Sighting{},
-		news:    map[Key]bool{},
-		woken:   make(chan struct{}, 1),
-		whole:   map[Key]string{},
-		blind:   map[Key]bool{},
-		books:   map[desired.EnvironmentName]*book{},
-		cards:   map[Key]*card{},
-		rules:   map[string]*policy.Rules{},
-		checks:  map[checkKey]*running{},
-		zones:   map[string]*time.Location{},
-		dirty:   map[Key]bool{},
-		stages:  map[Key]bool{},
-		drafts:  map[desired.EnvironmentName]*draft{},
-		claimed: map[string]string{},
-		waiting: map[Key]bool{},
-		held:    map[desired.EnvironmentName]holding{},
+		options:  o,
+		reader:   &reader{commits: o.Mirror},
+		lineage:  e.lineage,
+		renderer: e.options.Renderer,
+		seen:     map[Key]Sighting{},
+		latest:   map[Key]Sighting{},
+		news:     map[Key]bool{},
+		woken:    make(chan struct{}, 1),
+		whole:    map[Key]string{},
+		blind:    map[Key]bool{},
+		books:    map[desired.EnvironmentName]*book{},
+		cards:    map[Key]*card{},
+		rules:    map[string]*policy.Rules{},
+		checks:   map[checkKey]*running{},
+		zones:    map[string]*time.Location{},
+		dirty:    map[Key]bool{},
+		stages:   map[Key]bool{},
+		drafts:   map[desired.EnvironmentName]*draft{},
+		claimed:  map[string]string{},
+		waiting:  map[Key]bool{},
+		held:     map[desired.EnvironmentName]holding{},
 	}
 }
 

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/pinion-cd/pinion/reconcile/cluster"
@@ -66,5 +67,6 @@ func (e *Engine) leftSite(now time.Time, l leaving) {
 	}
 	e.unwatch(est)
 	delete(e.estates, l.site)
+	maps.DeleteFunc(e.gone, func(k Key, t *Target) bool { return k.Environment == l.environment && t.Place == l.place })
 	e.report(Event{Type: EventPruned, Environment: l.environment, Message: fmt.Sprintf("nothing of it is left in namespace %s of cluster %s, and it is watched no longer: %s", l.place.Namespace, l.place.Cluster, l.why)})
 }

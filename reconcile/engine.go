@@ -95,6 +95,7 @@ type Engine struct {
 	suspects map[Key]bool
 
 	units      map[Key]*unit
+	gone       map[Key]*Target // the last, with Secrets, of a service that has left
 	dependents map[Key]map[Key]bool
 	claims     map[desired.ClusterName]map[render.Ref][]Key
 	estates    map[site]*estate
@@ -151,6 +152,7 @@ func NewEngine(o Options) *Engine {
 		lineage:    newLineage(o.Commits),
 		suspects:   map[Key]bool{},
 		units:      map[Key]*unit{},
+		gone:       map[Key]*Target{},
 		dependents: map[Key]map[Key]bool{},
 		claims:     map[desired.ClusterName]map[render.Ref][]Key{},
 		estates:    map[site]*estate{},
@@ -454,9 +456,7 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 
 func (e *Engine) report(ev Event) {
 	ev.Time, ev.Done, ev.Total = time.Now(), e.ready, max(e.total, len(e.units))
-	if u := e.units[Key{ev.Environment, ev.Service}]; u != nil {
-		ev.Message = u.hide(ev.Message)
-	}
+	ev.Message = e.hide(Key{ev.Environment, ev.Service}, ev.Message)
 	e.options.Report(ev)
 }
 

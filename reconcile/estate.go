@@ -71,8 +71,15 @@ type survey struct {
 // deletions is what a pruning job came to.
 type deletions struct {
 	site
-	done []Deletion
-	err  error
+	done   []Deletion
+	failed []undeleted
+	err    error // nothing was tried
+}
+
+// undeleted is why an object is still there.
+type undeleted struct {
+	service desired.ServiceName
+	err     error
 }
 
 func (e *Engine) tends(est *estate) bool {
@@ -308,15 +315,13 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 			e.deleted <- d
 			return
 		}
-		var errs []error
 		for _, x := range p.Delete {
 			if err := cl.Delete(ctx, x.Object); err != nil {
-				errs = append(errs, err)
+				d.failed = append(d.failed, undeleted{x.Object.Service, err})
 				continue
 			}
 			d.done = append(d.done, x)
 		}
-		d.err = errors.Join(errs...)
 		e.deleted <- d
 	})
 	return time.Time{}
@@ -423,8 +428,12 @@ func (e *Engine) pruned(now time.Time, d deletions) {
 	for _, x := range d.done {
 		e.report(Event{Type: EventPruned, Environment: est.environment, Service: x.Object.Service, Message: x.Ref.String() + ": " + x.Reason})
 	}
-	if d.err != nil {
-		est.failure = e.siteFailure(now, est, d.err)
+	errs := []error{d.err}
+	for _, x := range d.failed {
+		errs = append(errs, hidden{e.hide(Key{est.environment, x.service}, x.err.Error()), x.err})
+	}
+	if err := errors.Join(errs...); err != nil {
+		est.failure = e.siteFailure(now, est, err)
 		return
 	}
 	est.failure = nil

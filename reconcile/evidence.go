@@ -54,11 +54,11 @@ func (e *Engine) inquire(ctx context.Context) {
 			continue
 		}
 		t, cl := u.target, e.connection(u.target)
-		unready := slices.Clone(u.unready)
+		unready, beside := slices.Clone(u.unready), e.beside(t.Place)
 		e.jobs.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, inquiryTime)
 			defer cancel()
-			e.inquired <- inquiry{t, evidenceOf(ctx, cl, unready)}
+			e.inquired <- inquiry{t, hide(evidenceOf(ctx, cl, unready), beside)}
 		})
 	}
 }

@@ -159,6 +159,8 @@ func (e *Engine) heard(now time.Time, n hookNews) {
 	}
 	h, run := u.hook.hook, u.hook.run
 	u.hook = nil
+	beside := e.beside(u.target.Place)
+	n.result.Description, n.result.Output = hide(n.result.Description, beside), hide(n.result.Output, beside)
 	switch {
 	case n.err != nil:
 		u.failure = e.failure(now, u, fmt.Errorf("hook %s: %w", h.Ref.Name, n.err))

@@ -444,6 +444,8 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 	c.seen, c.news, c.found, c.requests, c.results, c.events, c.drifts = map[Key]Sighting{}, map[Key]bool{}, nil, nil, nil, nil, nil
 	c.mu.Unlock()
 	for _, ev := range events {
+		beside, _ := c.beside(ev.Environment)
+		ev.Message = hide(ev.Message, beside)
 		c.report(ev)
 	}
 	for _, x := range drifts {

@@ -169,7 +169,12 @@ func (e *Engine) wished(now time.Time, w wish) {
 	if u.target != nil && u.target.Cluster != w.target.Cluster {
 		e.setHealth(u.target, nil)
 	}
-	u.setTarget(w.target)
+	before := u.target
+	if before == nil {
+		before = e.gone[u.key]
+		delete(e.gone, u.key)
+	}
+	u.setTarget(w.target.succeed(before))
 	e.claim(u)
 	if u.compared {
 		// The watches of its kinds run; if nothing but the way differs, it

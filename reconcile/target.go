@@ -74,6 +74,8 @@ type Target struct {
 
 	packed []byte
 	sizes  []int
+	// former are values that the service's Secrets had before, the newest first.
+	former [][]string
 }
 
 // leave returns a rendering with what is left to others written on its objects.

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -68,6 +69,7 @@ func (e *Engine) reown(ctx context.Context) {
 			e.drop(u)
 		}
 	}
+	maps.DeleteFunc(e.gone, func(k Key, _ *Target) bool { return !e.options.Tenure.Has(k.Environment) })
 	for s, est := range e.estates {
 		if term, ok := e.options.Tenure.term(s.environment); !ok || term != est.term {
 			delete(e.estates, s)
@@ -100,6 +102,9 @@ func (e *Engine) drop(u *unit) {
 	e.unclaim(u)
 	if u.target != nil {
 		e.setHealth(u.target, nil)
+	}
+	if u.target.guarded() {
+		e.gone[u.key] = u.target
 	}
 	delete(e.units, u.key)
 	delete(e.wakes, u.key)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"slices"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -252,25 +251,6 @@ func (u *unit) setTarget(t *Target) {
 	if u.cancel != nil {
 		u.cancel(errPreempted)
 	}
-}
-
-func (u *unit) hide(text string) string { return u.target.hide(text) }
-
-// hide cuts the values of the service's Secrets out of a text, whoever wrote it:
-// the API server, a pod, an admission check.
-func (t *Target) hide(text string) string {
-	if text == "" || t == nil || t.Result == nil || !slices.ContainsFunc(t.Result.All(), secretive) {
-		return text
-	}
-	full, err := t.whole()
-	if err != nil {
-		return "what there is to say can't be told from its secrets: " + err.Error()
-	}
-	return full.Result.Mask().Hide(text)
-}
-
-func secretive(o render.Object) bool {
-	return o.Ref.Kind == "Secret" && o.Ref.Group == "" || len(o.Hidden) > 0
 }
 
 func (u *unit) status() ServiceStatus {

@@ -41,7 +41,7 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 			case errors.As(err, &unknown) && brings(all, r.Target.Cluster, o.Ref):
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
 			case err != nil:
-				errs = append(errs, fmt.Errorf("%s: %w", r.Key, hidden{r.Target.Result.Mask().Hide(err.Error()), err}))
+				errs = append(errs, fmt.Errorf("%s: %w", r.Key, r.Target.Hide(err)))
 			case !d.Exists:
 				changes = append(changes, change{Key: r.Key, Object: o.Ref, Verb: "create"})
 			case d.Immutable != nil:
@@ -91,15 +91,6 @@ func compareLive(ctx context.Context, in *session, s reconcile.Selection, all []
 	slices.SortStableFunc(changes, func(a, b change) int { return a.Key.Compare(b.Key) })
 	return changes, kept, errors.Join(errs...)
 }
-
-// hidden is an error whose text has no secret in it.
-type hidden struct {
-	text string
-	err  error
-}
-
-func (h hidden) Error() string { return h.text }
-func (h hidden) Unwrap() error { return h.err }
 
 // hideFields hides all values of an object in which one was decrypted: what it
 // was before can't be told from the others.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -208,6 +209,9 @@ type daemon struct {
 	more  chan struct{}
 }
 
+// listening finds the daemon's address in its log, in either format.
+var listening = regexp.MustCompile(`"?listen"?[=:]"?([^" ]+)`)
+
 // daemon starts the daemon against the world's remote and cluster; data is
 // its data folder, and args are further flags.
 func (w *world) daemon(data string, args ...string) *daemon {
@@ -244,8 +248,7 @@ func (w *world) daemon(data string, args ...string) *daemon {
 		}
 	})
 	line := d.line(0, "pinion is up")
-	_, rest, _ := strings.Cut(line, "listen=")
-	d.address, _, _ = strings.Cut(rest, " ")
+	d.address = listening.FindStringSubmatch(line)[1]
 	return d
 }
 

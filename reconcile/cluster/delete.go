@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -25,7 +26,7 @@ func (c *Cluster) delete(ctx context.Context, o Observed, propagation metav1.Del
 	if err != nil {
 		return err
 	}
-	f := failure{op: "delete", ref: m.Ref, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind}
+	f := failure{op: "delete", ref: m.Ref, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind, unread: sealed(o)}
 	version := o.ResourceVersion
 	for range 3 {
 		err = c.send(ctx, func(ctx context.Context) error {
@@ -69,6 +70,12 @@ func (c *Cluster) delete(ctx context.Context, o Observed, propagation metav1.Del
 		version = seen.ResourceVersion
 	}
 	return classify(f, err)
+}
+
+// sealed tells whether an object holds values that are not to be shown: as far as
+// can be seen from outside, for its content is not read.
+func sealed(o Observed) bool {
+	return o.Ref.Kind == "Secret" && o.Ref.Group == "" || strings.HasPrefix(o.Digest, "hmac-")
 }
 
 // deleted marks an object as going, until the watch shows that it is gone.

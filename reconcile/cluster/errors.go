@@ -233,6 +233,8 @@ type failure struct {
 	op   string
 	ref  render.Ref
 	body []byte // of the request; its Secret values are cut from messages
+	// unread: the object has such values, and they are not known here.
+	unread bool
 	// For a failure of which the API server does not say more.
 	group, version, kind string
 }
@@ -244,6 +246,8 @@ var (
 	// A value that validation repeats: a dump of an object, or a long text.
 	dumpedValue = regexp.MustCompile(`Invalid value: (?:[\w.*]*[{\[].*[}\]]|"(?:[^"\\]|\\.){80,}"): `)
 	anyValue    = regexp.MustCompile(`(?:Invalid|Unsupported|Duplicate) value: .*?: `)
+	// Who refuses a request, before what they say of it.
+	denial = regexp.MustCompile(`(?s)^(.*?(?:admission webhook "[^"]*" denied the request|denied request)): .*`)
 	// What is wrong with the object, though the API server takes the blame.
 	unreadable = regexp.MustCompile(`^failed to (?:create typed patch object|convert new object|create typed live object)`)
 )
@@ -409,6 +413,9 @@ func isImmutable(causes []metav1.StatusCause) bool {
 // validation puts into it, and without anything that a Secret holds.
 func (f failure) clean(message string) string {
 	message = dumpedValue.ReplaceAllString(message, "")
+	if f.unread {
+		message = denial.ReplaceAllString(message, "$1; why is left out, for it may quote what the object holds, and kubectl delete shows it")
+	}
 	if f.ref.Kind == "Secret" && f.ref.Group == "" {
 		message = anyValue.ReplaceAllString(message, "")
 		for _, v := range secretValues(f.body) {
