@@ -423,24 +423,24 @@ func (h *house) sound() {
 	devtest.Fsck(h, h.remote)
 	for _, b := range strings.Fields(h.git("--git-dir="+h.remote, "for-each-ref", "--format=%(refname:short)", "refs/heads/ledger")) {
 		records := map[desired.ServiceName]ledger.Record{}
-		for _, id := range strings.Fields(h.git("--git-dir="+h.remote, "rev-list", "--reverse", b)) {
-			message := h.git("--git-dir="+h.remote, "log", "-1", "--format=%B", id)
-			stamp := h.git("--git-dir="+h.remote, "log", "-1", "--format=%cI", id)
-			at, err := time.Parse(time.RFC3339, stamp)
-			h.must(err)
-			e, err := ledger.ParseMessage(message+"\n", at)
+		var names, want []string
+		for _, c := range h.history(b) {
+			e, err := ledger.ParseMessage(c.message, c.at)
 			if err != nil {
-				h.Errorf("%s, entry %s: %v", b, id, err)
+				h.Errorf("%s, entry %s: %v", b, c.id, err)
 				continue
 			}
 			next, err := records[e.Service].Apply(e)
 			if err != nil {
-				h.Errorf("%s, entry %s: %v", b, id, err)
+				h.Errorf("%s, entry %s: %v", b, c.id, err)
 				continue
 			}
 			records[e.Service] = next
-			if got, want := h.file(id, string(e.Service)+"/deployment.yaml")+"\n", string(next.Encode()); got != want {
-				h.Errorf("%s, entry %s: the tree is not what the entries lead to:\n%s\nwant\n%s", b, id, got, want)
+			names, want = append(names, c.id+":"+ledger.RecordFile(e.Service)), append(want, string(next.Encode()))
+		}
+		for i, got := range h.blobs(names) {
+			if string(got) != want[i] {
+				h.Errorf("%s: the tree is not what the entries lead to: %s is\n%s\nwant\n%s", b, names[i], got, want[i])
 			}
 		}
 		for _, svc := range slices.Sorted(maps.Keys(records)) {
