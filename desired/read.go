@@ -2,6 +2,7 @@ package desired
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -89,6 +90,26 @@ func ReadService(tree Tree, name ServiceName) (*Service, []Problem, error) {
 	}
 	s, _ := f.value.(*Service)
 	return s, sorted(slices.Clone(f.problems)), nil
+}
+
+// ReadEnvironment reads the file of one environment alone, as a commit has it. If
+// it is not there or not sound, the environment is nil and the problems say why.
+func ReadEnvironment(tree Tree, name EnvironmentName) (*Environment, []Problem, error) {
+	rd := reader{tree: tree}
+	at := path.Join("environments", string(name)+".yaml")
+	info, err := fs.Stat(tree, at)
+	if err == nil && !info.Mode().IsRegular() || errors.Is(err, fs.ErrNotExist) {
+		return nil, []Problem{{SeverityError, Position{File: at}, fmt.Sprintf("there is no environment %s", name), "", KindEnvironment, string(name)}}, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read environment %s: %w", name, err)
+	}
+	f, err := rd.file(KindEnvironment, string(name), at, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, _ := f.value.(*Environment)
+	return e, sorted(slices.Clone(f.problems)), nil
 }
 
 // reader reads files from a tree.

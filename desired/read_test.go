@@ -428,6 +428,25 @@ func TestReadService(t *testing.T) {
 	}
 }
 
+func TestReadEnvironment(t *testing.T) {
+	files := tree(t, "shop")
+	e, problems, err := desired.ReadEnvironment(desired.Hashed(files), "dev")
+	if err != nil || len(problems) > 0 || e == nil {
+		t.Errorf("got %+v, %v, %v", e, problems, err)
+	}
+	if diff := cmp.Diff(read(t, files).Environments["dev"], e); diff != "" {
+		t.Errorf("not as Read reads it\n%s", diff)
+	}
+	if _, _, err := desired.ReadEnvironment(unreadable{desired.Hashed(files), "environments/dev.yaml"}, "dev"); !errors.Is(err, errDisk) {
+		t.Errorf("unreadable: the error %v", err)
+	}
+	for _, odd := range []fstest.MapFS{{}, {"environments/dev.yaml/x": {Data: []byte("x")}}, {"environments/dev.yaml": {Data: []byte("x: y\n")}}} {
+		if e, problems, err := desired.ReadEnvironment(desired.Hashed(odd), "dev"); err != nil || e != nil || len(problems) == 0 {
+			t.Errorf("%v: got %+v, %v, %v", odd, e, problems, err)
+		}
+	}
+}
+
 // The IDs are those that git gives.
 func TestHashedAsGit(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {

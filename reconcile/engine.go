@@ -219,7 +219,7 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 	for {
 		now := time.Now()
 		wake := e.act(ctx, now)
-		if once && e.wanted != "" && e.settled() {
+		if once && e.wanted != "" && e.settled(now) {
 			return e.readErr
 		}
 		timer.Reset(min(time.Hour, max(0, wake.Sub(now))))
@@ -483,7 +483,7 @@ func (e *Engine) dependencies(u *unit) []Dependency {
 }
 
 // settled tells whether nothing moves any more.
-func (e *Engine) settled() bool {
+func (e *Engine) settled(now time.Time) bool {
 	if e.preparing {
 		return false
 	}
@@ -509,7 +509,7 @@ func (e *Engine) settled() bool {
 		}
 	}
 	for _, est := range e.estates {
-		if e.tends(est) && est.busy() {
+		if e.tends(est) && est.busy(now) {
 			return false
 		}
 	}

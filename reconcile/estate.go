@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
@@ -42,8 +44,17 @@ type estate struct {
 	after   time.Time // not before
 	pruning bool      // a job deletes
 	halt    string
+	agreed  map[types.UID]bool // what a person has confirmed of the deletions
+	// origins are on what services depended as the cluster has them, and unsettled
+	// on what those did that are not settled yet.
+	origins   map[origin][]desired.ServiceName
+	unsettled Needs
+	// awaited is until when one pass waits for what has to be gone before the
+	// rest can go; zero: for nothing.
+	awaited time.Time
 	// hung are the objects of which it was told that a finalizer holds them.
-	hung map[render.Ref]string
+	hung  map[render.Ref]string
+	hangs time.Time // when it is told of others; zero: there are none
 }
 
 // The pace of pruning.
@@ -51,11 +62,17 @@ const (
 	pruneInterval   = 500 * time.Millisecond // between two decisions for one site
 	confirmInterval = 10 * time.Second       // between two looks for a confirmation
 	longDeletion    = 10 * time.Second       // after that long, it is told what a deletion waits for
+	longestAwaited  = time.Minute            // for as long does one pass wait for the deletions that come first
 )
 
-func (est *estate) busy() bool {
-	return est.surveying || est.pruning || est.failure == nil && (est.stale || !est.surveyed) ||
-		est.failure != nil && !est.failure.Retry.IsZero()
+func (est *estate) busy(now time.Time) bool {
+	switch {
+	case est.surveying || est.pruning:
+		return true
+	case est.failure != nil:
+		return !est.failure.Retry.IsZero()
+	}
+	return est.stale || !est.surveyed || now.Before(est.awaited) || !est.hangs.IsZero()
 }
 
 // survey is what a look at a site came to, or at a whole cluster for sites
@@ -124,6 +141,9 @@ func (e *Engine) tend(ctx context.Context, now time.Time) time.Time {
 		}
 	}
 	for _, est := range e.estates {
+		if !est.hangs.IsZero() && !now.Before(est.hangs) {
+			est.hangs, est.stale = time.Time{}, true
+		}
 		switch {
 		case !e.tends(est) || est.surveying || est.pruning:
 		case est.failure != nil && est.failure.Retry.After(now):
@@ -133,7 +153,10 @@ func (e *Engine) tend(ctx context.Context, now time.Time) time.Time {
 			est.resurvey = time.Time{}
 			e.survey(ctx, est)
 		case !est.stale || e.preparing:
-			wake = earlier(est.resurvey, wake)
+			wake = earlier(earlier(est.resurvey, est.hangs), wake)
+			if now.Before(est.awaited) {
+				wake = earlier(est.awaited, wake)
+			}
 		case now.Before(est.after):
 			wake = earlier(est.after, wake)
 		case len(e.running[est.place.Cluster]) > 0 && est.after.Add(10*pruneInterval).After(now):
@@ -274,6 +297,7 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 		},
 		Foreign:   foreign(ctx, e.options.Commits, est.place.Namespace),
 		Confirmed: est.confirmed,
+		Agreed:    est.agreed,
 	}
 	if e.options.Confirmed != "" {
 		in.Confirmed = e.options.Confirmed
@@ -290,7 +314,17 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 			e.report(Event{Type: EventHalted, Environment: est.environment, Message: p.Halt})
 		}
 	}
-	again := e.hang(now, est, p.Going)
+	if p.Halt == "" && len(p.Delete) > 0 {
+		e.agree(est, in, p)
+		needs, err := e.needs(ctx, est, in, p)
+		if err != nil {
+			est.stale, est.failure = true, e.siteFailure(now, est, unreadError{err})
+			return est.failure.Retry
+		}
+		p = p.InOrder(in.Services, needs)
+	}
+	again := e.hang(now, est, p)
+	ready := p.ready()
 	switch {
 	case p.Halt != "" && !in.Observation.Complete:
 		est.stale, est.after = true, now.Add(2*pruneInterval)
@@ -299,11 +333,21 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 		est.resurvey = now.Add(confirmInterval)
 		return earlier(est.resurvey, again)
 	case len(p.Delete) == 0:
+		est.agreed, est.origins, est.unsettled, est.awaited = nil, nil, nil, time.Time{}
 		if why := e.over(est, in); why != "" {
 			e.leave(ctx, est, why)
 		}
 		return again
+	case len(ready) == 0:
+		if p.going && est.awaited.IsZero() {
+			est.awaited = now.Add(longestAwaited)
+		}
+		if now.Before(est.awaited) {
+			again = earlier(est.awaited, again)
+		}
+		return again
 	}
+	est.awaited = time.Time{}
 	est.pruning = true
 	s := est.site
 	ctx, done := est.term.Context(ctx)
@@ -315,8 +359,12 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 			e.deleted <- d
 			return
 		}
-		for _, x := range p.Delete {
-			if err := cl.Delete(ctx, x.Object); err != nil {
+		for _, x := range ready {
+			how := cluster.Background
+			if x.Awaited {
+				how = cluster.Foreground // its pods count, too
+			}
+			if err := cl.Delete(ctx, x.Object, how); err != nil {
 				d.failed = append(d.failed, undeleted{x.Object.Service, err})
 				continue
 			}
@@ -327,12 +375,24 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 	return time.Time{}
 }
 
+// agree notes what a person has confirmed: what of it waits for its turn needs no
+// other confirmation when the rest is gone.
+func (e *Engine) agree(est *estate, in PruneInput, p Pruning) {
+	if in.Confirmed != p.Digest {
+		return
+	}
+	est.agreed = map[types.UID]bool{}
+	for _, d := range p.Delete {
+		est.agreed[d.Object.UID] = true
+	}
+}
+
 // hang tells of each object, once for the same finalizers, that they hold it for
 // long. It returns when it is to be asked again.
-func (e *Engine) hang(now time.Time, est *estate, going []Going) (again time.Time) {
+func (e *Engine) hang(now time.Time, est *estate, p Pruning) (again time.Time) {
 	was := est.hung
 	est.hung = nil
-	for _, g := range going {
+	for _, g := range p.Going {
 		if at := g.Since.Add(longDeletion); now.Before(at) {
 			again = earlier(at, again)
 			continue
@@ -340,14 +400,16 @@ func (e *Engine) hang(now time.Time, est *estate, going []Going) (again time.Tim
 		if est.hung == nil {
 			est.hung = map[render.Ref]string{}
 		}
-		est.hung[g.Ref] = g.Reason
-		if was[g.Ref] != g.Reason {
-			e.report(Event{Type: EventWarning, Environment: est.environment, Service: g.Service, Message: g.Ref.String() + ": " + g.Reason})
+		message := g.Reason
+		if rest := p.behind(g.Service); rest != "" {
+			message += "; " + rest
+		}
+		est.hung[g.Ref] = message
+		if was[g.Ref] != message {
+			e.report(Event{Type: EventWarning, Environment: est.environment, Service: g.Service, Message: g.Ref.String() + ": " + message})
 		}
 	}
-	if !again.IsZero() {
-		est.stale, est.after = true, again
-	}
+	est.hangs = again
 	return again
 }
 
@@ -357,18 +419,18 @@ func (e *Engine) standing(est *estate, name desired.ServiceName) Standing {
 	if !e.owned(key) {
 		return Standing{Why: "its service is not part of this run"}
 	}
-	if why := e.commit.Repository.Suspended(est.environment, name); why != "" {
-		return Standing{Why: why}
-	}
 	u := e.units[key]
+	if why := e.commit.Repository.Suspended(est.environment, name); why != "" {
+		return Standing{Why: why, Pending: u != nil}
+	}
 	if u != nil && u.suspended != "" {
-		return Standing{Why: u.suspended} // as it was when its file could be read
+		return Standing{Why: u.suspended, Pending: true} // as it was when its file could be read
 	}
 	if u == nil {
 		gone, why := e.commit.Repository.Gone(est.environment, name)
-		return Standing{Gone: gone, Why: why}
+		return Standing{Gone: gone, Why: why, Pending: !gone}
 	}
-	s := Standing{Renders: map[render.Ref]bool{}}
+	s := Standing{Renders: map[render.Ref]bool{}, Pending: true}
 	switch {
 	case u.target == nil:
 		s.Why = fmt.Sprintf("service %s could not be rendered", name)
@@ -377,7 +439,7 @@ func (e *Engine) standing(est *estate, name desired.ServiceName) Standing {
 	case u.phase != Ready:
 		s.Why = fmt.Sprintf("it goes when service %s is ready; it is %s", name, u.phase)
 	default:
-		s.Settled = true
+		s.Settled, s.Pending = true, false
 	}
 	if u.target != nil && u.target.Cluster == est.place.Cluster {
 		// What lies in no namespace, or in one of its own, does not move.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
@@ -20,6 +22,8 @@ type Standing struct {
 	// Settled says that the service is rendered, applied and rolled out as the
 	// commit wants it, so that what it no longer renders can go.
 	Settled bool
+	// Pending says that the service stays, and is not settled yet.
+	Pending bool
 	// Renders are the objects that the service's newest rendering has.
 	Renders map[render.Ref]bool
 	// Why says in words why the service is neither gone nor settled.
@@ -38,8 +42,11 @@ type PruneInput struct {
 	// Foreign tells whether an object may be another repository's, whose
 	// environment has the same name; nil: none is.
 	Foreign func(cluster.Observed) bool
-	// Confirmed is the digest of the deletions that a person has confirmed.
+	// Confirmed is the digest of the deletions that a person has confirmed, and
+	// Agreed are the objects of those that were confirmed before: what is left of
+	// them needs no other confirmation.
 	Confirmed string
+	Agreed    map[types.UID]bool
 }
 
 // Deletion is an object that is to go, with the reason.
@@ -47,6 +54,12 @@ type Deletion struct {
 	Object cluster.Observed `json:"-"`
 	Ref    render.Ref       `json:"object"`
 	Reason string           `json:"reason"`
+	// Waits says what has to be gone, or rolled out, before; "": nothing.
+	Waits string `json:"waits,omitempty"`
+	// Awaited: other deletions wait until the object is gone.
+	Awaited bool `json:"-"`
+
+	after []desired.ServiceName // that it waits for
 }
 
 // Kept is an object that the commit no longer has and that stays.
@@ -75,6 +88,9 @@ type Pruning struct {
 	Halt string `json:"halt,omitempty"`
 	// Digest stands for exactly the objects that would be deleted.
 	Digest string `json:"digest,omitempty"`
+
+	leaving map[desired.ServiceName]bool // of which anything is to go, or is going
+	going   bool                         // anything is
 }
 
 // The guard against a commit that empties an environment by mistake: deleting
@@ -88,7 +104,7 @@ const pruneFloor = 10
 // CustomResourceDefinition or a PersistentVolumeClaim goes only if its
 // annotation pinion.dev/prune says "allow"; an object with "never" stays.
 func Prune(in PruneInput) Pruning {
-	p := Pruning{Environment: in.Environment}
+	p := Pruning{Environment: in.Environment, leaving: map[desired.ServiceName]bool{}}
 	owned := 0
 	for _, o := range in.Observation.Objects {
 		if !o.Owned || o.Environment != in.Environment {
@@ -103,7 +119,11 @@ func Prune(in PruneInput) Pruning {
 		if o.Deleting && !standing.Renders[o.Ref] && o.Finalizers != "" {
 			p.Going = append(p.Going, Going{Kept{o.Ref, cluster.Going(o.Gone, o.Finalizers)}, o.Service, o.Gone})
 		}
-		if o.Deleting || standing.Renders[o.Ref] {
+		if standing.Renders[o.Ref] {
+			continue
+		}
+		if o.Deleting {
+			p.leaving[o.Service], p.going = true, true
 			continue
 		}
 		switch {
@@ -128,6 +148,7 @@ func Prune(in PruneInput) Pruning {
 			d.Reason = standing.Why
 		}
 		p.Delete = append(p.Delete, d)
+		p.leaving[o.Service] = true
 	}
 	// What others stand on goes last.
 	slices.SortFunc(p.Delete, func(a, b Deletion) int {
@@ -147,7 +168,13 @@ func Prune(in PruneInput) Pruning {
 		return p
 	}
 	p.Digest = deletionDigest(p.Delete)
-	if len(p.Delete) > pruneFloor && 2*len(p.Delete) > owned && in.Confirmed != p.Digest {
+	fresh := 0
+	for _, d := range p.Delete {
+		if !in.Agreed[d.Object.UID] {
+			fresh++
+		}
+	}
+	if fresh > pruneFloor && 2*fresh > owned && in.Confirmed != p.Digest {
 		p.Halt = fmt.Sprintf("%d of the %d objects of environment %s would be deleted; to go on, run: pinion apply %s --confirm-prune %s",
 			len(p.Delete), owned, in.Environment, in.Environment, p.Digest)
 	}

@@ -13,12 +13,8 @@ import (
 // Delete deletes the object that was observed, and no other: the request names
 // its UID and its version. If it has changed since, it is looked at again, and
 // deleted only if it is still ours and of the same service. That it is gone
-// already is no error. What it owns is deleted in the background.
-func (c *Cluster) Delete(ctx context.Context, o Observed) error {
-	return c.delete(ctx, o, metav1.DeletePropagationBackground)
-}
-
-func (c *Cluster) delete(ctx context.Context, o Observed, propagation metav1.DeletionPropagation) error {
+// already is no error.
+func (c *Cluster) Delete(ctx context.Context, o Observed, how Propagation) error {
 	if !o.Owned {
 		return &NotOursError{o.Ref, "it was not applied by us"}
 	}
@@ -27,7 +23,7 @@ func (c *Cluster) delete(ctx context.Context, o Observed, propagation metav1.Del
 		return err
 	}
 	f := failure{op: "delete", ref: m.Ref, group: m.GVR.Group, version: m.GVR.Version, kind: m.Ref.Kind, unread: sealed(o)}
-	version := o.ResourceVersion
+	version, propagation := o.ResourceVersion, metav1.DeletionPropagation(how)
 	for range 3 {
 		err = c.send(ctx, func(ctx context.Context) error {
 			return c.metadata.Resource(m.GVR).Namespace(m.Ref.Namespace).Delete(ctx, m.Ref.Name, metav1.DeleteOptions{

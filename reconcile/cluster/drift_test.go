@@ -205,7 +205,7 @@ spec: {selector: {app: web}, ports: [{port: 80}]}`)
 			continue
 		}
 		var not *cluster.NotOursError
-		if err := s.c.Delete(s.ctx, o); !errors.As(err, &not) {
+		if err := s.c.Delete(s.ctx, o, cluster.Background); !errors.As(err, &not) {
 			t.Errorf("delete %s: %v", o.Ref, err)
 		}
 	}
@@ -235,7 +235,7 @@ func TestDelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"plain": "", "changed": "", "another": "", "moved": "belongs to " + string(s.scope.Environment) + "/api now"} {
-		err := s.c.Delete(s.ctx, seen[named(name).Ref])
+		err := s.c.Delete(s.ctx, seen[named(name).Ref], cluster.Background)
 		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("delete %s: %v, want %q", name, err, want)
 		}
@@ -250,7 +250,7 @@ func TestDelete(t *testing.T) {
 		}
 		return ""
 	})
-	if err := s.c.Delete(s.ctx, seen[named("plain").Ref]); err != nil {
+	if err := s.c.Delete(s.ctx, seen[named("plain").Ref], cluster.Background); err != nil {
 		t.Errorf("delete what is gone: %v", err)
 	}
 }

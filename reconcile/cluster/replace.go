@@ -48,6 +48,8 @@ func Going(since time.Time, finalizers string) string {
 		s += " since " + since.UTC().Format(time.RFC3339)
 	}
 	switch {
+	case finalizers == metav1.FinalizerDeleteDependents:
+		return s + ", and waits until what it owns is gone"
 	case strings.Contains(finalizers, ","):
 		return s + ", and waits for those who have to remove the finalizers " + strings.ReplaceAll(finalizers, ",", ", ")
 	case finalizers != "":
@@ -59,7 +61,7 @@ func Going(since time.Time, finalizers string) string {
 // Remove deletes the object that was observed, as Delete does, and waits until
 // it is gone, or for at most patience: then the error is a *GoingError.
 func (c *Cluster) Remove(ctx context.Context, o Observed, how Propagation, patience time.Duration) error {
-	if err := c.delete(ctx, o, metav1.DeletionPropagation(how)); err != nil {
+	if err := c.Delete(ctx, o, how); err != nil {
 		return err
 	}
 	r, ref := c.view(o.Ref)

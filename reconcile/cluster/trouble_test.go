@@ -288,7 +288,7 @@ func TestRights(t *testing.T) {
 		t.Error(seen.Incomplete)
 	}
 	have, _ := s.look(s.c, o)
-	e := as[*cluster.ForbiddenError](t, s.c.Delete(s.ctx, have), "meek may not delete configmaps in namespace "+s.namespace)
+	e := as[*cluster.ForbiddenError](t, s.c.Delete(s.ctx, have, cluster.Background), "meek may not delete configmaps in namespace "+s.namespace)
 	if e.Verb != "delete" || e.Resource != "configmaps" || e.Namespace != s.namespace {
 		t.Errorf("%+v", e)
 	}
