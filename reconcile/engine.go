@@ -435,6 +435,11 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 	if u.phase == s.Phase && u.message == s.Message {
 		return
 	}
+	for k := range e.dependents[u.key] {
+		if d := e.units[k]; d != nil && d.phase == Blocked {
+			e.dirty[k] = true // what it waits for is told anew
+		}
+	}
 	if u.phase != s.Phase {
 		u.since = now
 		if s.Phase == Ready && u.phase == Degraded {

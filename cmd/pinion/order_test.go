@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // kind is a CustomResourceDefinition; GROUP, KIND and SCOPE stand for its own.
@@ -171,4 +174,93 @@ metadata: {name: NAMESPACE, labels: {team: shop}}
 		t.Errorf("the namespace has the labels %v", ns.Labels)
 	}
 	w.stays(configMaps, "app")
+}
+
+// dependent returns a service with one Deployment of its name, which depends on
+// others.
+func dependent(name string, behavior string, on ...string) string {
+	s := "-- services/" + name + "/service.yaml --\napiVersion: pinion.dev/v1\nkind: Service\nrollout: {timeout: 60s}\n"
+	if len(on) > 0 {
+		s += "dependsOn: [" + strings.Join(on, ", ") + "]\n"
+	}
+	return s + strings.NewReplacer("NAME", name, "BEHAVIOR", behavior).Replace(`-- services/NAME/NAME.yaml --
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: NAME}}
+  template:
+    metadata: {labels: {app: NAME}, annotations: {BEHAVIOR}}
+    spec: {terminationGracePeriodSeconds: 1, containers: [{name: main, image: NAME}]}
+`)
+}
+
+// In a diamond, both sides wait for the one at its foot, and the one at its top
+// for both sides.
+func TestOrderInADiamond(t *testing.T) {
+	t.Parallel()
+	slow := "devcluster.pinion.dev/behavior: ready-after=2s"
+	w := newWorld(t, environment("dev", "NAMESPACE", "a", "b", "c", "d")+
+		dependent("a", slow)+dependent("b", slow, "a")+dependent("c", "", "a")+dependent("d", "", "b", "c"))
+	d := w.daemon(t.TempDir())
+	d.line(0, "blocked dev/b", "waits for a, which is")
+	d.line(0, "blocked dev/c", "waits for a, which is")
+	d.line(0, "blocked dev/d", "waits for b, which is", " and for c, which is")
+	d.line(0, "blocked dev/d", "waits for b, which is progressing")
+	d.line(0, "[4/4 done]")
+	lines := d.said(0)
+	at := func(words string) int {
+		return slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, words) })
+	}
+	for _, edge := range [][2]string{{"a", "b"}, {"a", "c"}, {"b", "d"}, {"c", "d"}} {
+		if ready, applied := at("ready dev/"+edge[0]+" "), at("applied dev/"+edge[1]+" "); ready < 0 || applied < ready {
+			t.Errorf("%s was applied before %s was ready", edge[1], edge[0])
+		}
+	}
+}
+
+// Who waits at the end of a chain is told what the first of it suffers from.
+func TestOrderTellsTheChainOfReasons(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, environment("dev", "NAMESPACE", "a", "b", "c")+
+		dependent("a", "devcluster.pinion.dev/behavior: image-pull-error")+dependent("b", "", "a")+dependent("c", "", "b"))
+	d := w.daemon(t.TempDir())
+	d.line(0, "blocked dev/c", "waits for b, which is blocked (waits for a, which is progressing (", "ImagePullBackOff")
+	w.replace("services/a/a.yaml", "image-pull-error", "run")
+	d.line(0, "[3/3 done]")
+}
+
+// Objects of a kind that another service brings wait for the service, and need
+// no second attempt.
+func TestOrderOfADefinition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, environment("dev", "NAMESPACE", "app", "operator")+`
+-- services/app/service.yaml --
+apiVersion: pinion.dev/v1
+kind: Service
+dependsOn: [operator]
+-- services/app/app.yaml --
+apiVersion: NAMESPACE.example/v1
+kind: gadget
+metadata: {name: first}
+`+dependent("operator", "devcluster.pinion.dev/behavior: ready-after=2s")+"-- services/operator/kinds.yaml --\n"+kindNamed("gadget", "Namespaced"))
+	d := w.daemon(t.TempDir())
+	d.line(0, "blocked dev/app", "waits for operator")
+	d.line(0, "[2/2 done]")
+	w.stays(w.of("gadget"), "first")
+	d.never(0, "failed dev/app")
+	// The resource has to be gone before the operator and its kind.
+	gadgets := w.dynamic.Resource(schema.GroupVersionResource(w.of("gadget"))).Namespace(w.namespace)
+	finalizers := func(now string) {
+		gadgets.Patch(context.Background(), "first", types.MergePatchType, []byte(`{"metadata":{"finalizers":`+now+`}}`), metav1.PatchOptions{})
+	}
+	t.Cleanup(func() { finalizers("null") })
+	finalizers(`["shop.example/operator"]`)
+	mark := d.mark()
+	w.push("remove", "-- environments/dev.yaml --\n")
+	d.line(mark, "warning", "first: it is being deleted", "shop.example/operator", "what leaves service operator, on which it depended, goes after it")
+	w.stays(deployments, "operator")
+	finalizers("null")
+	w.goes(deployments, "operator")
 }
