@@ -115,6 +115,7 @@ func TestDepartureIsConfirmedOnce(t *testing.T) {
 	d.halts(mark, "21 of the 21 objects of environment dev")
 	w.confirm(d.halts(mark))
 	w.goes(configMaps, "db-6")
+	d.line(mark, "deleted dev/db", "db-6")
 	d.turns(mark, "web", "api", "db")
 }
 
