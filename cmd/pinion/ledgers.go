@@ -46,7 +46,8 @@ type ledgers struct {
 	rules       map[string]policy.Rules
 	read        map[place]ledger.Record
 	zones       map[string]*time.Location
-	failure     error // of older
+	suspensions map[string]string // what is known of them, by what their files say
+	failure     error             // of older
 }
 
 type place struct {
@@ -60,7 +61,7 @@ func (g *globals) openLedgers(ctx context.Context) (*ledgers, error) {
 	// time would go there.
 	debug.SetGCPercent(400)
 	l := &ledgers{now: g.now, rev: g.rev, tips: map[desired.EnvironmentName]string{},
-		rules: map[string]policy.Rules{}, read: map[place]ledger.Record{}, zones: map[string]*time.Location{}}
+		rules: map[string]policy.Rules{}, read: map[place]ledger.Record{}, zones: map[string]*time.Location{}, suspensions: map[string]string{}}
 	var branches map[string]string
 	if isURL(g.repo) {
 		m, tip, err := g.openMirror(ctx)

@@ -114,6 +114,7 @@ func (in pinning) propose(_ context.Context, gr *ground) (*proposal, error) {
 	for _, h := range holdsOn(repo, in.environment, svc, gr.now) {
 		p.warn("hold %s is on %s in %s (%s; ask %s); it stops promotions, not this", h.Name, svc, in.environment, firstLine(h.Reason), h.Owner)
 	}
+	gr.warnOfSuspension(p, in.environment, svc)
 	p.next = journey(repo, in.environment, svc, after.Version())
 	return p, nil
 }

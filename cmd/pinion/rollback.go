@@ -123,6 +123,7 @@ func (in retreating) propose(ctx context.Context, gr *ground) (*proposal, error)
 		return nil, err
 	}
 	p.files = map[string][]byte{env.File: data}
+	gr.warnOfSuspension(p, in.environment, in.service)
 	p.next = []string{fmt.Sprintf("%s goes back to %s %s", in.environment, in.service, to.Release.Version())}
 	if !to.Release.SamePins(here) {
 		p.next = append(p.next, fmt.Sprintf("%s does not come back there by automation; a person brings it back with `pinion pin`", here.Version()))

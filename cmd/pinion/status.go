@@ -212,7 +212,10 @@ func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env d
 		if d, ok := repo.Deployment(env, svc); ok {
 			s.compare(d)
 		}
-		s.Suspended = repo.Suspended(env, svc)
+		var failure error
+		if s.Suspended, failure = l.suspended(ctx, repo, env, svc); failure != nil {
+			return nil, failure
+		}
 		all = append(all, s)
 	}
 	for _, d := range repo.Deployments() {
@@ -222,7 +225,10 @@ func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env d
 		if _, ok := records[d.Service.Name]; !ok && err == nil {
 			s := standing{Environment: env, Service: d.Service.Name}
 			s.compare(d)
-			s.Suspended = repo.Suspended(env, s.Service)
+			var failure error
+			if s.Suspended, failure = l.suspended(ctx, repo, env, s.Service); failure != nil {
+				return nil, failure
+			}
 			all = append(all, s)
 		}
 	}

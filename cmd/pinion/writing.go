@@ -54,6 +54,13 @@ type ground struct {
 	commit *reconcile.Commit // at the tip
 }
 
+// warnOfSuspension says that what is proposed is not applied for now.
+func (gr *ground) warnOfSuspension(p *proposal, env desired.EnvironmentName, svc desired.ServiceName) {
+	if why := gr.commit.Repository.Suspended(env, svc); why != "" {
+		p.warn("%s; until that is taken back, nothing is applied there", why)
+	}
+}
+
 // attempts is how often a commit is made again because the branch has moved.
 const attempts = 6
 
