@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile/check"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
 )
@@ -350,6 +351,10 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 	est.awaited = time.Time{}
 	est.pruning = true
 	s := est.site
+	gone := map[desired.ServiceName]bool{}
+	for _, x := range ready {
+		gone[x.Object.Service] = in.Services[x.Object.Service].Gone
+	}
 	ctx, done := est.term.Context(ctx)
 	e.jobs.Go(func() {
 		defer done()
@@ -359,7 +364,22 @@ func (e *Engine) prune(ctx context.Context, now time.Time, est *estate) time.Tim
 			e.deleted <- d
 			return
 		}
+		kept := map[desired.ServiceName]bool{}
+		for svc, is := range gone {
+			if !is {
+				continue
+			}
+			// Who may not list Jobs had no hooks.
+			err := check.RemoveHooks(ctx, cl, s.place.Namespace, s.environment, svc)
+			if err != nil && !errors.As(err, new(*cluster.ForbiddenError)) {
+				kept[svc] = true // so that it is tried again
+				d.failed = append(d.failed, undeleted{svc, fmt.Errorf("remove the hooks of service %s: %w", svc, err)})
+			}
+		}
 		for _, x := range ready {
+			if kept[x.Object.Service] {
+				continue
+			}
 			how := cluster.Background
 			if x.Awaited {
 				how = cluster.Foreground // its pods count, too

@@ -151,6 +151,16 @@ func TestHooks(t *testing.T) {
 	if all := w.hookJobs(t.Context()); len(all) != 1 || all[0].UID != third.UID {
 		t.Errorf("there are %d hook Jobs", len(all))
 	}
+
+	// They go with the service, the one that still runs, too.
+	w.replace("environments/dev.yaml", "pins:\n  app:\n    image: registry.example/app:1.2.0\n", "pins: {}\n")
+	w.goes(deployments, "web")
+	w.until("the hooks are gone", func(ctx context.Context) string {
+		if left := w.hookJobs(ctx); len(left) > 0 {
+			return left[0].Name
+		}
+		return ""
+	})
 }
 
 // A hook that fails fails the deployment, with what it wrote, and is not tried

@@ -34,8 +34,25 @@ func (h Hook) labels() map[string]string {
 }
 
 // family are the labels of all hooks of the service.
-func (h Hook) family() map[string]string {
-	return map[string]string{cluster.LabelHookEnvironment: labelValue(string(h.Environment)), cluster.LabelHookService: labelValue(string(h.Service))}
+func (h Hook) family() map[string]string { return hooksOf(h.Environment, h.Service) }
+
+func hooksOf(env desired.EnvironmentName, svc desired.ServiceName) map[string]string {
+	return map[string]string{cluster.LabelHookEnvironment: labelValue(string(env)), cluster.LabelHookService: labelValue(string(svc))}
+}
+
+// RemoveHooks removes the Jobs that ran the hooks of a service that has gone,
+// those among them that still run.
+func RemoveHooks(ctx context.Context, c *cluster.Cluster, namespace string, env desired.EnvironmentName, svc desired.ServiceName) error {
+	old, err := c.FindJobs(ctx, namespace, hooksOf(env, svc))
+	if err != nil {
+		return err
+	}
+	for _, j := range old {
+		if err := c.DeleteJob(ctx, j); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (h Hook) job() (*Job, error) {
