@@ -70,6 +70,7 @@ type standing struct {
 	Drift     *ledger.Drift `json:"drift,omitempty"`
 	Problem   string        `json:"problem,omitempty"`   // why main can't be followed
 	Suspended string        `json:"suspended,omitempty"` // why nothing is written
+	WaitsFor  []string      `json:"waitsFor,omitempty"`  // services that have to be ready before anything of it is applied
 	// Next is what comes next; of one environment or one service only.
 	Next []string `json:"next,omitempty"`
 
@@ -216,6 +217,11 @@ func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env d
 		if s.Suspended, failure = l.suspended(ctx, repo, env, svc); failure != nil {
 			return nil, failure
 		}
+		if records[svc].Deployment.State == ledger.StatePinned {
+			if s.WaitsFor, failure = l.waitsFor(ctx, repo, env, svc); failure != nil {
+				return nil, failure
+			}
+		}
 		all = append(all, s)
 	}
 	for _, d := range repo.Deployments() {
@@ -234,6 +240,32 @@ func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env d
 	}
 	slices.SortFunc(all, func(a, b standing) int { return cmp.Compare(a.Service, b.Service) })
 	return all, err
+}
+
+// waitsFor names the services of an environment on which one depends, and that
+// are not rolled out, each with its state.
+func (l *ledgers) waitsFor(ctx context.Context, repo *desired.Repository, env desired.EnvironmentName, svc desired.ServiceName) ([]string, error) {
+	d, ok := repo.Deployment(env, svc)
+	if !ok {
+		return nil, nil
+	}
+	var waits []string
+	for _, on := range d.Service.DependsOn {
+		if _, here := repo.Deployment(env, on); !here {
+			continue
+		}
+		r, known, err := l.record(ctx, env, on)
+		if err != nil {
+			return nil, err
+		}
+		switch state := r.Deployment.State; {
+		case !known || state == "":
+			waits = append(waits, fmt.Sprintf("%s, of which nothing is recorded yet", on))
+		case state == ledger.StatePinned || state == ledger.StateStarted || state == ledger.StateFailed:
+			waits = append(waits, fmt.Sprintf("%s, which is %s", on, state))
+		}
+	}
+	return waits, nil
 }
 
 func standingOf(r ledger.Record) standing {

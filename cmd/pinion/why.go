@@ -245,6 +245,9 @@ func (x *explanation) answer(now time.Time) string {
 		switch x.Deployment.State {
 		case ledger.StatePinned:
 			fmt.Fprintf(&b, "%s is to run %s since %s, and nothing of it is applied yet", env, what, ago(s.Since))
+			if len(s.WaitsFor) > 0 {
+				b.WriteString("; it waits for " + strings.Join(s.WaitsFor, ", and for "))
+			}
 		case ledger.StateStarted:
 			fmt.Fprintf(&b, "%s rolls out %s since %s", env, what, ago(s.Since))
 		case ledger.StateCompleted:
@@ -416,7 +419,11 @@ func (l *ledgers) next(ctx context.Context, s standing) ([]string, error) {
 	}
 	switch s.State {
 	case string(ledger.StatePinned):
-		next = append(next, "is to be applied")
+		if len(s.WaitsFor) > 0 {
+			next = append(next, "waits for "+strings.Join(s.WaitsFor, ", and for "))
+		} else {
+			next = append(next, "is to be applied")
+		}
 	case string(ledger.StateStarted):
 		next = append(next, "rolls out")
 	case string(ledger.StateCompleted):
