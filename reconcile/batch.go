@@ -192,15 +192,13 @@ func (m move) write(d *draft) (*gitstate.Blob, string, error) {
 // anything was written, or is to be judged again at once.
 func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 	c.divide(b)
+	moving, rest := len(b.moves) > 0, 0
 	switch {
-	case b.withheld:
-	case c.press.share > 0 && len(b.moves) > 0:
-		c.press.put(time.Now(), len(c.stages))
-	default:
+	case moving && c.press.share > 0:
+		rest = len(c.stages)
+	case !moving && !b.withheld:
 		c.press.put(time.Now(), 0)
-		if len(b.moves) == 0 {
-			clear(c.drafts) // they are as large as all that was pushed
-		}
+		clear(c.drafts) // they are as large as all that was pushed
 	}
 	if b.empty() {
 		c.answer(b)
@@ -238,6 +236,7 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 				c.claim(change.Message)
 			}
 		}
+		c.pace.push(time.Now())
 		c.options.Pushed(entries, moves, time.Since(start))
 		ids = append(ids, got...)
 		errs = append(errs, err)
@@ -249,6 +248,9 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 			ofMain = errs[len(errs)-1]
 		}
 		return c.failed(ctx, b, wrote, len(byBranch(changes)) > len(groups), ofMain, err)
+	}
+	if moving {
+		c.press.put(time.Now(), rest)
 	}
 	return true, nil
 }

@@ -98,6 +98,7 @@ type Clerk struct {
 	stages  map[Key]bool // stages that may be entered
 	drafts  map[desired.EnvironmentName]*draft
 	press   press
+	pace    pace
 	// claimed are the messages of pushes whose fate was not known, each with
 	// the commit that it turned out to be in, or "".
 	claimed  map[string]string
@@ -229,6 +230,18 @@ func (c *Clerk) flooded() time.Duration {
 	return min(c.last.Add(calm).Sub(now), c.first.Add(longestFlood).Sub(now))
 }
 
+// unhurried tells for how long to wait because there was much to push lately.
+// Nobody who asks is kept waiting, and nothing that has begun to move.
+func (c *Clerk) unhurried() time.Duration {
+	c.mu.Lock()
+	asked := len(c.requests) > 0 || len(c.results) > 0
+	c.mu.Unlock()
+	if asked || c.press.left > 0 {
+		return 0
+	}
+	return c.pace.wait(time.Now())
+}
+
 // Moved says that the repository was fetched.
 func (c *Clerk) Moved() {
 	c.wake()
@@ -291,7 +304,7 @@ func (c *Clerk) Run(ctx context.Context) error {
 			c.fetched = false // who had it before may have pushed more than we know
 		case <-timer.C:
 		}
-		if wait := c.flooded(); wait > 0 {
+		if wait := max(c.flooded(), c.unhurried()); wait > 0 {
 			timer.Reset(wait)
 			continue
 		}
@@ -313,6 +326,9 @@ func (c *Clerk) work(ctx context.Context) time.Duration {
 			return min(firstWait<<min(c.fails-1, 10), longestWait)
 		case wrote:
 			c.fails = 0
+			if wait := c.unhurried(); wait > 0 {
+				return wait
+			}
 			continue // what was written may allow the next step
 		default:
 			c.fails = 0

@@ -52,12 +52,13 @@ func (p *press) busy(now time.Time) bool {
 	return len(p.seen) == busyMoves && now.Sub(p.seen[0]) < busyTime
 }
 
-// lost notes that a push with n moves was, or would be, too late.
+// lost notes that a push with n moves was, or would be, too late. Few of them go
+// together, but without what else there is to write.
 func (p *press) lost(now time.Time, n int) {
-	if n <= fewMoves {
+	if n == 0 {
 		return
 	}
-	if p.share == 0 {
+	if n > fewMoves && p.share == 0 {
 		p.share = (n + parts - 1) / parts
 	}
 	p.put(now, n)

@@ -36,7 +36,13 @@ func TestPress(t *testing.T) {
 			t.Errorf("at %d ms: moves %v, entries %v", ms, moves, entries)
 		}
 	}
+	// But the entries that would make their push longer wait.
+	turns(1200, true, false)
+	p.put(at(1200), 0)
 	turns(1200, true, true)
+	if p.lost(at(1200), 0); p.left != 0 {
+		t.Error("moves are waited for that there are not")
+	}
 	p.lost(at(1200), 1000)
 	if p.share != 334 {
 		t.Errorf("a thousand moves are divided into shares of %d", p.share)
