@@ -24,7 +24,8 @@ func newDoctorCommand(g *globals) *cobra.Command {
 		Short: "Check git access and push rights, clusters and permissions, and the clock",
 		Long: `Check what the daemon needs, with its configuration: that the repository can be
 read, fetched and pushed to, that each cluster can be reached and allows what the
-environments' services need there, and that this machine's clock is right.
+environments' services need there, that no environment has anything that the
+configuration forbids it, and that this machine's clock is right.
 
 It changes nothing, in git or in a cluster. Exit code 1 if a check fails.`,
 		Args: cobra.NoArgs,
@@ -203,6 +204,7 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 	} else {
 		findings = append(findings, finding{"rendering", false, "workers are not confined: " + why, "manifests that look for files or the network are refused all the same, but only by our own code; on Linux a seccomp filter has to be allowed"})
 	}
+	findings = append(findings, g.examineBounds(config, all)...)
 	type place struct {
 		environment desired.EnvironmentName
 		reconcile.Place
@@ -259,6 +261,23 @@ func (g *globals) examineClusters(ctx context.Context, config *config, r *reposi
 			f.OK, f.Detail, f.Hint = false, who+"may not: "+strings.Join(missing, "; "), "examples/install has the Role"
 		}
 		findings = append(findings, f)
+	}
+	return findings
+}
+
+// examineBounds says what the environments' bounds refuse in this commit. Only
+// the daemon's configuration is sure of that.
+func (g *globals) examineBounds(config *config, all []reconcile.Rendered) []finding {
+	if g.config == "" {
+		return nil
+	}
+	problems := outOfBounds(config.fences(), all, true)
+	if len(problems) == 0 {
+		return []finding{{Check: "bounds", OK: true, Detail: "no environment has anything that it may not have"}}
+	}
+	var findings []finding
+	for _, p := range problems {
+		findings = append(findings, finding{"bounds", false, fmt.Sprintf("%s: %s", p.Position, p.Message), p.Hint})
 	}
 	return findings
 }

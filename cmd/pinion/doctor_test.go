@@ -120,3 +120,45 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("doctor ends with %d without a remote: %+v", code, found["remote: fetch"])
 	}
 }
+
+// What a tenant may not have is found before the daemon refuses it.
+func TestDoctorOfBounds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, environment("dev", "NAMESPACE", "app")+greeting+"-- services/app/there.yaml --\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: there, namespace: NAMESPACE-there}\n")
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	configure := func(environments string) {
+		w.must(os.WriteFile(config, []byte("apiVersion: pinion.dev/v1\nkind: Config\nclusters:\n  default:\n    kubeconfig: "+w.kubeconfig+"\n    environments: "+environments+"\n"), 0o600))
+	}
+	configure("{}")
+	found, code := w.doctor("--config", config)
+	f := found["bounds"]
+	if f.OK || code != exitDifferent || !strings.HasPrefix(f.Detail, "services/app/there.yaml:1:1: in environment dev: ConfigMap "+w.namespace+"-there/there is in the namespace") ||
+		!strings.Contains(f.Hint, "clusters.default.environments.dev: {namespaces: ["+w.namespace+"-there]}") {
+		t.Errorf("doctor ends with %d: %+v", code, f)
+	}
+	configure("{dev: {namespaces: [" + w.namespace + "-there]}}")
+	if found, code = w.doctor("--config", config); code != exitOK || !found["bounds"].OK {
+		t.Errorf("doctor ends with %d where it is allowed: %+v", code, found["bounds"])
+	}
+	if found, _ = w.doctor(); found["bounds"].Check != "" {
+		t.Errorf("doctor knows the bounds without the daemon's configuration: %+v", found["bounds"])
+	}
+}
+
+// Our own account has to be allowed to act in the name of a tenant's, and that
+// account has to be there.
+func TestDoctorOfServiceAccounts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, environment("dev", "NAMESPACE", "app")+greeting)
+	w.replace("environments/dev.yaml", "namespace: ", "serviceAccount: deployer\nnamespace: ")
+	ours := w.account("pinion")
+	found, code := w.doctor("--kubeconfig", ours)
+	f := found["environment dev"]
+	if f.OK || code != exitDifferent || !strings.HasPrefix(f.Detail, "our own account may not: ") || !strings.Contains(f.Detail, "impersonate serviceaccounts") || !strings.Contains(f.Hint, "tenants.yaml") {
+		t.Errorf("doctor ends with %d for an account that may not impersonate: %+v", code, f)
+	}
+	found, code = w.doctor()
+	if f = found["environment dev"]; f.OK || code != exitDifferent || !strings.Contains(f.Detail, "has no ServiceAccount deployer") {
+		t.Errorf("doctor ends with %d for an account that is not there: %+v", code, f)
+	}
+}
