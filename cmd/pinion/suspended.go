@@ -93,7 +93,7 @@ func (l *ledgers) suspendedBy(ctx context.Context, file string, suspension func(
 		last, began = id, c
 		return true
 	})
-	if err = errors.Join(err, failure); err != nil && !errors.Is(err, gitstate.ErrNoCommit) {
+	if err = errors.Join(err, failure); err != nil && !errors.Is(err, gitstate.ErrShallow) && !errors.Is(err, gitstate.ErrNoCommit) {
 		return gitstate.CommitInfo{}, err
 	}
 	if !found && (count > mostSearched || err != nil) {
