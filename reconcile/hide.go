@@ -32,7 +32,7 @@ func hide(text string, targets []*Target, more ...string) string {
 	if text == "" {
 		return text
 	}
-	values := more
+	values := slices.Clone(more)
 	for _, t := range targets {
 		own, err := t.secrets()
 		if err != nil {

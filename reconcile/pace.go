@@ -18,10 +18,11 @@ const (
 	every  = time.Second
 )
 
-// push notes a push.
+// push notes a push. Those that did not wait make the next one wait no longer
+// than any.
 func (p *pace) push(now time.Time) {
 	p.rest(now)
-	p.spent++
+	p.spent = min(p.spent+1, atWill+1)
 }
 
 // wait is how long the next push has to wait.

@@ -31,8 +31,16 @@ func TestPace(t *testing.T) {
 	if pushes < 59 || pushes > 61 {
 		t.Errorf("%d pushes in a minute", pushes)
 	}
+	// Pushes for those who ask do not wait, and what comes after them does not wait
+	// for all of them.
+	for range 10 * atWill {
+		p.push(now)
+	}
+	if wait := p.wait(now); wait == 0 || wait > every+time.Millisecond {
+		t.Errorf("after many pushes for others, the next one waits for %s", wait)
+	}
 	// A pause gives them back.
-	now = now.Add(atWill * every)
+	now = now.Add((atWill + 1) * every)
 	for i := range atWill {
 		if wait := p.wait(now); wait != 0 {
 			t.Fatalf("after a pause, push %d waits for %s", i, wait)
