@@ -38,7 +38,8 @@ var mayImport = map[string][]string{
 	"reconcile/cluster": {"desired", "render", "reconcile/health"},
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "reconcile/cluster"},
 	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/health", "reconcile/cluster", "reconcile/check"},
-	"cmd/pinion":        {"desired", "render", "render/sops", "render/worker", "ledger", "policy", "audit", "gitstate", "reconcile", "reconcile/health", "reconcile/cluster", "reconcile/check"},
+	"history":           {"desired", "ledger", "policy", "gitstate", "reconcile"},
+	"cmd/pinion":        {"desired", "render", "render/sops", "render/worker", "ledger", "policy", "audit", "gitstate", "reconcile", "reconcile/health", "reconcile/cluster", "reconcile/check", "history"},
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},

@@ -63,6 +63,18 @@ func (r *Repository) Deployments() []Deployment {
 	return slices.Clone(r.deployments)
 }
 
+// DeploymentsIn returns those of [Repository.Deployments] in one environment.
+func (r *Repository) DeploymentsIn(env EnvironmentName) []Deployment {
+	from, _ := slices.BinarySearchFunc(r.deployments, env, func(d Deployment, env EnvironmentName) int {
+		return cmp.Compare(d.Environment.Name, env)
+	})
+	to := from
+	for to < len(r.deployments) && r.deployments[to].Environment.Name == env {
+		to++
+	}
+	return slices.Clone(r.deployments[from:to])
+}
+
 // Deployment returns one of [Repository.Deployments].
 func (r *Repository) Deployment(env EnvironmentName, svc ServiceName) (Deployment, bool) {
 	i, ok := slices.BinarySearchFunc(r.deployments, svc, func(d Deployment, svc ServiceName) int {

@@ -96,15 +96,10 @@ func (c *Clerk) rulesAt(ctx context.Context, commit string) (*policy.Rules, erro
 	if err != nil {
 		return nil, err
 	}
-	var ids []string
-	for _, folder := range []string{"pipelines", "policies"} {
-		id, err := snap.ID(folder)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		ids = append(ids, id)
+	key, err := RulesKey(snap)
+	if err != nil {
+		return nil, err
 	}
-	key := strings.Join(ids, " ")
 	r := c.rules[key]
 	if r == nil {
 		read, err := c.reader.read(ctx, commit)
@@ -118,15 +113,29 @@ func (c *Clerk) rulesAt(ctx context.Context, commit string) (*policy.Rules, erro
 		clear(c.rules)
 	}
 	c.rules[commit] = r
-	if !faulty(r.Repository) {
+	if !Faulty(r.Repository) {
 		c.rules[key] = r
 	}
 	return r, nil
 }
 
-// faulty tells whether a stage is at fault. That may be for an environment's
+// RulesKey is the same for two commits that have the same pipelines and
+// policies, and so the same rules; but see Faulty.
+func RulesKey(tree desired.Tree) (string, error) {
+	var ids []string
+	for _, folder := range []string{"pipelines", "policies"} {
+		id, err := tree.ID(folder)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		ids = append(ids, id)
+	}
+	return strings.Join(ids, " "), nil
+}
+
+// Faulty tells whether a stage is at fault. That may be for an environment's
 // file, and another commit has another one.
-func faulty(repo *desired.Repository) bool {
+func Faulty(repo *desired.Repository) bool {
 	for _, p := range repo.Pipelines {
 		if slices.ContainsFunc(p.Stages, func(s desired.Stage) bool { return len(s.Problems) > 0 }) {
 			return true

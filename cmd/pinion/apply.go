@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
@@ -57,7 +58,7 @@ func (g *globals) apply(ctx context.Context, args []string, o applyOptions) erro
 	}
 	defer r.close()
 	selection, unknown := r.selection(args)
-	if unknown != nil && (len(args) != 1 || !errors.Is(unknown, errNotFound)) {
+	if unknown != nil && (len(args) != 1 || !errors.Is(unknown, history.ErrNotFound)) {
 		return unknown
 	}
 	if err := r.connect(ctx, g); err != nil {

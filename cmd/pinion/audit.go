@@ -292,7 +292,7 @@ func (a *auditor) prepare(ctx context.Context, args []string) error {
 	if l.clone != nil && l.clone.Shallow() {
 		return errors.New("this clone is shallow: a part of the history is not there, and can't be verified; run `git fetch --unshallow`")
 	}
-	if len(l.tips) == 0 {
+	if len(l.Tips) == 0 {
 		return l.none()
 	}
 	if len(args) > 0 {
@@ -301,7 +301,7 @@ func (a *auditor) prepare(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	if _, err := l.main(ctx); err != nil {
+	if _, err := l.Main(ctx); err != nil {
 		return err
 	}
 	if err := a.readSigners(ctx); err != nil {
@@ -376,7 +376,7 @@ func (a *auditor) run(ctx context.Context) error {
 	if err := a.readLine(ctx); err != nil {
 		return err
 	}
-	envs := slices.Sorted(maps.Keys(a.ledgers.tips))
+	envs := slices.Sorted(maps.Keys(a.ledgers.Tips))
 	err := a.each(ctx, len(envs), func(r *auditReader, i int) error { return r.replay(ctx, envs[i]) })
 	if err != nil {
 		return err
@@ -424,7 +424,7 @@ func (a *auditor) each(ctx context.Context, n int, do func(r *auditReader, i int
 
 // readLine reads the first-parent line of main.
 func (a *auditor) readLine(ctx context.Context) error {
-	err := a.ledgers.archive.History(ctx, a.ledgers.mainTip, func(c gitstate.CommitInfo) bool {
+	err := a.ledgers.archive.History(ctx, a.ledgers.MainTip(), func(c gitstate.CommitInfo) bool {
 		a.place[c.ID] = len(a.line)
 		a.line = append(a.line, c)
 		return true
@@ -455,7 +455,7 @@ func (a *auditor) tell(found ...audit.Finding) {
 }
 
 func (a *auditor) result() audited {
-	out := audited{Ledgers: len(a.ledgers.tips), Entries: a.entries, Commits: len(a.line), Promotions: a.promotions, Rollbacks: a.rollbacks,
+	out := audited{Ledgers: len(a.ledgers.Tips), Entries: a.entries, Commits: len(a.line), Promotions: a.promotions, Rollbacks: a.rollbacks,
 		Signatures: auditSignatures{Checked: a.checked, File: a.file, Skipped: a.skipped}, Known: a.known, Findings: []audit.Finding{}}
 	if a.only != "" {
 		out.Ledgers, out.Entries = 1, 0

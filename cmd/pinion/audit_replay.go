@@ -41,7 +41,7 @@ func (r *auditReader) replay(ctx context.Context, env desired.EnvironmentName) e
 	// long to keep all that it says.
 	const mostKept = 20_000
 	var all []gitstate.CommitInfo
-	err := r.archive.History(ctx, r.ledgers.tips[env], func(c gitstate.CommitInfo) bool {
+	err := r.archive.History(ctx, r.ledgers.Tips[env], func(c gitstate.CommitInfo) bool {
 		if len(all) >= mostKept {
 			c = gitstate.CommitInfo{ID: c.ID}
 		}
@@ -179,7 +179,7 @@ func (r *auditReader) pinned(ctx context.Context, c audit.Commit, s audit.Step) 
 		f := audit.Finding{Severity: audit.Error, Rule: audit.RuleDeployment, Branch: ledger.Branch(e.Environment), Commit: c.ID, Time: c.Time, Environment: e.Environment, Service: e.Service,
 			Message: fmt.Sprintf("it says that commit %.12s asked for the deployment, and %s has no such commit", e.Commit, r.ledgers.mainName),
 			Meaning: "the entry was put in by hand, or main was rewritten"}
-		older, err := r.archive.IsAncestor(ctx, e.Commit, r.ledgers.mainTip)
+		older, err := r.archive.IsAncestor(ctx, e.Commit, r.ledgers.MainTip())
 		switch {
 		case err == nil && older:
 			f.Severity = audit.Warning

@@ -113,7 +113,7 @@ func (a *auditor) inBranch(ctx context.Context, k keptTip) (bool, error) {
 		}
 		return false, err
 	}
-	return a.ledgers.archive.IsAncestor(ctx, k.tip, a.ledgers.mainTip)
+	return a.ledgers.archive.IsAncestor(ctx, k.tip, a.ledgers.MainTip())
 }
 
 const tipsHead = "# pinion audit: where the branches were, and how many commits they had"
@@ -158,9 +158,9 @@ func (a *auditor) keepTips() error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s\n", tipsHead, rfc3339(a.g.now))
 	for _, env := range slices.Sorted(maps.Keys(a.books)) {
-		fmt.Fprintf(&b, "%s %s %d\n", ledger.Branch(env), a.ledgers.tips[env], a.books[env].Len())
+		fmt.Fprintf(&b, "%s %s %d\n", ledger.Branch(env), a.ledgers.Tips[env], a.books[env].Len())
 	}
-	fmt.Fprintf(&b, "%s %s %d\n", a.mainBranch(), a.ledgers.mainTip, len(a.line))
+	fmt.Fprintf(&b, "%s %s %d\n", a.mainBranch(), a.ledgers.MainTip(), len(a.line))
 	tmp := a.flags.writeBaseline + ".new"
 	if err := os.WriteFile(tmp, []byte(b.String()), 0o644); err != nil {
 		return fmt.Errorf("write the tips: %w", err)
@@ -210,14 +210,14 @@ func (a *auditor) reflogs(ctx context.Context) ([]keptTip, error) {
 		}
 		return nil
 	}
-	for _, env := range slices.Sorted(maps.Keys(a.ledgers.tips)) {
-		if err := read(ledger.Branch(env), a.ledgers.tips[env]); err != nil {
+	for _, env := range slices.Sorted(maps.Keys(a.ledgers.Tips)) {
+		if err := read(ledger.Branch(env), a.ledgers.Tips[env]); err != nil {
 			return nil, err
 		}
 	}
 	// What is checked out here may be rebased: that is nobody else's main.
 	if strings.HasPrefix(a.ledgers.mainName, remote+"/") {
-		if err := read(a.mainBranch(), a.ledgers.mainTip); err != nil {
+		if err := read(a.mainBranch(), a.ledgers.MainTip()); err != nil {
 			return nil, err
 		}
 	}

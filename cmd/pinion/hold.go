@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
 )
 
@@ -138,7 +139,7 @@ func (in holding) propose(ctx context.Context, gr *ground) (*proposal, error) {
 	}
 	ends := "until `pinion release " + string(in.name) + "`"
 	if !in.until.IsZero() {
-		ends = fmt.Sprintf("until %s (for %s)", in.until.Format(time.RFC3339), shortAge(in.until.Sub(in.now).Round(time.Minute)))
+		ends = fmt.Sprintf("until %s (for %s)", in.until.Format(time.RFC3339), history.ShortAge(in.until.Sub(in.now).Round(time.Minute)))
 	}
 	p.next = []string{fmt.Sprintf("nothing is promoted into %s %s; rollbacks go on", scope(h), ends)}
 	waiting, err := gr.waiting(ctx, h)
@@ -241,8 +242,8 @@ func (w waiter) String() string {
 // waiting returns what waits to enter what a hold covers, by the ledgers.
 func (gr *ground) waiting(ctx context.Context, h *desired.Hold) ([]waiter, error) {
 	var all []waiter
-	for _, env := range slices.Sorted(maps.Keys(gr.tips)) {
-		records, err := gr.records(ctx, env)
+	for _, env := range slices.Sorted(maps.Keys(gr.Tips)) {
+		records, err := gr.Records(ctx, env)
 		if err != nil {
 			return nil, err
 		}

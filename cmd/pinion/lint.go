@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/health"
@@ -229,7 +230,7 @@ func unknown[N ~string, V any](kind string, name N, have map[N]V) error {
 		names = append(names, string(n))
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%s %s: %w; the repository has none", kind, name, errNotFound)
+		return fmt.Errorf("%s %s: %w; the repository has none", kind, name, history.ErrNotFound)
 	}
-	return fmt.Errorf("%s %s: %w; the repository has %s", kind, name, errNotFound, strings.Join(names, ", "))
+	return fmt.Errorf("%s %s: %w; the repository has %s", kind, name, history.ErrNotFound, strings.Join(names, ", "))
 }

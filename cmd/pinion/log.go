@@ -2,13 +2,10 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +14,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
 )
 
@@ -50,41 +48,6 @@ beginning in UTC), or how long ago (36h, 3d).`,
 	return cmd
 }
 
-// logged is an entry of a ledger, for scripts.
-type logged struct {
-	Entry       string                  `json:"entry"` // the commit on the ledger
-	Time        string                  `json:"time"`
-	Event       ledger.Event            `json:"event,omitempty"`
-	Environment desired.EnvironmentName `json:"environment,omitempty"`
-	Service     desired.ServiceName     `json:"service,omitempty"`
-	Version     string                  `json:"version,omitempty"`
-	Before      string                  `json:"before,omitempty"`
-	After       string                  `json:"after,omitempty"`
-	Deployment  string                  `json:"deployment,omitempty"`
-	Candidate   bool                    `json:"candidate,omitempty"`
-	Late        bool                    `json:"late,omitempty"`
-	Commit      string                  `json:"commit,omitempty"`
-	Pins        []ledger.Pin            `json:"pins,omitempty"`
-	Source      string                  `json:"source,omitempty"`
-	Manifests   string                  `json:"manifests,omitempty"`
-	From        []string                `json:"from,omitempty"`
-	Cause       ledger.Cause            `json:"cause,omitempty"`
-	By          string                  `json:"by"`
-	Actor       *ledger.Person          `json:"actor,omitempty"`
-	Authors     []ledger.Person         `json:"authors,omitempty"`
-	Checks      []ledger.Check          `json:"checks,omitempty"`
-	Approval    *ledger.Approval        `json:"approval,omitempty"`
-	Policy      desired.PolicyName      `json:"policy,omitempty"`
-	Drift       *ledger.Drift           `json:"drift,omitempty"`
-	Reason      string                  `json:"reason,omitempty"`
-	Subject     string                  `json:"subject"`
-	// Error: the commit is no entry of Pinion's, and why.
-	Error string `json:"error,omitempty"`
-
-	when    time.Time
-	message string
-}
-
 func (g *globals) log(ctx context.Context, args []string, f logFlags) error {
 	format, err := g.format("table", "json", "yaml")
 	if err != nil {
@@ -98,11 +61,11 @@ func (g *globals) log(ctx context.Context, args []string, f logFlags) error {
 		return err
 	}
 	defer l.close()
-	since, err := parseWhen(l.now, "since", f.since)
+	since, err := parseWhen(l.Now, "since", f.since)
 	if err != nil {
 		return err
 	}
-	until, err := parseWhen(l.now, "until", f.until)
+	until, err := parseWhen(l.Now, "until", f.until)
 	if err != nil {
 		return err
 	}
@@ -114,18 +77,18 @@ func (g *globals) log(ctx context.Context, args []string, f logFlags) error {
 	var svc desired.ServiceName
 	if len(args) > 1 {
 		svc = desired.ServiceName(args[1])
-		if err := l.inLedger(ctx, env, svc); err != nil {
+		if err := l.KnowsService(ctx, env, svc); err != nil {
 			return err
 		}
 	}
 	if at := l.asOf(ctx); at != "" {
 		fmt.Fprintf(g.err, "%s, %s\n", ledger.Branch(env), at)
 	}
-	out := g.logWriter(format, f.verbose, l.now)
+	out := g.logWriter(format, f.verbose, l.Now)
 	shown, more := 0, false
 	var last time.Time
 	var failure error
-	err = l.archive.History(ctx, tip, func(c gitstate.CommitInfo) bool {
+	err = l.Archive.History(ctx, tip, func(c gitstate.CommitInfo) bool {
 		when := c.Committer.Time
 		switch {
 		case !until.IsZero() && when.After(until):
@@ -136,7 +99,7 @@ func (g *globals) log(ctx context.Context, args []string, f logFlags) error {
 		case svc != "" && !strings.Contains(c.Message, "\nPinion-Service: "+string(svc)+"\n"):
 			return true
 		}
-		x := logEntry(c)
+		x := history.ReadEntry(c)
 		if svc != "" && x.Service != svc {
 			return true
 		}
@@ -165,54 +128,8 @@ func (g *globals) log(ctx context.Context, args []string, f logFlags) error {
 	return nil
 }
 
-// inLedger makes sure that an environment's ledger knows a service.
-func (l *ledgers) inLedger(ctx context.Context, env desired.EnvironmentName, svc desired.ServiceName) error {
-	_, ok, err := l.record(ctx, env, svc)
-	if ok || err != nil {
-		return err
-	}
-	all, err := l.records(ctx, env)
-	if err != nil {
-		return err
-	}
-	return unknownName("service", string(svc), slices.Sorted(maps.Keys(all)), ledger.Branch(env)+" has")
-}
-
-// logEntry reads an entry. A commit that is none is shown as what it is.
-func logEntry(c gitstate.CommitInfo) logged {
-	x := logged{Entry: c.ID, Time: rfc3339(c.Committer.Time), when: c.Committer.Time, message: c.Message, By: c.Author.String()}
-	x.Subject, _, _ = strings.Cut(c.Message, "\n")
-	e, err := ledger.ParseMessage(c.Message, c.Committer.Time)
-	if err != nil {
-		x.Error = err.Error()
-		return x
-	}
-	x.Event, x.Environment, x.Service = e.Event, e.Environment, e.Service
-	x.Version, x.Before, x.After = e.Release.Version(), e.Before, e.After
-	x.Deployment, x.Candidate, x.Late, x.Commit = e.Deployment, e.Candidate, e.Late, e.Commit
-	x.Pins, x.Source, x.Manifests, x.From = e.Release.Pins, e.Release.Source, e.Manifests, e.From
-	x.Cause, x.Authors, x.Checks, x.Approval, x.Policy, x.Reason = e.Cause, e.Authors, e.Checks, e.Approval, e.Policy, e.Reason
-	x.Drift = e.Drift
-	if e.Actor != (ledger.Person{}) {
-		x.Actor = &e.Actor
-	}
-	switch {
-	case e.Actor != (ledger.Person{}):
-		x.By = cmp.Or(e.Actor.Name, e.Actor.Email)
-	case e.Approval != nil:
-		x.By = e.Approval.By
-	case e.Event == ledger.EventCheck && len(e.Checks) > 0:
-		x.By = e.Checks[0].By
-	case e.Drift != nil && len(e.Drift.By()) > 0:
-		x.By = strings.Join(e.Drift.By(), ", ")
-	default:
-		x.By = "pinion"
-	}
-	return x
-}
-
 // versions says in one cell what the entry moves.
-func (x logged) versions() string {
+func versionsOf(x history.Entry) string {
 	switch {
 	case x.Event == ledger.EventRetired:
 		return ""
@@ -225,7 +142,7 @@ func (x logged) versions() string {
 }
 
 // why says in one cell what the entry is founded on.
-func (x logged) why() string {
+func whyOf(x history.Entry) string {
 	if x.Error != "" {
 		return "not an entry: " + x.Subject
 	}
@@ -279,7 +196,7 @@ func (x logged) why() string {
 	if x.Late {
 		add("late")
 	}
-	reason := clause(x.Reason)
+	reason := history.Clause(x.Reason)
 	text := strings.Join(parts, ", ")
 	if text == "" || reason == "" {
 		return text + reason
@@ -308,7 +225,7 @@ func checkText(c ledger.Check) string {
 
 // logWriter writes entries as they come.
 type logWriter struct {
-	add func(logged) error
+	add func(history.Entry) error
 	end func() error
 }
 
@@ -320,7 +237,7 @@ func (g *globals) logWriter(format string, verbose bool, now time.Time) logWrite
 	switch {
 	case format == "json":
 		n := 0
-		return logWriter{func(x logged) error {
+		return logWriter{func(x history.Entry) error {
 			var b bytes.Buffer
 			enc := json.NewEncoder(&b)
 			enc.SetIndent("  ", "  ")
@@ -344,9 +261,9 @@ func (g *globals) logWriter(format string, verbose bool, now time.Time) logWrite
 		}}
 	case format == "yaml":
 		n := 0
-		return logWriter{func(x logged) error {
+		return logWriter{func(x history.Entry) error {
 			n++
-			text, err := yaml.Marshal([]logged{x})
+			text, err := yaml.Marshal([]history.Entry{x})
 			if err != nil {
 				return err
 			}
@@ -361,13 +278,13 @@ func (g *globals) logWriter(format string, verbose bool, now time.Time) logWrite
 		}}
 	case verbose:
 		n := 0
-		return logWriter{func(x logged) error {
+		return logWriter{func(x history.Entry) error {
 			var b strings.Builder
 			if n++; n > 1 {
 				b.WriteByte('\n')
 			}
 			fmt.Fprintf(&b, "%s  %s  by %s\n", p.wait("entry "+x.Entry), x.Time, printable(x.By))
-			for line := range strings.SplitSeq(strings.TrimRight(printable(x.message), "\n"), "\n") {
+			for line := range strings.SplitSeq(strings.TrimRight(printable(x.Message), "\n"), "\n") {
 				b.WriteString(strings.TrimRight("    "+line, " ") + "\n")
 			}
 			_, err := io.WriteString(g.out, b.String())
@@ -381,15 +298,15 @@ func (g *globals) logWriter(format string, verbose bool, now time.Time) logWrite
 		defer func() { rows = rows[:0] }()
 		return t.write(rows...)
 	}
-	return logWriter{func(x logged) error {
+	return logWriter{func(x history.Entry) error {
 		when := x.Time
 		if tty {
-			when = ageAt(now, x.when)
+			when = history.Age(now, x.When)
 		}
 		if t.widths == nil && rows == nil {
 			rows = append(rows, plain("WHEN", "EVENT", "SERVICE", "VERSION", "BY", "WHY"))
 		}
-		row := plain(when, string(x.Event), string(x.Service), x.versions(), x.By, x.why())
+		row := plain(when, string(x.Event), string(x.Service), versionsOf(x), x.By, whyOf(x))
 		row[1].paint = p.state(dash(string(x.Event)))
 		if rows = append(rows, row); len(rows) < logPage {
 			return nil

@@ -111,7 +111,7 @@ func (in pinning) propose(_ context.Context, gr *ground) (*proposal, error) {
 	if commit := env.Manifests[svc]; commit != "" {
 		p.warn("%s reads the manifests of %s from commit %.12s, and goes on doing so", in.environment, svc, commit)
 	}
-	for _, h := range holdsOn(repo, in.environment, svc, gr.now) {
+	for _, h := range holdsOn(repo, in.environment, svc, gr.Now) {
 		p.warn("hold %s is on %s in %s (%s; ask %s); it stops promotions, not this", h.Name, svc, in.environment, firstLine(h.Reason), h.Owner)
 	}
 	gr.warnOfSuspension(p, in.environment, svc)

@@ -62,10 +62,10 @@ func (in promoting) propose(ctx context.Context, gr *ground) (*proposal, error) 
 	if _, err := gr.service(in.service); err != nil {
 		return nil, err
 	}
-	if len(gr.tips) == 0 {
+	if len(gr.Tips) == 0 {
 		return nil, fmt.Errorf("%s has no ledger, so it is not known what is verified; the first deployment by `pinion run` begins one", gr.name)
 	}
-	a, err := gr.admission(ctx, in.to, in.service)
+	a, err := gr.Admission(ctx, in.to, in.service)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func (in promoting) propose(ctx context.Context, gr *ground) (*proposal, error) 
 		// Its manifests are those that it was verified with last.
 		a.Forced = &ledger.Release{Pins: release.Pins}
 	}
-	d, err := gr.admit(a)
+	d, err := gr.Admit(a)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func (in retreating) propose(ctx context.Context, gr *ground) (*proposal, error)
 	if !ok {
 		return nil, fmt.Errorf("%s does not have %s, so there is nothing to roll back; `pinion pin %s ARTIFACT VERSION --add` brings it", in.environment, in.service, in.environment)
 	}
-	record, known, err := gr.record(ctx, in.environment, in.service)
+	record, known, err := gr.Record(ctx, in.environment, in.service)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (in retreating) reason(to ledger.Past) string {
 // history looks for a version among the deployments that the record does not
 // keep any more.
 func (in retreating) history(ctx context.Context, gr *ground) (found ledger.Past, ok bool, err error) {
-	tip := gr.tips[in.environment]
+	tip := gr.Tips[in.environment]
 	if tip == "" {
 		return found, false, nil
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -151,7 +150,3 @@ func terminal(w io.Writer) (width int, ok bool) {
 	}
 	return width, true
 }
-
-// errNotFound is wrapped by errors about an environment or service that the
-// repository does not have.
-var errNotFound = errors.New("not found")

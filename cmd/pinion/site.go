@@ -173,15 +173,16 @@ func (s *site) fetch(ctx context.Context) (*ground, error) {
 		return nil, err
 	}
 	l.name = s.name
-	if l.tips, err = s.ledgers(ctx); err != nil {
+	if l.Tips, err = s.ledgers(ctx); err != nil {
 		l.close()
 		return nil, err
 	}
-	if _, err := l.repository(ctx); err != nil {
+	commit, err := l.Commit(ctx)
+	if err != nil {
 		l.close()
 		return nil, err
 	}
-	return &ground{ledgers: l, site: s, tip: here.rev, commit: l.commit}, nil
+	return &ground{ledgers: l, site: s, tip: here.rev, commit: commit}, nil
 }
 
 // ledgers returns the tips of the ledgers as they were fetched.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
@@ -49,58 +49,6 @@ that is checked out, or --rev. Exit code 1 if a service is not ready.`,
 	return cmd
 }
 
-// standing is where a service stands in an environment.
-type standing struct {
-	Environment desired.EnvironmentName `json:"environment"`
-	Service     desired.ServiceName     `json:"service"`
-	Version     string                  `json:"version,omitempty"`
-	Pins        []ledger.Pin            `json:"pins,omitempty"`
-	Source      string                  `json:"source,omitempty"`
-	// State is that of the deployment, or "wanted", or "retired", or empty: only
-	// a candidate is there.
-	State      string     `json:"state,omitempty"`
-	Since      time.Time  `json:"since,omitzero"`
-	Reason     string     `json:"reason,omitempty"`
-	Deployment string     `json:"deployment,omitempty"`
-	Commit     string     `json:"commit,omitempty"`
-	Wanted     string     `json:"wanted,omitempty"` // the version that main asks for, if it is another
-	Candidate  *candidate `json:"candidate,omitempty"`
-	Drifted    time.Time  `json:"drifted,omitzero"`
-	// Drift is what others did to it, if that stands or comes again and again.
-	Drift     *ledger.Drift `json:"drift,omitempty"`
-	Problem   string        `json:"problem,omitempty"`   // why main can't be followed
-	Suspended string        `json:"suspended,omitempty"` // why nothing is written
-	WaitsFor  []string      `json:"waitsFor,omitempty"`  // services that have to be ready before anything of it is applied
-	// Next is what comes next; of one environment or one service only.
-	Next []string `json:"next,omitempty"`
-
-	record ledger.Record
-}
-
-type candidate struct {
-	Version string    `json:"version"`
-	From    []string  `json:"from,omitempty"`
-	Offered time.Time `json:"offered"`
-	Reason  string    `json:"reason,omitempty"`
-}
-
-// What a standing's state may be besides those of a deployment.
-const (
-	stateWanted  = "wanted"
-	stateRetired = "retired"
-)
-
-// unsettled tells whether it has failed, or still moves.
-func (s standing) unsettled() bool {
-	switch s.State {
-	case "", stateRetired:
-		return s.Wanted != ""
-	case string(ledger.StateVerified):
-		return s.Wanted != "" || s.Problem != "" || s.Drift != nil
-	}
-	return true
-}
-
 func (g *globals) status(ctx context.Context, args []string) error {
 	format, err := g.format("table", "json", "yaml")
 	if err != nil {
@@ -111,39 +59,39 @@ func (g *globals) status(ctx context.Context, args []string) error {
 		return err
 	}
 	defer l.close()
-	if len(l.tips) == 0 {
+	if len(l.Tips) == 0 {
 		return l.none()
 	}
-	repo, err := l.repository(ctx)
+	repo, err := l.Repository(ctx)
 	if err != nil {
 		return err
 	}
-	envs := order(repo, slices.Collect(maps.Keys(l.tips)))
+	envs, err := l.Environments(ctx)
+	if err != nil {
+		return err
+	}
 	if len(args) > 0 {
 		env := desired.EnvironmentName(args[0])
-		if !slices.Contains(envs, env) {
-			if ps := repo.Broken(desired.KindEnvironment, args[0]); len(ps) > 0 {
-				return ps[0]
-			}
-			return unknownName("environment", args[0], envs, "there are")
+		if err := l.KnowsEnvironment(ctx, env); err != nil {
+			return err
 		}
 		envs = []desired.EnvironmentName{env}
 	}
 	var failures []error
-	all := []standing{}
+	all := []history.Standing{}
 	for _, env := range envs {
 		var only desired.ServiceName
 		if len(args) > 1 {
 			only = desired.ServiceName(args[1])
 		}
-		here, err := l.standings(ctx, repo, env, only)
+		here, err := l.Standings(ctx, env, only)
 		if err != nil {
 			failures = append(failures, err)
 		}
 		all = append(all, here...)
 	}
 	if len(args) > 1 && len(all) == 0 && len(failures) == 0 {
-		here, err := l.standings(ctx, repo, envs[0], "")
+		here, err := l.Standings(ctx, envs[0], "")
 		if err != nil {
 			return err
 		}
@@ -151,11 +99,11 @@ func (g *globals) status(ctx context.Context, args []string) error {
 		for _, s := range here {
 			names = append(names, s.Service)
 		}
-		return unknownName("service", args[1], names, string(envs[0])+" has")
+		return history.Unknown("service", args[1], names, string(envs[0])+" has")
 	}
 	if len(args) > 0 {
 		for i := range all {
-			if all[i].Next, err = l.next(ctx, all[i]); err != nil {
+			if all[i].Next, err = l.Next(ctx, all[i]); err != nil {
 				failures = append(failures, fmt.Errorf("judge %s in %s: %w", all[i].Service, all[i].Environment, err))
 			}
 		}
@@ -167,18 +115,18 @@ func (g *globals) status(ctx context.Context, args []string) error {
 	case format == "yaml":
 		err = g.writeValue(all)
 	case len(args) == 0:
-		err = g.writeMatrix(l.now, envs, all)
+		err = g.writeMatrix(l.Now, envs, all)
 	case len(args) == 1:
-		err = g.writeEnvironment(l.now, all)
+		err = g.writeEnvironment(l.Now, all)
 	default:
 		for _, s := range all {
-			err = g.writeService(l.now, s)
+			err = g.writeService(l.Now, s)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	unsettled := slices.ContainsFunc(all, standing.unsettled)
+	unsettled := slices.ContainsFunc(all, history.Standing.Unsettled)
 	for _, p := range repo.Problems {
 		if p.Severity == desired.SeverityError {
 			unsettled = true
@@ -194,131 +142,11 @@ func (g *globals) status(ctx context.Context, args []string) error {
 	return nil
 }
 
-// standings returns where services stand in an environment, by name: what is
-// recorded, and what main asks for. With only, it looks at no other.
-func (l *ledgers) standings(ctx context.Context, repo *desired.Repository, env desired.EnvironmentName, only desired.ServiceName) ([]standing, error) {
-	records := map[desired.ServiceName]ledger.Record{}
-	var err error
-	if only == "" {
-		records, err = l.records(ctx, env)
-	} else if r, ok, e := l.record(ctx, env, only); ok || e != nil {
-		records[only], err = r, e
-		if e != nil {
-			return nil, e
-		}
-	}
-	var all []standing
-	for _, svc := range slices.Sorted(maps.Keys(records)) {
-		s := standingOf(records[svc])
-		if d, ok := repo.Deployment(env, svc); ok {
-			s.compare(d)
-		}
-		var failure error
-		if s.Suspended, failure = l.suspended(ctx, repo, env, svc); failure != nil {
-			return nil, failure
-		}
-		if records[svc].Deployment.State == ledger.StatePinned {
-			if s.WaitsFor, failure = l.waitsFor(ctx, repo, env, svc); failure != nil {
-				return nil, failure
-			}
-		}
-		all = append(all, s)
-	}
-	for _, d := range repo.Deployments() {
-		if d.Environment.Name != env || only != "" && d.Service.Name != only {
-			continue
-		}
-		if _, ok := records[d.Service.Name]; !ok && err == nil {
-			s := standing{Environment: env, Service: d.Service.Name}
-			s.compare(d)
-			var failure error
-			if s.Suspended, failure = l.suspended(ctx, repo, env, s.Service); failure != nil {
-				return nil, failure
-			}
-			all = append(all, s)
-		}
-	}
-	slices.SortFunc(all, func(a, b standing) int { return cmp.Compare(a.Service, b.Service) })
-	return all, err
-}
-
-// waitsFor names the services of an environment on which one depends, and that
-// are not rolled out, each with its state.
-func (l *ledgers) waitsFor(ctx context.Context, repo *desired.Repository, env desired.EnvironmentName, svc desired.ServiceName) ([]string, error) {
-	d, ok := repo.Deployment(env, svc)
-	if !ok {
-		return nil, nil
-	}
-	var waits []string
-	for _, on := range d.Service.DependsOn {
-		if _, here := repo.Deployment(env, on); !here {
-			continue
-		}
-		r, known, err := l.record(ctx, env, on)
-		if err != nil {
-			return nil, err
-		}
-		switch state := r.Deployment.State; {
-		case !known || state == "":
-			waits = append(waits, fmt.Sprintf("%s, of which nothing is recorded yet", on))
-		case state == ledger.StatePinned || state == ledger.StateStarted || state == ledger.StateFailed:
-			waits = append(waits, fmt.Sprintf("%s, which is %s", on, state))
-		}
-	}
-	return waits, nil
-}
-
-func standingOf(r ledger.Record) standing {
-	d := r.Deployment
-	s := standing{Environment: r.Environment, Service: r.Service, Version: d.Release.Version(), Pins: d.Release.Pins, Source: d.Release.Source,
-		State: string(d.State), Since: sinceOf(d), Reason: d.Reason, Deployment: d.ID, Commit: d.Commit, Drifted: r.Drifted, record: r}
-	if r.Drift.Stands() {
-		s.Drift = r.Drift
-	}
-	if !r.Retired.IsZero() {
-		s.State, s.Since = stateRetired, r.Retired
-	}
-	if c := r.Candidate; c != nil {
-		s.Candidate = &candidate{c.Release.Version(), c.From, c.Offered, c.Reason}
-	}
-	return s
-}
-
-// sinceOf is when a deployment came to its state.
-func sinceOf(d ledger.Deployment) time.Time {
-	for _, t := range []time.Time{d.Ended, d.Completed, d.Started} {
-		if !t.IsZero() {
-			return t
-		}
-	}
-	return d.Pinned
-}
-
-// compare sets what main asks for beside what is recorded.
-func (s *standing) compare(d desired.Deployment) {
-	release := ledger.ReleaseOf(d.Pins, d.Source)
-	if len(d.Problems) > 0 {
-		s.Problem = d.Problems[0].Error()
-		return
-	}
-	switch {
-	case s.Deployment == "":
-		if s.State == "" {
-			s.State = stateWanted
-		}
-		s.Wanted = cmp.Or(release.Version(), "its manifests")
-	case s.State == stateRetired || !release.SamePins(s.record.Deployment.Release):
-		s.Wanted = cmp.Or(release.Version(), "its manifests")
-	case d.Source != "" && d.Source != s.Source:
-		s.Wanted = fmt.Sprintf("%s with the manifests of %.12s", release.Version(), d.Source)
-	}
-}
-
 // summary is what a cell of the matrix says: "1.4.2 verified 3d".
-func (s standing) summary(now time.Time) string {
+func summary(now time.Time, s history.Standing) string {
 	var parts []string
-	if s.State != "" && s.State != stateWanted {
-		parts = append(parts, strings.Join(strings.Fields(s.Version+" "+s.State+" "+ageAt(now, s.Since)), " "))
+	if s.State != "" && s.State != history.StateWanted {
+		parts = append(parts, strings.Join(strings.Fields(s.Version+" "+s.State+" "+history.Age(now, s.Since)), " "))
 	}
 	if s.Wanted != "" {
 		parts = append(parts, s.Wanted+" wanted")
@@ -338,7 +166,7 @@ func (s standing) summary(now time.Time) string {
 	return strings.Join(parts, ", ")
 }
 
-func (g *globals) writeMatrix(now time.Time, envs []desired.EnvironmentName, all []standing) error {
+func (g *globals) writeMatrix(now time.Time, envs []desired.EnvironmentName, all []history.Standing) error {
 	p := paletteFor(g.out)
 	column := map[desired.EnvironmentName]int{}
 	head := plain("SERVICE")
@@ -354,7 +182,7 @@ func (g *globals) writeMatrix(now time.Time, envs []desired.EnvironmentName, all
 			row[0].text = string(s.Service)
 			rows[s.Service] = row
 		}
-		row[column[s.Environment]] = cell{s.summary(now), p.state(s.mark())}
+		row[column[s.Environment]] = cell{summary(now, s), p.state(mark(s))}
 	}
 	t := &table{w: g.out}
 	lines := [][]cell{head}
@@ -365,31 +193,31 @@ func (g *globals) writeMatrix(now time.Time, envs []desired.EnvironmentName, all
 }
 
 // mark is the state by which a standing is coloured.
-func (s standing) mark() string {
-	if s.State == string(ledger.StateVerified) && s.unsettled() {
-		return stateWanted
+func mark(s history.Standing) string {
+	if s.State == string(ledger.StateVerified) && s.Unsettled() {
+		return history.StateWanted
 	}
 	return dash(s.State)
 }
 
-func (g *globals) writeEnvironment(now time.Time, all []standing) error {
+func (g *globals) writeEnvironment(now time.Time, all []history.Standing) error {
 	if len(all) == 0 {
 		return nil
 	}
 	p := paletteFor(g.out)
 	rows := [][]cell{plain("SERVICE", "VERSION", "STATE", "AGE", "NEXT")}
 	for _, s := range all {
-		row := plain(string(s.Service), s.Version, s.State, ageAt(now, s.Since), strings.Join(s.Next, "; "))
-		row[2].paint = p.state(s.mark())
+		row := plain(string(s.Service), s.Version, s.State, history.Age(now, s.Since), strings.Join(s.Next, "; "))
+		row[2].paint = p.state(mark(s))
 		rows = append(rows, row)
 	}
 	return (&table{w: g.out}).write(rows...)
 }
 
-func (g *globals) writeService(now time.Time, s standing) error {
+func (g *globals) writeService(now time.Time, s history.Standing) error {
 	p := paletteFor(g.out)
 	t := &table{w: g.out}
-	d := s.record.Deployment
+	d := s.Record.Deployment
 	var rows [][]cell
 	add := func(key, value string) {
 		if value != "" {
@@ -403,13 +231,13 @@ func (g *globals) writeService(now time.Time, s standing) error {
 		if at.IsZero() {
 			return ""
 		}
-		return rfc3339(at) + " (" + ageAt(now, at) + ")"
+		return rfc3339(at) + " (" + history.Age(now, at) + ")"
 	}
 	add("service", string(s.Service))
 	add("environment", string(s.Environment))
 	add("version", s.Version)
 	add("state", s.State)
-	rows[len(rows)-1][1].paint = p.state(s.mark())
+	rows[len(rows)-1][1].paint = p.state(mark(s))
 	add("since", when(s.Since))
 	reason, evidence, _ := strings.Cut(s.Reason, "\n")
 	add("reason", reason)
@@ -431,7 +259,7 @@ func (g *globals) writeService(now time.Time, s standing) error {
 			add("", c.String())
 		}
 	}
-	if v := s.record.Verified; v != nil && v.ID != d.ID {
+	if v := s.Record.Verified; v != nil && v.ID != d.ID {
 		add("last verified", v.Release.Version()+" "+when(v.Ended))
 	}
 	add("wanted", s.Wanted)
@@ -449,11 +277,11 @@ func (g *globals) writeService(now time.Time, s standing) error {
 	if evidence = strings.TrimSpace(evidence); evidence != "" {
 		fmt.Fprintf(g.out, "\n%s\n", printable(evidence))
 	}
-	if len(s.record.Previous) == 0 {
+	if len(s.Record.Previous) == 0 {
 		return nil
 	}
 	rows = [][]cell{plain("BEFORE", "STATE", "STARTED", "LEFT", "DEPLOYMENT")}
-	for _, x := range s.record.Previous {
+	for _, x := range s.Record.Previous {
 		row := plain(x.Release.Version(), string(x.State), g.moment(now, x.Started), g.moment(now, x.Left), x.ID)
 		row[1].paint = p.state(string(x.State))
 		rows = append(rows, row)
@@ -546,7 +374,7 @@ func (g *globals) writeStatus(format string, services []reconcile.ServiceStatus)
 	for _, s := range services {
 		age := "-"
 		if !s.Since.IsZero() {
-			age = shortAge(time.Since(s.Since))
+			age = history.ShortAge(time.Since(s.Since))
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.12s\t%s\n", s.Environment, s.Service, dash(s.Version), s.Phase, age, dash(s.Commit), printable(firstLine(s.Message)))
 	}

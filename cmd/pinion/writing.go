@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile"
@@ -326,7 +327,7 @@ func people(flag string, values []string) ([]ledger.Person, error) {
 
 // missing is the error about a name that the repository does not have.
 func missing[N ~string, V any](kind string, name N, have map[N]V) error {
-	return unknownName(kind, string(name), slices.Sorted(maps.Keys(have)), "the repository has")
+	return history.Unknown(kind, string(name), slices.Sorted(maps.Keys(have)), "the repository has")
 }
 
 // texts are names as strings.

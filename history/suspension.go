@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"context"
@@ -16,12 +16,12 @@ const mostSearched = 5000
 
 // suspended says why nothing of a service is written in an environment, and as
 // far as the history tells since when that is, and by whom; "": it is written.
-func (l *ledgers) suspended(ctx context.Context, repo *desired.Repository, env desired.EnvironmentName, svc desired.ServiceName) (string, error) {
+func (view *View) suspended(ctx context.Context, repo *desired.Repository, env desired.EnvironmentName, svc desired.ServiceName) (string, error) {
 	why := repo.Suspended(env, svc)
 	if why == "" {
 		return "", nil
 	}
-	if text, ok := l.suspensions[why]; ok {
+	if text, ok := view.suspensions[why]; ok {
 		return text, nil
 	}
 	file := ""
@@ -45,7 +45,7 @@ func (l *ledgers) suspended(ctx context.Context, repo *desired.Repository, env d
 			return s.Suspend, err
 		}
 	}
-	began, err := l.suspendedBy(ctx, file, suspension)
+	began, err := view.suspendedBy(ctx, file, suspension)
 	if err != nil {
 		return "", fmt.Errorf("find out who suspended %s: %w", file, err)
 	}
@@ -53,23 +53,23 @@ func (l *ledgers) suspended(ctx context.Context, repo *desired.Repository, env d
 	if began.ID != "" {
 		text += fmt.Sprintf(" (since %s, by %s <%s> with commit %.12s)", rfc3339(began.Committer.Time), began.Author.Name, began.Author.Email, began.ID)
 	}
-	l.suspensions[why] = text
+	view.suspensions[why] = text
 	return text, nil
 }
 
 // suspendedBy returns the commit of main since which a file suspends something
 // for the reason that it has now; none if it is too far back, or not at hand.
-func (l *ledgers) suspendedBy(ctx context.Context, file string, suspension func(*gitstate.Snapshot) (*desired.Suspension, error)) (began gitstate.CommitInfo, err error) {
+func (view *View) suspendedBy(ctx context.Context, file string, suspension func(*gitstate.Snapshot) (*desired.Suspension, error)) (began gitstate.CommitInfo, err error) {
 	var now *desired.Suspension
 	last, count := "", 0
 	found := false
 	var failure error
-	err = l.archive.History(ctx, l.mainTip, func(c gitstate.CommitInfo) bool {
+	err = view.Archive.History(ctx, view.main, func(c gitstate.CommitInfo) bool {
 		if count++; count > mostSearched {
 			return false
 		}
 		same, id, err := func() (bool, string, error) {
-			snap, err := l.archive.Snapshot(ctx, c.ID)
+			snap, err := view.Archive.Snapshot(ctx, c.ID)
 			if err != nil {
 				return false, "", err
 			}

@@ -1,4 +1,4 @@
-package main
+package history
 
 import (
 	"testing"
@@ -12,46 +12,46 @@ import (
 // The first sentence answers the question, whatever the state.
 func TestAnswer(t *testing.T) {
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	in := func(state ledger.State, reason string) *explanation {
+	in := func(state ledger.State, reason string) *Explanation {
 		d := ledger.Deployment{ID: "web-1", State: state, Reason: reason}
-		return &explanation{Environment: "production", Service: "web", Deployment: &d,
-			Standing: &standing{Version: "1.4.1", State: string(state), Since: now.Add(-time.Hour), Deployment: "web-1", Reason: reason}}
+		return &Explanation{Environment: "production", Service: "web", Deployment: &d,
+			Standing: &Standing{Version: "1.4.1", State: string(state), Since: now.Add(-time.Hour), Deployment: "web-1", Reason: reason}}
 	}
-	with := func(x *explanation, change func(*explanation)) *explanation {
+	with := func(x *Explanation, change func(*Explanation)) *Explanation {
 		change(x)
 		return x
 	}
-	candidate := func(gates ...policy.Verdict) func(*explanation) {
-		return func(x *explanation) {
-			x.Admission = &entrance{After: []desired.EnvironmentName{"eu", "us"}, Version: "1.4.2", Candidate: &ledger.Candidate{}, Verified: now.Add(-3 * time.Hour), Gates: gates}
+	candidate := func(gates ...policy.Verdict) func(*Explanation) {
+		return func(x *Explanation) {
+			x.Admission = &Entrance{After: []desired.EnvironmentName{"eu", "us"}, Version: "1.4.2", Candidate: &ledger.Candidate{}, Verified: now.Add(-3 * time.Hour), Gates: gates}
 		}
 	}
 	for _, c := range []struct {
 		want string
-		x    *explanation
+		x    *Explanation
 	}{
-		{"production does not run web; no pipeline claims web", &explanation{Environment: "production", Service: "web", Route: "no pipeline claims web"}},
+		{"production does not run web; no pipeline claims web", &Explanation{Environment: "production", Service: "web", Route: "no pipeline claims web"}},
 		{"production is to run web 1.4.2, and nothing is recorded of it yet",
-			&explanation{Environment: "production", Service: "web", Standing: &standing{State: stateWanted, Wanted: "1.4.2"}}},
+			&Explanation{Environment: "production", Service: "web", Standing: &Standing{State: StateWanted, Wanted: "1.4.2"}}},
 		{"production has never run web; 1.4.2, verified in eu and us 3h ago, enters now: every gate is open",
-			with(&explanation{Environment: "production", Service: "web", Standing: &standing{}}, candidate())},
-		{"production does not run web any more since 60m ago", with(in(ledger.StateVerified, ""), func(x *explanation) { x.Standing.State = stateRetired })},
+			with(&Explanation{Environment: "production", Service: "web", Standing: &Standing{}}, candidate())},
+		{"production does not run web any more since 60m ago", with(in(ledger.StateVerified, ""), func(x *Explanation) { x.Standing.State = StateRetired })},
 		{"production is to run web 1.4.1 since 60m ago, and nothing of it is applied yet", in(ledger.StatePinned, "")},
 		{"production rolls out web 1.4.1 since 60m ago", in(ledger.StateStarted, "")},
-		{"production runs web 1.4.1, not verified yet: it waits for e2e: no report", with(in(ledger.StateCompleted, ""), func(x *explanation) {
-			x.Verification = &verification{Gates: []policy.Verdict{{Gate: "rollout", Outcome: policy.Passed}, {Gate: "e2e", Outcome: policy.Pending, Reason: "no report"}}}
+		{"production runs web 1.4.1, not verified yet: it waits for e2e: no report", with(in(ledger.StateCompleted, ""), func(x *Explanation) {
+			x.Verification = &Verification{Gates: []policy.Verdict{{Gate: "rollout", Outcome: policy.Passed}, {Gate: "e2e", Outcome: policy.Pending, Reason: "no report"}}}
 		})},
 		{"production has web 1.4.1, which failed 60m ago: It crashes", in(ledger.StateFailed, "It crashes.\n\nAnd more.")},
 		{"production has web 1.4.1, superseded 60m ago; main asks for 1.4.3, and nothing is recorded of it yet",
-			with(in(ledger.StateSuperseded, ""), func(x *explanation) { x.Standing.Wanted = "1.4.3" })},
+			with(in(ledger.StateSuperseded, ""), func(x *Explanation) { x.Standing.Wanted = "1.4.3" })},
 		{"production runs web 1.4.1, verified 60m ago; main can't be followed: a bad pin",
-			with(in(ledger.StateVerified, ""), func(x *explanation) { x.Standing.Problem = "a bad pin" })},
+			with(in(ledger.StateVerified, ""), func(x *Explanation) { x.Standing.Problem = "a bad pin" })},
 		{"production runs web 1.4.1, verified 60m ago; 1.4.2, verified in eu and us 3h ago, does not enter: http: it answers 500",
 			with(in(ledger.StateVerified, ""), candidate(policy.Verdict{Gate: "http", Outcome: policy.Failed, Reason: "it answers 500"}, policy.Verdict{Gate: "a", Outcome: policy.Pending}))},
 		{"production runs web 1.4.1, verified 60m ago; nothing is to enter: it is there",
 			with(in(ledger.StateVerified, ""), candidate(policy.Verdict{Gate: "version", Outcome: policy.Pending, Reason: "it is there"}))},
 		{"production runs web 1.4.1, verified 60m ago; nothing is verified in staging",
-			with(in(ledger.StateVerified, ""), func(x *explanation) { x.Admission = &entrance{Reason: "nothing is verified in staging"} })},
+			with(in(ledger.StateVerified, ""), func(x *Explanation) { x.Admission = &Entrance{Reason: "nothing is verified in staging"} })},
 	} {
 		if got := c.x.answer(now); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)
