@@ -210,14 +210,14 @@ func (d *decoder) policy(raw *policyFile) *Policy {
 			d.failAt(raw.Job.Manifest.Position, fmt.Sprintf("job.manifest: %q lies outside of the repository", abridge(raw.Job.Manifest.Text)), "manifests are read from the commit's own tree only")
 		}
 	case raw.HTTP != nil:
-		p.Check, p.HTTP = CheckHTTP, &HTTP{URL: raw.HTTP.URL.Text, Expect: raw.HTTP.Expect.or("status == 200")}
+		p.Check, p.HTTP = CheckHTTP, &HTTP{URL: raw.HTTP.URL.Text, Position: raw.HTTP.URL.Position, Expect: raw.HTTP.Expect.or("status == 200")}
 		p.Expression, raw.expression = raw.HTTP.Expect.Position, d.written(raw.HTTP.Expect)
 		if !raw.HTTP.Expect.Set {
 			p.Expression = raw.HTTP.URL.Position
 		}
 	case raw.Prometheus != nil:
 		x := raw.Prometheus
-		p.Check, p.Prometheus = CheckPrometheus, &Prometheus{URL: x.URL.Text, Query: x.Query.Text, Expect: x.Expect.Text, For: x.For.duration(0)}
+		p.Check, p.Prometheus = CheckPrometheus, &Prometheus{URL: x.URL.Text, Position: x.URL.Position, Query: x.Query.Text, Expect: x.Expect.Text, For: x.For.duration(0)}
 		p.Expression, raw.expression = x.Expect.Position, d.written(x.Expect)
 	case raw.Approval != nil:
 		p.Check, p.Approval = CheckApproval, &Approval{Groups: namesOf[string](raw.Approval.Groups), Count: 1}

@@ -64,17 +64,19 @@ type Job struct {
 // HTTP is a request that must be answered as expected.
 type HTTP struct {
 	// URL may hold {environment}, {namespace} and {service}; see [Expand].
-	URL    string
-	Expect string // CEL over status and body; "status == 200" if the file says nothing
+	URL      string
+	Position Position // of the URL
+	Expect   string   // CEL over status and body; "status == 200" if the file says nothing
 }
 
 // Prometheus is a query whose value must be as expected for some time.
 type Prometheus struct {
 	// URL and Query may hold {environment}, {namespace} and {service}; see [Expand].
-	URL    string
-	Query  string
-	Expect string        // CEL over value
-	For    time.Duration // 0: once
+	URL      string
+	Position Position // of the URL
+	Query    string
+	Expect   string        // CEL over value
+	For      time.Duration // 0: once
 }
 
 // Approval waits for people to agree.

@@ -143,6 +143,9 @@ func (rd reader) folder(kind Kind, dir string, root []fs.DirEntry, before *folde
 		return f, nil
 	}
 	id, err := rd.tree.ID(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil // an empty folder of a working tree; git has no such thing
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}

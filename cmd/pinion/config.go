@@ -49,6 +49,7 @@ type config struct {
 	Shard          string                `yaml:"shard,omitempty"`
 	DigestKeyFile  string                `yaml:"digestKeyFile,omitempty"`
 	Secrets        secretsConfig         `yaml:"secrets,omitempty"`
+	Outbound       outboundConfig        `yaml:"outbound,omitempty"`
 }
 
 type repositoryConfig struct {
@@ -218,6 +219,9 @@ func (c *config) check() error {
 	if err := c.Secrets.check(); err != nil {
 		return err
 	}
+	if _, err := c.Outbound.allow(); err != nil {
+		return err
+	}
 	_, err := c.logger(&globals{err: io.Discard})
 	return err
 }
@@ -340,7 +344,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

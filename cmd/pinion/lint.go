@@ -70,6 +70,13 @@ func (g *globals) lint(ctx context.Context) error {
 	problems = append(problems, renderProblems(problems, all)...)
 	problems = append(problems, clashes(all)...)
 	problems = append(problems, outOfBounds(r.config.fences(), all, g.config != "")...)
+	if g.config != "" {
+		allow, err := r.config.Outbound.allow()
+		if err != nil {
+			return err
+		}
+		problems = append(problems, unlisted(repo, allow)...)
+	}
 	errs := 0
 	for _, p := range problems {
 		if p.Severity == desired.SeverityError {

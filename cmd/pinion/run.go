@@ -45,6 +45,7 @@ away. It runs until SIGTERM or SIGINT.`,
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "address of the HTTP server; port 0 takes a free one")
 	f.BoolVar(&o.leaderElect, "leader-elect", false, "run beside other replicas: one leads, the others stand by")
 	f.StringVar(&o.shard, "shard", "", "keep only this part of the environments beside other replicas: 0/3, or auto/3 in a StatefulSet")
+	f.StringArrayVar(&o.allow, "outbound-allow", nil, "host that policies may have asked, besides outbound.allow of the configuration: NAME, *.DOMAIN, either with :PORT, NETWORK/BITS, or *")
 	f.BoolVar(&o.allowRewrite, "allow-rewrite", false, "follow the branch when it was force-pushed")
 	return cmd
 }
@@ -53,6 +54,7 @@ type runOptions struct {
 	branch, dataDir, listen, shard string
 	poll                           time.Duration
 	allowRewrite, leaderElect      bool
+	allow                          []string // hosts
 }
 
 // merge takes the flags that were given over into the configuration, and the
@@ -79,6 +81,9 @@ func (c *config) merge(g *globals, cmd *cobra.Command, o runOptions) {
 	}
 	if set("shard") {
 		c.Shard = o.shard
+	}
+	if set("outbound-allow") {
+		c.Outbound.Allow = append(c.Outbound.Allow, o.allow...)
 	}
 	if set("leader-elect") {
 		switch {
@@ -226,13 +231,17 @@ func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, tenure
 	if err != nil {
 		return nil, err
 	}
+	allow, err := c.Outbound.allow()
+	if err != nil {
+		return nil, err
+	}
 	o := reconcile.ClerkOptions{
 		Mirror:   mirror,
 		Branch:   c.Repository.Branch,
 		Identity: c.Identity.person(),
 		Digests:  digests,
 		Tenure:   tenure,
-		Checks:   check.New(clusters, check.Options{}),
+		Checks:   check.New(clusters, check.Options{Allow: allow}),
 		Report:   report,
 		Pushed:   pushed,
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/outbound"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
@@ -45,6 +47,10 @@ type Options struct {
 	// Interval is the first pause between two tries; the pauses double up to 15
 	// times that. 0 means 2 s.
 	Interval time.Duration
+	// Allow is who may be asked; the zero value: nobody.
+	Allow outbound.Allow
+	// Resolver finds the addresses of names; nil: the system's.
+	Resolver *net.Resolver
 }
 
 // The bounds of a check whose policy has no timeout. A Job has none.
@@ -68,7 +74,7 @@ func New(clusters map[desired.ClusterName]*cluster.Cluster, options Options) *Ru
 	if options.Interval <= 0 {
 		options.Interval = 2 * time.Second
 	}
-	return &Runner{clusters: clusters, interval: options.Interval, client: newClient(nil), running: map[[sha256.Size]byte][]chan struct{}{}}
+	return &Runner{clusters: clusters, interval: options.Interval, client: outbound.NewClient(outbound.Options{Allow: options.Allow, Resolver: options.Resolver}), running: map[[sha256.Size]byte][]chan struct{}{}}
 }
 
 // Run makes a check, and returns when it is decided. If ctx ends before, then

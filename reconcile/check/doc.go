@@ -28,9 +28,7 @@
 //
 // # Requests
 //
-// Requests go straight to the address, never through a proxy of the
-// environment, each on a connection of its own. Certificates are verified.
-// Redirects are followed on the same host only. Link-local addresses and the
-// others at which clouds hand out credentials are refused when the connection
-// is made, whatever name led there; loopback is not.
+// Addresses are asked as package outbound does: only those that the operator's
+// list admits, each on a connection of its own. Redirects are followed on the
+// same host only.
 package check

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/outbound"
 	"github.com/pinion-cd/pinion/policy"
 )
 
@@ -35,7 +36,7 @@ func (r *Runner) prometheus(ctx context.Context, q Request, say func(string)) (R
 	limited, within, cancel := q.bounded(ctx, p.For+boundPrometheus)
 	defer cancel()
 	decided := func(result Result) (Result, error) {
-		result.URL = shown(target)
+		result.URL = outbound.Show(target)
 		return result, nil
 	}
 	pace := r.pace(q)
@@ -47,11 +48,10 @@ func (r *Runner) prometheus(ctx context.Context, q Request, say func(string)) (R
 			return Result{}, ctx.Err()
 		}
 		var wrong *queryError
-		var refused *refusedError
 		pause := pace.next()
 		switch {
-		case errors.As(err, &wrong), errors.As(err, &refused):
-			return decided(failed("Prometheus at %s: %v", shown(target), err))
+		case errors.As(err, &wrong), outbound.Forbidden(err) != nil:
+			return decided(failed("Prometheus at %s: %v", outbound.Show(target), err))
 		case err != nil && limited.Err() != nil:
 			if last == "" { // else it was cut short
 				last = "no answer"
@@ -76,7 +76,7 @@ func (r *Runner) prometheus(ctx context.Context, q Request, say func(string)) (R
 				pause = time.Until(span.next)
 			}
 		}
-		say(fmt.Sprintf("Prometheus at %s: %s", shown(target), last))
+		say(fmt.Sprintf("Prometheus at %s: %s", outbound.Show(target), last))
 		if !wait(limited, pause) {
 			break
 		}
