@@ -123,6 +123,12 @@ DURATION ?= 30m
 chaos: bin/devcluster ## run a daemon for half an hour while all around it fails
 	@PINION_LONG=$(DURATION) $(alive) 'chaos' go test -timeout 0 -count=1 -run '^TestChaos$$' -v $(ARGS) ./cmd/pinion
 
+.PHONY: test-forge
+test-forge: | tools ## test the client against a real forge: FORGE= URL= REPOSITORY= TOKEN=
+	@[ -n '$(FORGE)' ] && [ -n '$(REPOSITORY)' ] && [ -n "$${TOKEN-}" ] || \
+	  { echo 'say which: make test-forge FORGE=gitea URL=https://git.example REPOSITORY=shop/try TOKEN=…; the repository gets branches and pull requests' >&2; exit 1; }
+	@FORGE_TOKEN="$$TOKEN" go test -count=1 -run '^TestRealForge$$' -v ./forge/rest -args -forge '$(FORGE)' -url '$(URL)' -repository '$(REPOSITORY)' $(ARGS)
+
 .PHONY: clean
 clean: ## remove bin/ and .cache/
 	rm -rf bin .cache

@@ -30,6 +30,9 @@ var mayImport = map[string][]string{
 	"render":            {"desired", "render/sops"},
 	"render/worker":     {"desired", "render", "render/sops"},
 	"ledger":            {"desired"},
+	"forge":             {"desired", "ledger"},
+	"forge/rest":        {"forge"},
+	"forge/envoy":       {"desired", "ledger", "forge", "forge/rest"},
 	"expression":        {"desired"},
 	"policy":            {"desired", "expression", "ledger"},
 	"audit":             {"desired", "ledger", "policy"},
@@ -43,6 +46,9 @@ var mayImport = map[string][]string{
 	// The command wires all together.
 	"cmd/pinion": {
 		"desired",
+		"forge",
+		"forge/rest",
+		"forge/envoy",
 		"render",
 		"render/sops",
 		"render/worker",
@@ -85,7 +91,7 @@ var edges = map[string][]string{
 // core are the packages, and in reconcile the files, that decide: they are told
 // what they need to know, and touch nothing.
 var (
-	core          = []string{"desired", "render", "render/sops", "ledger", "expression", "policy", "audit", "reconcile/health"}
+	core          = []string{"desired", "forge", "render", "render/sops", "ledger", "expression", "policy", "audit", "reconcile/health"}
 	coreReconcile = []string{"plan.go", "prune.go", "bounds.go", "next.go", "target.go", "event.go"}
 )
 

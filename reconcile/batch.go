@@ -386,6 +386,7 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 		for i, p := range pages {
 			next.tip = landed[i]
 			next.records[p.record.Service] = p.record
+			c.options.Known(p.record)
 			k := Key{env, p.record.Service}
 			c.touch(k)
 			delete(b.records, k)

@@ -97,8 +97,9 @@ func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip strin
 	if old != nil && old.tip == tip && old.err != nil && b.err != nil && old.err.Error() == b.err.Error() {
 		return // nothing is new
 	}
-	for svc := range b.records {
+	for svc, r := range b.records {
 		c.touch(Key{env, svc})
+		c.options.Known(r)
 	}
 	if old != nil {
 		for svc := range old.records {

@@ -37,6 +37,10 @@ type ClerkOptions struct {
 	Checks  *check.Runner
 	// Report is called from the clerk's own goroutine; nil: nobody listens.
 	Report func(Event)
+	// Known is called from the clerk's own goroutine with each record of a
+	// ledger as it is on the remote, when it is first read and when it has
+	// changed; nil: nobody wants to know. It must not wait.
+	Known func(ledger.Record)
 	// Pushed is called after a push with what was written; nil: nobody counts.
 	Pushed func(entries, moves int, took time.Duration)
 	// Clock tells the time; nil: time.Now.
@@ -162,6 +166,9 @@ type identified struct {
 func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 	if o.Report == nil {
 		o.Report = func(Event) {}
+	}
+	if o.Known == nil {
+		o.Known = func(ledger.Record) {}
 	}
 	if o.Pushed == nil {
 		o.Pushed = func(int, int, time.Duration) {}

@@ -73,6 +73,8 @@ var statuses = map[problemCode]int{
 	codeUnknownEnvironment: http.StatusNotFound,
 	codeUnknownService:     http.StatusNotFound,
 	codeUnknownPolicy:      http.StatusNotFound,
+	codeUnknownForge:       http.StatusNotFound,
+	codeTooLarge:           http.StatusRequestEntityTooLarge,
 	codeNotCurrent:         http.StatusConflict,
 	codeDecided:            http.StatusConflict,
 	codePolicyNotUsed:      http.StatusUnprocessableEntity,

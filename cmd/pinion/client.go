@@ -83,6 +83,8 @@ const (
 	codeUnknownEnvironment problemCode = "unknown-environment"
 	codeUnknownService     problemCode = "unknown-service"
 	codeUnknownPolicy      problemCode = "unknown-policy"  // 404, as the two before
+	codeUnknownForge       problemCode = "unknown-forge"   // 404
+	codeTooLarge           problemCode = "too-large"       // 413
 	codeNotCurrent         problemCode = "not-current"     // 409; recorded, and moves nothing
 	codeDecided            problemCode = "decided"         // 409; another result is there
 	codePolicyNotUsed      problemCode = "policy-not-used" // 422

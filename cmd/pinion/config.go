@@ -50,6 +50,7 @@ type config struct {
 	DigestKeyFile  string                `yaml:"digestKeyFile,omitempty"`
 	Secrets        secretsConfig         `yaml:"secrets,omitempty"`
 	Outbound       outboundConfig        `yaml:"outbound,omitempty"`
+	Forge          *forgeConfig          `yaml:"forge,omitempty"`
 }
 
 type repositoryConfig struct {
@@ -222,6 +223,9 @@ func (c *config) check() error {
 	if _, err := c.Outbound.allow(); err != nil {
 		return err
 	}
+	if err := c.Forge.check(); err != nil {
+		return err
+	}
 	_, err := c.logger(&globals{err: io.Discard})
 	return err
 }
@@ -344,7 +348,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

@@ -61,6 +61,7 @@ func (g *globals) doctor(ctx context.Context) error {
 		defer r.close()
 	}
 	findings = append(findings, examineKey(config)...)
+	findings = append(findings, examineForge(ctx, config)...)
 	findings = append(findings, g.examineClusters(ctx, config, r)...)
 	if format == "json" {
 		err = g.writeJSON(findings)

@@ -141,7 +141,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return fmt.Errorf("listen for HTTP: %w; choose another address with --listen", err)
 	}
 	m := newMetrics()
-	s := newServer(m, config.Tokens)
+	s := newServer(m, config.Tokens, newHooks(config.Forge, logger))
 	s.alone = config.LeaderElection == nil && config.Shard == ""
 	wait.Go(func() { stop(s.serve(ctx, listener)) })
 	wait.Go(func() { keepSmall(ctx) })
@@ -174,6 +174,10 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		defer p.start()()
 		report = p.report
 	}
+	at, err := config.atForge(self.terms(), logger)
+	if err != nil {
+		return err
+	}
 	// The clerk is made after the engine, and hears nothing before that.
 	var clerk *reconcile.Clerk
 	engine := reconcile.NewEngine(reconcile.Options{
@@ -197,7 +201,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
-	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, m.pushed); err != nil {
+	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, m.pushed, at); err != nil {
 		return err
 	}
 	m.live.Store(&live{engine, renderer, clusters, mirror, self})
@@ -205,6 +209,8 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	commits := make(chan string, 1)
 	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved() }
 	moved()
+	at.run(ctx, &wait)
+	wait.Go(func() { s.hooks.run(ctx, mirror.Poke) })
 	wait.Go(func() { follow(ctx, mirror, commits, moved, m, logger) })
 	var writers sync.WaitGroup
 	self.run(ctx, &writers)
@@ -222,7 +228,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 
 // clerk makes who keeps the ledgers.
 func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, tenure *reconcile.Tenure, clusters map[desired.ClusterName]*cluster.Cluster, dir string,
-	report func(reconcile.Event), pushed func(entries, moves int, took time.Duration)) (*reconcile.Clerk, error) {
+	report func(reconcile.Event), pushed func(entries, moves int, took time.Duration), at *atForge) (*reconcile.Clerk, error) {
 	signer, err := c.Identity.signer()
 	if err != nil {
 		return nil, err
@@ -244,6 +250,7 @@ func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, tenure
 		Checks:   check.New(clusters, check.Options{Allow: allow}),
 		Report:   report,
 		Pushed:   pushed,
+		Known:    at.know,
 	}
 	if signer != nil {
 		o.Sign = signer.Sign

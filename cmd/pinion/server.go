@@ -21,11 +21,12 @@ type server struct {
 	tokens  []token
 	replica atomic.Pointer[replica] // nil while the daemon is alone, or does not know yet
 	alone   bool                    // it will be
+	hooks   *hooks
 	handler http.Handler
 }
 
-func newServer(m *metrics, tokens []tokenConfig) *server {
-	s := &server{tokens: tokensOf(tokens)}
+func newServer(m *metrics, tokens []tokenConfig, h *hooks) *server {
+	s := &server{tokens: tokensOf(tokens), hooks: h}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Write([]byte("ok\n"))
@@ -44,6 +45,7 @@ func newServer(m *metrics, tokens []tokenConfig) *server {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("POST /api/v1/reports", s.report)
 	mux.HandleFunc("POST /api/v1/approvals", s.approve)
+	mux.Handle("POST "+webhookPath+"{forge}", s.hooks)
 	s.handler = mux
 	return s
 }

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+
+	"github.com/pinion-cd/pinion/forge"
+	"github.com/pinion-cd/pinion/forge/rest"
+	"github.com/pinion-cd/pinion/outbound"
+)
+
+// forgeConfig is the forge that has the deployment repository.
+type forgeConfig struct {
+	Kind              forge.Kind `yaml:"kind"`
+	URL               string     `yaml:"url,omitempty"`
+	Repository        string     `yaml:"repository,omitempty"`
+	TokenFile         string     `yaml:"tokenFile,omitempty"`
+	WebhookSecretFile string     `yaml:"webhookSecretFile,omitempty"`
+	Statuses          bool       `yaml:"statuses,omitempty"`
+	StatusURL         string     `yaml:"statusURL,omitempty"`
+}
+
+func (c *forgeConfig) check() error {
+	if c == nil {
+		return nil
+	}
+	if err := c.Kind.Check(); err != nil {
+		return fmt.Errorf("forge.kind: %w", err)
+	}
+	switch {
+	case c.Statuses && c.TokenFile == "":
+		return errors.New("forge.statuses: the forge takes them only with a token; add forge.tokenFile")
+	case c.StatusURL != "" && !c.Statuses:
+		return errors.New("forge.statusURL is given without forge.statuses: true, which it is for")
+	case c.TokenFile == "" && (c.URL != "" || c.Repository != ""):
+		return errors.New("forge.url and forge.repository are given without forge.tokenFile, with which they are used")
+	case c.TokenFile == "" && c.WebhookSecretFile == "":
+		return errors.New("forge: it says nothing but its kind; add tokenFile, webhookSecretFile, or both")
+	}
+	if c.StatusURL != "" {
+		if u, err := url.Parse(c.StatusURL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
+			return fmt.Errorf("forge.statusURL: %q is not an http or https URL without user info", c.StatusURL)
+		}
+	}
+	if c.TokenFile != "" {
+		if _, err := c.client(nil); err != nil {
+			return fmt.Errorf("forge: %w", err)
+		}
+	}
+	return nil
+}
+
+// dial returns who talks to the forge; nil: there is no token to do so.
+func (c *config) dial() (*rest.Client, error) {
+	if c.Forge == nil || c.Forge.TokenFile == "" {
+		return nil, nil
+	}
+	over, err := c.forgeHTTP()
+	if err != nil {
+		return nil, err
+	}
+	return c.Forge.client(over)
+}
+
+func (c *forgeConfig) client(over *http.Client) (*rest.Client, error) {
+	return rest.New(rest.Options{
+		Kind: c.Kind, URL: c.URL, Repository: c.Repository, HTTP: over,
+		// A token may be exchanged while the daemon runs.
+		Token: func() (string, error) {
+			token, err := secret(c.TokenFile)
+			if err == nil && token == "" {
+				err = fmt.Errorf("%s is empty; put the forge's access token into it", c.TokenFile)
+			}
+			return token, err
+		},
+	})
+}
+
+// secrets reads those of the webhook. They may change while the daemon runs.
+func (c *forgeConfig) secrets() ([]string, error) {
+	text, err := secret(c.WebhookSecretFile)
+	if err != nil {
+		return nil, err
+	}
+	all, err := forge.Secrets(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.WebhookSecretFile, err)
+	}
+	return all, nil
+}
+
+// examineForge checks what the daemon needs of the forge.
+func examineForge(ctx context.Context, c *config) []finding {
+	f := c.Forge
+	if f == nil {
+		return nil
+	}
+	var findings []finding
+	if f.WebhookSecretFile != "" {
+		secrets, err := f.secrets()
+		if err != nil {
+			findings = append(findings, finding{"forge: webhook", false, err.Error(), "put the webhook's secret into that file; `openssl rand -hex 32` makes one"})
+		} else {
+			findings = append(findings, finding{Check: "forge: webhook", OK: true, Detail: fmt.Sprintf("%s in use; it is for POST %s%s", count(len(secrets), "secret"), webhookPath, f.Kind)})
+		}
+	}
+	if f.TokenFile == "" {
+		return findings
+	}
+	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
+	defer cancel()
+	talk, err := c.dial()
+	if err == nil {
+		_, err = talk.Pulls(ctx, c.Repository.branch())
+	}
+	if err != nil {
+		return append(findings, finding{"forge", false, err.Error(), "check forge.url, forge.repository, and what the token in forge.tokenFile may do"})
+	}
+	detail := fmt.Sprintf("%s can be asked about %s", f.Kind, f.Repository)
+	// The token of an app has no user of its own.
+	if me, err := talk.Whoami(ctx); err == nil {
+		detail += ", as " + me
+	}
+	return append(findings, finding{Check: "forge", OK: true, Detail: detail + " (whether the token may write is not visible from here)"})
+}
+
+// branch is the one that is followed.
+func (r repositoryConfig) branch() string { return cmp.Or(r.Branch, "main") }
+
+// forgeHTTP returns the client of requests to the forge. It follows no redirect,
+// for the token would go along. The forge's certificate may be signed by who
+// signs that of the repository.
+func (c *config) forgeHTTP() (*http.Client, error) {
+	o := outbound.Options{Allow: outbound.Any(), Redirects: outbound.None, Timeout: -1, KeepAlive: true}
+	if c.Repository.CAFile != "" {
+		pem, err := os.ReadFile(c.Repository.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read repository.caFile: %w", err)
+		}
+		if o.RootCAs, err = x509.SystemCertPool(); err != nil {
+			o.RootCAs = x509.NewCertPool()
+		}
+		if !o.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("repository.caFile: %s holds no certificate", c.Repository.CAFile)
+		}
+	}
+	return outbound.NewClient(o), nil
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/pinion-cd/pinion/forge"
+)
+
+const (
+	// webhookPath is where a forge tells of pushes; its kind follows.
+	webhookPath = "/api/v1/webhooks/"
+	// deliveryTime is how long a delivery may take to come in.
+	deliveryTime = 20 * time.Second
+	// hookPause is the time between two looks that deliveries lead to: whoever
+	// replays them can't make us ask the forge more often.
+	hookPause = time.Second
+	// hookWarnings is how often a refused delivery is logged.
+	hookWarnings = time.Minute
+)
+
+// hooks takes in the deliveries of the forge's webhook. All that one does is to
+// have the repository looked at.
+type hooks struct {
+	forge   *forgeConfig // nil: there is none
+	log     *slog.Logger
+	arrived chan struct{} // capacity 1
+
+	mu     sync.Mutex // guards warned
+	warned time.Time
+}
+
+func newHooks(c *forgeConfig, log *slog.Logger) *hooks {
+	return &hooks{forge: c, log: log, arrived: make(chan struct{}, 1)}
+}
+
+// run calls look after deliveries, until ctx ends. Several that come at the same
+// time are one reason to look.
+func (h *hooks) run(ctx context.Context, look func()) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-h.arrived:
+			look()
+		case <-ctx.Done():
+			return
+		}
+		pause.Reset(hookPause)
+	}
+}
+
+// ServeHTTP takes in a delivery. Its body is read once, into the signature that
+// is computed of it, and kept nowhere.
+func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	kind := forge.Kind(r.PathValue("forge"))
+	if h.forge == nil || h.forge.Kind != kind {
+		refuse(w, problem{Code: codeUnknownForge, Detail: fmt.Sprintf("no webhook of %q is expected here; see forge: in the daemon's configuration", kind)})
+		return
+	}
+	if r.ContentLength > forge.MaxDelivery {
+		h.turnAway(w, r, problem{Code: codeTooLarge, Detail: fmt.Sprintf("the body has %d bytes, and may have %d", r.ContentLength, int64(forge.MaxDelivery))})
+		return
+	}
+	secrets, err := h.forge.secrets()
+	if err != nil {
+		h.log.Error("a webhook can't be verified", "error", err)
+		refuse(w, problem{Code: codeNotReady, Detail: "the daemon can't read the webhook's secret; its log says why"})
+		return
+	}
+	delivery, err := kind.Receive(secrets, r.Header.Get, time.Now())
+	if err != nil {
+		h.turnAway(w, r, problem{Code: codeUnauthenticated, Detail: err.Error()})
+		return
+	}
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(deliveryTime)) // else the server's own is in force
+	if _, err := io.Copy(delivery, http.MaxBytesReader(w, r.Body, forge.MaxDelivery)); err != nil {
+		p := problem{Code: codeInvalid, Detail: "the body can't be read: " + err.Error()}
+		if tooLarge, ok := err.(*http.MaxBytesError); ok {
+			p = problem{Code: codeTooLarge, Detail: fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
+		}
+		h.turnAway(w, r, p)
+		return
+	}
+	if err := delivery.Genuine(); err != nil {
+		h.turnAway(w, r, problem{Code: codeUnauthenticated, Detail: err.Error()})
+		return
+	}
+	select {
+	case h.arrived <- struct{}{}:
+	default: // somebody is about to look anyway
+	}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// turnAway refuses a delivery, and lets the operator know now and then: a wrong
+// secret would go unseen, for the polls go on.
+func (h *hooks) turnAway(w http.ResponseWriter, r *http.Request, p problem) {
+	h.mu.Lock()
+	tell := time.Since(h.warned) >= hookWarnings
+	if tell {
+		h.warned = time.Now()
+	}
+	h.mu.Unlock()
+	if tell {
+		h.log.Warn("a webhook was refused", "from", r.RemoteAddr, "reason", p.Detail)
+	}
+	w.Header().Set("Connection", "close") // what is left of the body is not read
+	refuse(w, p)
+}
