@@ -74,6 +74,7 @@ func (d *decoder) environment(raw *environmentFile) *Environment {
 		Drift:      Drift(raw.Drift.or(string(DriftCorrect))),
 		Ignore:     ignores(raw.Ignore),
 		Suspend:    suspension(raw.Suspend),
+		Notify:     notifications(raw.Notify),
 		Pins:       make(map[ArtifactName]Pin, len(raw.Pins.Entries)),
 		Manifests:  make(map[ServiceName]string, len(raw.Manifests.Entries)),
 	}

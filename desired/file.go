@@ -94,6 +94,7 @@ type environmentFile struct {
 	Drift      word           `yaml:"drift" enum:"correct,report" default:"correct" doc:"What to do when somebody else changes or deletes what was applied: take it back, or write nothing and report it."`
 	Ignore     []ignoreFile   `yaml:"ignore" doc:"Fields that are left to others, of the objects of all services here."`
 	Suspend    *suspendFile   `yaml:"suspend" doc:"Nothing is applied, pruned, corrected or promoted here, until this is removed."`
+	Notify     []notifyFile   `yaml:"notify" isolate:"true" doc:"Sinks of the daemon's configuration that are told the news of this environment."`
 	Manifests  table[word]    `yaml:"manifests" form:"commit" isolate:"true" doc:"For a service, the commit of this repository that its manifests are read from: all 40 digits. Absent: the commit itself. Promotions write it."`
 }
 

@@ -47,6 +47,7 @@ var forms = map[string]form{
 	"token":    {noun: "a name", pattern: `^\S+$`, check: checkToken},
 	"account":  {noun: "the name of a service account", pattern: accountRegexp.String(), check: checkAccount},
 	"line":     {noun: "text", pattern: `^\S(.*\S)?$`, check: checkLine},
+	"news":     {noun: "news", pattern: `^(` + strings.Join(newsNames, "|") + `)$`, check: checkNews},
 	"kind":     {noun: "a kind", pattern: kindRegexp.String(), check: checkKind},
 	"group":    {noun: "an API group", pattern: groupRegexp.String(), check: checkGroup},
 	"version":  {noun: "an API version", pattern: apiVersionRegexp.String(), check: checkAPIVersion},

@@ -61,6 +61,7 @@ func (r *Repository) link(tree Tree) error {
 	}
 	l.pipelines()
 	l.holds()
+	l.notify()
 	l.deploy()
 	l.sharedNamespaces()
 	l.unpinnedManifests()

@@ -69,6 +69,7 @@ type Environment struct {
 	Drift      Drift
 	Ignore     []Ignore // of all services here
 	Suspend    *Suspension
+	Notify     []Notify // who is told the news, besides those whom the configuration has told all
 	// Manifests says, for a service, from which commit (40 hexadecimal
 	// digits) its manifests are read; absent, from the commit itself.
 	Manifests map[ServiceName]string
