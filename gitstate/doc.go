@@ -8,13 +8,13 @@
 // bare repository, and a file that names the present one. A generation only
 // grows. When it is damaged, or crowded with packs (go-git can't repack), the
 // next one is cloned beside it and swapped in by renaming one small file;
-// readers do not notice. It holds one branch and the ledgers (ledger/…), with
-// their whole history, and no tags. A fetch that brings little adds loose
+// readers do not notice. It holds one branch, the ledgers (ledger/…) and
+// SinksBranch, with their whole history, and no tags. A fetch that brings little adds loose
 // objects, one that brings much adds a pack.
 //
 // Where a branch is, is what the mirror's own references say; they move only
 // once the objects behind them are complete, and only forward. A branch that
-// was rewritten is an error until somebody allows it.
+// was rewritten is an error until somebody allows it; of SinksBranch it is none.
 //
 // A commit is built as objects in memory and sent by one receive-pack request
 // with the id that the branch was judged at. So either it lands on exactly

@@ -20,6 +20,11 @@ import (
 // LedgerPrefix is what the names of the ledgers' branches begin with.
 const LedgerPrefix = "ledger/"
 
+// SinksBranch is where it is kept how far each sink was told the news. Unlike
+// the others it may be rewritten or deleted by anybody: whoever does so has news
+// told twice.
+const SinksBranch = "pinion/sinks"
+
 // remote is the repository that is mirrored.
 type remote struct {
 	ep      *transport.Endpoint
@@ -82,7 +87,7 @@ func (r *remote) local() bool { return r.ep.Protocol == "file" && !haveGit() }
 // its short name.
 func (r *remote) follows(ref string) (string, bool) {
 	name, ok := strings.CutPrefix(ref, "refs/heads/")
-	if !ok || name != r.branch && !strings.HasPrefix(name, LedgerPrefix) {
+	if !ok || name != r.branch && !strings.HasPrefix(name, LedgerPrefix) && name != SinksBranch {
 		return "", false
 	}
 	return name, validBranch(name)
@@ -233,6 +238,7 @@ func (r *remote) advance(ctx context.Context, g *generation, s *store, refs map[
 	for _, name := range names {
 		id, there := refs[name]
 		old, known := g.refs[name]
+		rewrite := rewrite || name == SinksBranch
 		if there && known && id == old {
 			continue
 		}

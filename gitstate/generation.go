@@ -398,7 +398,7 @@ func (g *generation) check(ctx context.Context, s *store) error {
 		// Of a ledger the present is read, and its entries only when somebody
 		// asks: a start must not cost more the longer it is.
 		newest := 5000
-		if strings.HasPrefix(name, LedgerPrefix) {
+		if strings.HasPrefix(name, LedgerPrefix) || name == SinksBranch {
 			newest = 10
 		}
 		if err := s.complete(ctx, id, newest); err != nil {
