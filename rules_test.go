@@ -38,6 +38,8 @@ var mayImport = map[string][]string{
 	"audit":             {"desired", "ledger", "policy"},
 	"gitstate":          {"desired"},
 	"outbound":          {},
+	"notify":            {"desired", "ledger"},
+	"notify/deliver":    {"desired", "ledger", "gitstate", "outbound", "notify"},
 	"reconcile/health":  {"desired", "expression"},
 	"reconcile/cluster": {"desired", "render", "reconcile/health"},
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "outbound", "reconcile/cluster"},
@@ -57,6 +59,8 @@ var mayImport = map[string][]string{
 		"audit",
 		"gitstate",
 		"outbound",
+		"notify",
+		"notify/deliver",
 		"reconcile",
 		"reconcile/health",
 		"reconcile/cluster",
@@ -91,7 +95,7 @@ var edges = map[string][]string{
 // core are the packages, and in reconcile the files, that decide: they are told
 // what they need to know, and touch nothing.
 var (
-	core          = []string{"desired", "forge", "render", "render/sops", "ledger", "expression", "policy", "audit", "reconcile/health"}
+	core          = []string{"desired", "forge", "render", "render/sops", "ledger", "expression", "policy", "audit", "notify", "reconcile/health"}
 	coreReconcile = []string{"plan.go", "prune.go", "bounds.go", "next.go", "target.go", "event.go"}
 )
 

@@ -193,6 +193,9 @@ func (e *Engine) Settle(ctx context.Context, commit string) (Status, error) {
 	return e.status(), err
 }
 
+// Newest is the newest commit that was read, as its files say; nil: none yet.
+func (e *Engine) Newest() *desired.Repository { return e.lineage.known.Load() }
+
 // Status asks the engine, while it is in Run, where all services stand.
 func (e *Engine) Status(ctx context.Context) (Status, error) {
 	answer := make(chan Status, 1)

@@ -51,6 +51,7 @@ type config struct {
 	Secrets        secretsConfig         `yaml:"secrets,omitempty"`
 	Outbound       outboundConfig        `yaml:"outbound,omitempty"`
 	Forge          *forgeConfig          `yaml:"forge,omitempty"`
+	Sinks          map[string]sinkConfig `yaml:"sinks,omitempty"`
 }
 
 type repositoryConfig struct {
@@ -226,6 +227,9 @@ func (c *config) check() error {
 	if err := c.Forge.check(); err != nil {
 		return err
 	}
+	if err := c.checkSinks(); err != nil {
+		return err
+	}
 	_, err := c.logger(&globals{err: io.Discard})
 	return err
 }
@@ -348,7 +352,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, sinkConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

@@ -62,6 +62,7 @@ func (g *globals) doctor(ctx context.Context) error {
 	}
 	findings = append(findings, examineKey(config)...)
 	findings = append(findings, examineForge(ctx, config)...)
+	findings = append(findings, examineSinks(config)...)
 	findings = append(findings, g.examineClusters(ctx, config, r)...)
 	if format == "json" {
 		err = g.writeJSON(findings)
@@ -162,6 +163,19 @@ func examineKey(config *config) []finding {
 	}
 	who := config.Identity.person()
 	return []finding{{Check: "signing key", OK: true, Detail: fmt.Sprintf("%s; a line for allowed_signers: %s %s", signer.Fingerprint(), who.Email, signer.PublicKey())}}
+}
+
+// examineSinks checks the files that the sinks name. They are sent nothing.
+func examineSinks(config *config) []finding {
+	var findings []finding
+	for _, name := range slices.Sorted(maps.Keys(config.Sinks)) {
+		f := finding{Check: "sink " + name, OK: true, Detail: "its files can be read", Hint: "`pinion notify test " + name + "` sends it a message"}
+		if _, err := config.Sinks[name].open(name); err != nil {
+			f.OK, f.Detail, f.Hint = false, err.Error(), ""
+		}
+		findings = append(findings, f)
+	}
+	return findings
 }
 
 // examineClusters checks each cluster, and what each environment needs there.

@@ -76,6 +76,7 @@ func (g *globals) lint(ctx context.Context) error {
 			return err
 		}
 		problems = append(problems, unlisted(repo, allow)...)
+		problems = append(problems, repo.CheckSinks(r.config.requestable())...)
 	}
 	errs := 0
 	for _, p := range problems {

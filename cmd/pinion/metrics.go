@@ -10,6 +10,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/notify/deliver"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
@@ -35,12 +36,17 @@ type live struct {
 	clusters map[desired.ClusterName]*cluster.Cluster
 	mirror   *gitstate.Mirror
 	replica  *replica // nil: there are no others
+	courier  *deliver.Courier
 }
 
 var (
 	servicesDesc = prometheus.NewDesc("pinion_services", "Services by environment and state.", []string{"environment", "state"}, nil)
 	rendersDesc  = prometheus.NewDesc("pinion_renders_total", "Renderings of a service that no earlier result could stand for.", nil, nil)
 	pushesDesc   = prometheus.NewDesc("pinion_git_pushes_total", "Requests to move branches that were sent to the remote.", nil, nil)
+	newsDesc     = prometheus.NewDesc("pinion_news_waiting", "News that wait to be told, by sink.", []string{"sink"}, nil)
+	toldDesc     = prometheus.NewDesc("pinion_news_sent_total", "News that were taken, by sink.", []string{"sink"}, nil)
+	untakenDesc  = prometheus.NewDesc("pinion_news_failures_total", "Requests to sinks whose news were not taken, by sink.", []string{"sink"}, nil)
+	givenUpDesc  = prometheus.NewDesc("pinion_news_given_up_total", "News that were too old to be tried once more, by sink.", []string{"sink"}, nil)
 	leaderDesc   = prometheus.NewDesc("pinion_leader", "Whether this replica holds a lease that it competes for, by lease.", []string{"lease"}, nil)
 	requestsDesc = prometheus.NewDesc("pinion_kubernetes_requests_total", "Requests sent to the API server, by cluster and verb.", []string{"cluster", "verb"}, nil)
 )
@@ -108,6 +114,10 @@ type liveMetrics struct{ m *metrics }
 func (l liveMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- servicesDesc
 	ch <- leaderDesc
+	ch <- newsDesc
+	ch <- toldDesc
+	ch <- untakenDesc
+	ch <- givenUpDesc
 	ch <- requestsDesc
 	ch <- rendersDesc
 	ch <- pushesDesc
@@ -126,6 +136,12 @@ func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
 		for name, held := range now.replica.held() {
 			ch <- prometheus.MustNewConstMetric(leaderDesc, prometheus.GaugeValue, held, name)
 		}
+	}
+	for name, n := range now.courier.Counts() {
+		ch <- prometheus.MustNewConstMetric(newsDesc, prometheus.GaugeValue, float64(n.Waiting), name)
+		ch <- prometheus.MustNewConstMetric(toldDesc, prometheus.CounterValue, float64(n.Sent), name)
+		ch <- prometheus.MustNewConstMetric(untakenDesc, prometheus.CounterValue, float64(n.Failed), name)
+		ch <- prometheus.MustNewConstMetric(givenUpDesc, prometheus.CounterValue, float64(n.GivenUp), name)
 	}
 	for name, c := range now.clusters {
 		for verb, n := range c.Requests() {

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pinion-cd/pinion/desired"
 )
 
 // story is a service on its way through three environments, with one gate of
@@ -127,7 +130,8 @@ func (d *daemon) as(principal string, args ...string) (stdout, stderr string, co
 
 func TestStory(t *testing.T) {
 	w := newWorld(t, story)
-	d := w.daemon(t.TempDir(), "--config", configured(t, ""))
+	news := newBoard(t)
+	d := w.daemon(t.TempDir(), "--config", configured(t, "sinks: {board: {url: "+news.URL+"}}"))
 	w.recorded("production", "pinned(production): web 1.0.0", "started", "completed", "verified(production): web 1.0.0")
 	w.recorded("staging", "completed(staging): web 1.0.0")
 	if _, stderr, code := d.as("ci", "report", "staging", "web", "e2e", "success", "--version", "1.0.0"); code != 0 {
@@ -157,6 +161,19 @@ func TestStory(t *testing.T) {
 	w.recorded("dev", "failed(dev): web 1.1.0 → 1.2.0", "pinned(dev): web 1.2.0 → 1.1.0", "started", "completed", "verified(dev): web 1.2.0 → 1.1.0")
 	if log := w.git("log", "--format=%B", "origin/ledger/dev"); !strings.Contains(log, "GET /health: 500") {
 		t.Errorf("the ledger does not have what the Job wrote:\n%s", log)
+	}
+	for env, least := range map[string]int{"dev": 9, "staging": 5, "production": 6} {
+		news.tells(w, env, least)
+	}
+	if got := slices.Concat(news.summaries("production", desired.NewsWanted, desired.NewsPromoted), news.summaries("dev", desired.NewsRolledBack)); !slices.Equal(got, []string{
+		"approval wanted(production): web 1.1.0, release by release-managers",
+		"promoted(production): web 1.0.0 → 1.1.0",
+		"rolled back(dev): web 1.2.0 → 1.1.0",
+	}) {
+		t.Errorf("told besides: %q", got)
+	}
+	if got := d.metric("pinion_news_waiting", `"board"`); got != 0 {
+		t.Errorf("%v news wait", got)
 	}
 	d.stop()
 }

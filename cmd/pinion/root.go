@@ -86,6 +86,7 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 		newApproveCommand(g),
 		newAuditCommand(g),
 		newDoctorCommand(g),
+		newNotifyCommand(g),
 		newSchemaCommand(g),
 		newVersionCommand(g),
 	)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/notify/deliver"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/check"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
@@ -178,8 +179,9 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	if err != nil {
 		return err
 	}
-	// The clerk is made after the engine, and hears nothing before that.
+	// Clerk and courier are made after the engine, and hear nothing before that.
 	var clerk *reconcile.Clerk
+	var courier *deliver.Courier
 	engine := reconcile.NewEngine(reconcile.Options{
 		Commits:    mirror,
 		Renderer:   renderer,
@@ -190,6 +192,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Report: func(ev reconcile.Event) {
 			if ev.Type == reconcile.EventCommit {
 				s.ready.Store(true)
+				courier.Moved()
 			}
 			m.count(ev)
 			report(ev)
@@ -201,13 +204,19 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
-	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, m.pushed, at); err != nil {
+	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, func(entries, moves int, took time.Duration) {
+		m.pushed(entries, moves, took)
+		courier.Moved()
+	}, at); err != nil {
 		return err
 	}
-	m.live.Store(&live{engine, renderer, clusters, mirror, self})
+	if courier, err = config.courier(mirror, engine, self.terms(), logger); err != nil {
+		return err
+	}
+	m.live.Store(&live{engine, renderer, clusters, mirror, self, courier})
 	s.clerk.Store(clerk)
 	commits := make(chan string, 1)
-	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved() }
+	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved(); courier.Moved() }
 	moved()
 	at.run(ctx, &wait)
 	wait.Go(func() { s.hooks.run(ctx, mirror.Poke) })
@@ -215,6 +224,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	var writers sync.WaitGroup
 	self.run(ctx, &writers)
 	writers.Go(func() { stop(clerk.Run(ctx)) })
+	writers.Go(func() { courier.Run(ctx) })
 	err = engine.Run(ctx, commits)
 	stop(err)
 	writers.Wait()

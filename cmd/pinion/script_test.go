@@ -52,7 +52,7 @@ func TestScript(t *testing.T) {
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
 		Setup:               gitIdentity,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"code": exitCode, "ledgers": writeLedgers},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"code": exitCode, "ledgers": writeLedgers, "receiver": receiveNews},
 	})
 }
 

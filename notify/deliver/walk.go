@@ -1,0 +1,199 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/notify"
+)
+
+// walks reads news from branches.
+type walks struct {
+	mirror *gitstate.Mirror
+	holds  *desired.Repository // the last that was read for its holds
+}
+
+// errStop ends a walk.
+var errStop = errors.New("stop")
+
+// back calls visit with the commits of a branch from tip on, newest first, up to
+// and without after. It tells whether it has come to after, which "" is if the
+// branch came to its first commit.
+func (w *walks) back(ctx context.Context, tip, after string, visit func(gitstate.CommitInfo) error) (found bool, err error) {
+	if tip == after {
+		return true, nil
+	}
+	var failed error
+	err = w.mirror.History(ctx, tip, func(c gitstate.CommitInfo) bool {
+		if c.ID == after {
+			found = true
+			return false
+		}
+		failed = visit(c)
+		return failed == nil
+	})
+	if errors.Is(failed, errStop) {
+		return true, nil
+	}
+	return found || after == "", errors.Join(failed, err)
+}
+
+// news are those of one commit.
+func (w *walks) news(ctx context.Context, branch string, c gitstate.CommitInfo, newest *desired.Repository) ([]notify.Notification, error) {
+	at := notify.Reference{Branch: branch, Commit: c.ID}
+	if strings.HasPrefix(branch, gitstate.LedgerPrefix) {
+		e, err := ledger.ParseMessage(c.Message, c.Committer.Time)
+		if err != nil {
+			return nil, nil // whatever it is, it tells nothing of a deployment
+		}
+		return notify.OfEntry(e, at, newest), nil
+	}
+	return w.holdNews(ctx, c, at)
+}
+
+// holdNews are those of a commit on the main branch that changes the holds.
+func (w *walks) holdNews(ctx context.Context, c gitstate.CommitInfo, at notify.Reference) ([]notify.Notification, error) {
+	if len(c.Parents) == 0 {
+		return nil, nil
+	}
+	now, err := w.mirror.Snapshot(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	then, err := w.mirror.Snapshot(ctx, c.Parents[0])
+	if err != nil {
+		return nil, err
+	}
+	if same, err := sameHolds(now, then); err != nil || same {
+		return nil, err
+	}
+	before, err := desired.Read(then, w.holds)
+	if err != nil {
+		return nil, err
+	}
+	after, err := desired.Read(now, before)
+	if err != nil {
+		return nil, err
+	}
+	w.holds = after
+	by, _ := ledger.Authors(ledger.Person{Name: c.Author.Name, Email: c.Author.Email}, ledger.Person{Name: c.Committer.Name, Email: c.Committer.Email}, c.Message)
+	return notify.OfHolds(before.Holds, after.Holds, at, c.Committer.Time, by), nil
+}
+
+func sameHolds(a, b *gitstate.Snapshot) (bool, error) {
+	x, err := idOf(a, "holds")
+	if err != nil {
+		return false, err
+	}
+	y, err := idOf(b, "holds")
+	return x == y, err
+}
+
+// before is the newest commit of a branch that is older than a time; "": none.
+func (w *walks) before(ctx context.Context, tip string, at time.Time) (string, error) {
+	older := ""
+	_, err := w.back(ctx, tip, "", func(c gitstate.CommitInfo) error {
+		if c.Committer.Time.Before(at) {
+			older = c.ID
+			return errStop
+		}
+		return nil
+	})
+	if errors.Is(err, gitstate.ErrShallow) {
+		err = nil
+	}
+	return older, err
+}
+
+// view is what one sink wants of a branch.
+type view struct {
+	branch string
+	wants  func(notify.Notification) bool
+	newest *desired.Repository
+}
+
+// wanted are the news of a commit that are wanted of it, as an item.
+func (w *walks) wanted(ctx context.Context, v view, c gitstate.CommitInfo) (notify.Item, error) {
+	all, err := w.news(ctx, v.branch, c, v.newest)
+	if err != nil || len(all) == 0 {
+		return notify.Item{}, err
+	}
+	i := notify.Item{Commit: c.ID, Lane: all[0].Lane()}
+	i.News = slices.DeleteFunc(all, func(n notify.Notification) bool { return !v.wants(n) })
+	return i, nil
+}
+
+// read reads what a stream needs.
+func (w *walks) read(ctx context.Context, v view, r notify.Reading) (items []notify.Item, upTo string, err error) {
+	upTo = r.Until
+	found, err := w.back(ctx, r.Until, r.After, func(c gitstate.CommitInfo) error {
+		i, err := w.wanted(ctx, v, c)
+		if err != nil || len(i.News) == 0 || !r.Of(i.Lane) {
+			return err
+		}
+		if len(items) == mostRead { // the oldest count: they come last
+			items = append(items[:0], items[1:]...)
+			upTo = ""
+		}
+		items = append(items, i)
+		return nil
+	})
+	if err == nil && !found {
+		err = errors.New("the branch was rewritten")
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	slices.Reverse(items)
+	if upTo == "" {
+		upTo = items[len(items)-1].Commit
+	}
+	return items, upTo, nil
+}
+
+// between counts the news between two places of a branch.
+func (w *walks) between(ctx context.Context, v view, tip, after string) (n int, found bool, err error) {
+	found, err = w.back(ctx, tip, after, func(c gitstate.CommitInfo) error {
+		i, err := w.wanted(ctx, v, c)
+		n += len(i.News)
+		return err
+	})
+	return n, found, err
+}
+
+// left counts the news that are to be told after a position. It tells whether
+// the position is in the branch.
+func (w *walks) left(ctx context.Context, v view, tip string, p notify.Position) (n int, found bool, err error) {
+	passed, behind := false, maps.Clone(p.Behind)
+	found, err = w.back(ctx, tip, "", func(c gitstate.CommitInfo) error {
+		passed = passed || c.ID == p.At
+		maps.DeleteFunc(behind, func(_, at string) bool { return at == c.ID })
+		if passed && len(behind) == 0 {
+			return errStop
+		}
+		i, err := w.wanted(ctx, v, c)
+		if _, is := behind[i.Lane]; is || !passed {
+			n += len(i.News)
+		}
+		return err
+	})
+	maps.DeleteFunc(behind, func(_, at string) bool { return at == "" })
+	return n, found && (passed || p.At == "") && len(behind) == 0, err
+}
+
+// idOf is the id of a file or a folder; "": it is not there.
+func idOf(s *gitstate.Snapshot, name string) (string, error) {
+	id, err := s.ID(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return id, err
+}

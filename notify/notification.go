@@ -1,0 +1,236 @@
+package notify
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
+)
+
+// Notification is one piece of news. Its JSON is the body of FormatJSON;
+// docs/webhooks.md tells what each field means.
+type Notification struct {
+	// ID is the same however often it is sent.
+	ID          string                  `json:"id"`
+	Event       desired.News            `json:"event"`
+	Time        time.Time               `json:"time"`
+	Summary     string                  `json:"summary"` // one line
+	Reason      string                  `json:"reason,omitempty"`
+	Environment desired.EnvironmentName `json:"environment,omitempty"`
+	Service     desired.ServiceName     `json:"service,omitempty"`
+	Deployment  string                  `json:"deployment,omitempty"`
+	Candidate   bool                    `json:"candidate,omitempty"`
+	Version     string                  `json:"version,omitempty"`
+	Before      string                  `json:"before,omitempty"`
+	After       string                  `json:"after,omitempty"`
+	Cause       ledger.Cause            `json:"cause,omitempty"`
+	Pins        []ledger.Pin            `json:"pins,omitempty"`
+	Source      string                  `json:"source,omitempty"`
+	Commit      string                  `json:"commit,omitempty"`
+	Manifests   string                  `json:"manifests,omitempty"`
+	From        []string                `json:"from,omitempty"`
+	Actor       *ledger.Person          `json:"actor,omitempty"`
+	Authors     []ledger.Person         `json:"authors,omitempty"`
+	Checks      []ledger.Check          `json:"checks,omitempty"`
+	Approval    *ledger.Approval        `json:"approval,omitempty"`
+	Wanted      []Wanted                `json:"wanted,omitempty"`
+	Policy      desired.PolicyName      `json:"policy,omitempty"`
+	Drift       *ledger.Drift           `json:"drift,omitempty"`
+	Late        bool                    `json:"late,omitempty"`
+	Hold        *Hold                   `json:"hold,omitempty"`
+	Record      Reference               `json:"record"`
+}
+
+// Reference is the commit that the news come from.
+type Reference struct {
+	Branch string `json:"branch"`
+	Commit string `json:"commit"`
+}
+
+// Wanted is an approval that is waited for.
+type Wanted struct {
+	Policy desired.PolicyName `json:"policy"`
+	Groups []string           `json:"groups"`
+	Count  int                `json:"count"`
+}
+
+// Hold is a freeze, as its file says it.
+type Hold struct {
+	Name         desired.HoldName          `json:"name"`
+	Environments []desired.EnvironmentName `json:"environments,omitempty"`
+	Services     []desired.ServiceName     `json:"services,omitempty"`
+	Reason       string                    `json:"reason,omitempty"`
+	Owner        string                    `json:"owner,omitempty"`
+	Until        time.Time                 `json:"until,omitzero"`
+}
+
+// Lane is what the order of notifications on a branch holds for: the service,
+// and on the main branch, for holds, all.
+func (n Notification) Lane() string { return string(n.Service) }
+
+// OfEntry returns the news that an entry of a ledger is, in their order. rules
+// are the newest commit's, for who has to approve; nil: it is not known.
+func OfEntry(e ledger.Entry, at Reference, rules *desired.Repository) []Notification {
+	n := Notification{
+		Time: e.Time, Reason: e.Reason, Environment: e.Environment, Service: e.Service,
+		Deployment: e.Deployment, Candidate: e.Candidate, Version: e.Release.Version(), Before: e.Before, After: e.After,
+		Cause: e.Cause, Pins: e.Release.Pins, Source: e.Release.Source, Commit: e.Commit, Manifests: e.Manifests,
+		From: e.From, Authors: e.Authors, Checks: e.Checks, Approval: e.Approval, Policy: e.Policy, Drift: e.Drift,
+		Late: e.Late, Record: at,
+	}
+	if e.Actor != (ledger.Person{}) {
+		n.Actor = &e.Actor
+	}
+	var all []Notification
+	tell := func(event desired.News, summary string) {
+		x := n
+		x.Event, x.ID, x.Summary = event, at.Commit+"-"+string(event), summary
+		all = append(all, x)
+	}
+	subject := e.Subject()
+	switch e.Event {
+	case ledger.EventPinned:
+		_, what, _ := strings.Cut(subject, ": ")
+		switch e.Cause {
+		case ledger.CausePromotion:
+			tell(desired.NewsPromoted, fmt.Sprintf("promoted(%s): %s", e.Environment, what))
+		case ledger.CauseRollback, ledger.CauseRevert:
+			tell(desired.NewsRolledBack, fmt.Sprintf("rolled back(%s): %s", e.Environment, what))
+		}
+		tell(desired.NewsPinned, subject)
+	case ledger.EventStarted:
+		tell(desired.NewsStarted, subject)
+	case ledger.EventCompleted:
+		tell(desired.NewsCompleted, subject)
+		n.Wanted = wanted(rules, e, false)
+	case ledger.EventVerified:
+		tell(desired.NewsVerified, subject)
+	case ledger.EventFailed:
+		tell(desired.NewsFailed, subject)
+	case ledger.EventSuperseded:
+		tell(desired.NewsSuperseded, subject)
+	case ledger.EventCheck:
+		tell(desired.NewsCheck, subject)
+	case ledger.EventApproved:
+		tell(desired.NewsApproved, subject)
+	case ledger.EventOffered:
+		tell(desired.NewsOffered, subject)
+		n.Wanted = wanted(rules, e, true)
+	case ledger.EventDrifted:
+		tell(desired.NewsDrifted, subject)
+	case ledger.EventRetired:
+		tell(desired.NewsRetired, subject)
+	case ledger.EventRerun:
+		tell(desired.NewsRerun, subject)
+	}
+	if len(n.Wanted) > 0 {
+		var policies []string
+		for _, w := range n.Wanted {
+			policies = append(policies, fmt.Sprintf("%s by %s", w.Policy, strings.Join(w.Groups, " or ")))
+		}
+		tell(desired.NewsWanted, fmt.Sprintf("approval wanted(%s): %s %s, %s", e.Environment, e.Service, cmp.Or(n.Version, n.Source), strings.Join(policies, ", ")))
+	}
+	return all
+}
+
+// wanted are the approvals that the stage of an entry asks for, of a candidate
+// to enter it, else of a deployment to be verified.
+func wanted(rules *desired.Repository, e ledger.Entry, candidate bool) []Wanted {
+	if rules == nil {
+		return nil
+	}
+	p := rules.StagesOf(e.Service)
+	if p == nil {
+		return nil
+	}
+	s := p.Stage(e.Environment)
+	if s == nil {
+		return nil
+	}
+	names := s.Verify
+	if candidate {
+		names = s.Admit
+	}
+	var all []Wanted
+	for _, name := range names {
+		if p := rules.Policies[name]; p != nil && p.Approval != nil {
+			all = append(all, Wanted{name, p.Approval.Groups, p.Approval.Count})
+		}
+	}
+	return all
+}
+
+// OfHolds returns the news that a commit on the main branch is by which the
+// holds have become others, sorted by the holds' names.
+func OfHolds(before, after map[desired.HoldName]*desired.Hold, at Reference, when time.Time, by ledger.Person) []Notification {
+	names := map[desired.HoldName]bool{}
+	for name := range before {
+		names[name] = true
+	}
+	for name := range after {
+		names[name] = true
+	}
+	var all []Notification
+	for name := range names {
+		was, is := before[name], after[name]
+		n := Notification{Time: when.UTC(), Record: at}
+		switch {
+		case is != nil && (was == nil || !same(was, is)):
+			n.Event, n.Hold = desired.NewsHeld, hold(is)
+		case is == nil:
+			n.Event, n.Hold = desired.NewsReleased, hold(was)
+		default:
+			continue
+		}
+		if by != (ledger.Person{}) {
+			n.Actor = &by
+		}
+		n.ID = at.Commit + "-" + string(n.Event) + "-" + string(name)
+		n.Reason = strings.TrimSpace(n.Hold.Reason)
+		n.Summary = fmt.Sprintf("%s(%s): %s", n.Event, n.Hold.scope(), cmp.Or(firstLine(n.Reason), string(name)))
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b Notification) int { return cmp.Compare(a.Hold.Name, b.Hold.Name) })
+	return all
+}
+
+func same(a, b *desired.Hold) bool {
+	return slices.Equal(a.Environments, b.Environments) && slices.Equal(a.Services, b.Services) &&
+		a.Reason == b.Reason && a.Owner == b.Owner && a.Until.Equal(b.Until)
+}
+
+func hold(h *desired.Hold) *Hold {
+	x := &Hold{h.Name, h.Environments, h.Services, strings.TrimSpace(h.Reason), h.Owner, h.Until}
+	if !h.Until.IsZero() {
+		x.Until = h.Until.UTC()
+	}
+	return x
+}
+
+// scope says in words what a hold covers.
+func (h *Hold) scope() string {
+	list := func(all string, names []string) string {
+		if len(names) == 0 {
+			return all
+		}
+		return strings.Join(names, ", ")
+	}
+	return list("all environments", words(h.Environments)) + "; " + list("all services", words(h.Services))
+}
+
+func words[T ~string](names []T) []string {
+	all := make([]string, len(names))
+	for i, n := range names {
+		all[i] = string(n)
+	}
+	return all
+}
+
+func firstLine(s string) string {
+	first, _, _ := strings.Cut(s, "\n")
+	return first
+}

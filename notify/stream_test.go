@@ -1,0 +1,319 @@
+package notify
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// branch is a branch in memory: its items are the commits.
+type branch struct {
+	items []Item
+	since time.Time
+}
+
+func (b *branch) add(lane string, at time.Time) {
+	id := fmt.Sprintf("%040x", len(b.items)+1)
+	b.items = append(b.items, Item{Commit: id, Lane: lane, News: []Notification{{ID: id, Time: at}}})
+}
+
+func (b *branch) tip() string {
+	if len(b.items) == 0 {
+		return ""
+	}
+	return b.items[len(b.items)-1].Commit
+}
+
+func (b *branch) place(commit string) int {
+	return slices.IndexFunc(b.items, func(i Item) bool { return i.Commit == commit })
+}
+
+// read does what a Reading asks for, at most so many items.
+func (b *branch) read(r Reading, most int) (items []Item, upTo string) {
+	for _, i := range b.items[b.place(r.After)+1 : b.place(r.Until)+1] {
+		if !r.Of(i.Lane) {
+			continue
+		}
+		if len(items) == most {
+			return items, items[most-1].Commit
+		}
+		i.News = slices.Clone(i.News)
+		items = append(items, i)
+	}
+	return items, r.Until
+}
+
+func (b *branch) feed(s *Stream, most int) {
+	s.SetTip(b.tip())
+	for range 100 {
+		r, ok := s.Needs()
+		if !ok {
+			return
+		}
+		items, upTo := b.read(r, most)
+		s.Feed(r, items, upTo)
+	}
+}
+
+// Whatever a receiver takes, and whenever the daemon is killed: all is told, and
+// of each lane in order; only what was told before a crash is told twice.
+func TestNothingIsLostAndLanesKeepTheirOrder(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		b := &branch{}
+		s := Open(Position{})
+		told := map[string][]string{}
+		now := noon
+		most := 1 + r.IntN(6)
+		kept := s.Position()
+		crashes := 0
+		for step := 0; step < 1000; step++ {
+			if step < 150 && r.IntN(2) == 0 {
+				b.add(fmt.Sprintf("lane%d", r.IntN(12)), now)
+			}
+			if r.IntN(5) == 0 {
+				kept = s.Position()
+			}
+			if r.IntN(60) == 0 && step < 800 {
+				s, crashes = Open(kept), crashes+1
+			}
+			b.feed(s, most)
+			n, ok, again := s.Next(now)
+			if !ok {
+				now = now.Add(time.Second)
+				if !again.IsZero() {
+					now = again
+				}
+				continue
+			}
+			// Early on, much fails; one lane is poisoned for long.
+			lane := b.items[b.place(n.ID)].Lane
+			fails := step < 300 && (r.IntN(3) == 0 || lane == "lane3")
+			if !fails {
+				told[lane] = append(told[lane], n.ID)
+			}
+			s.Done(!fails, now, r.Float64())
+			if n := len(s.ahead); n > most {
+				t.Fatalf("seed %d: %d items in memory, %d were read", seed, n, most)
+			}
+			if len(s.lanes) > mostLanes {
+				t.Fatalf("seed %d: %d lanes are behind", seed, len(s.lanes))
+			}
+		}
+		if !s.Idle() {
+			t.Fatalf("seed %d: not all was told: %+v", seed, s.Position())
+		}
+		for i := range 12 {
+			lane := fmt.Sprintf("lane%d", i)
+			next := map[string]string{"": ""}
+			var want []string
+			last := ""
+			for _, x := range b.items {
+				if x.Lane == lane {
+					next[last] = x.Commit
+					last = x.Commit
+					want = append(want, x.Commit)
+				}
+			}
+			// In order: each is the next one after something that was told, or a repetition.
+			seen, high := map[string]bool{}, ""
+			for _, id := range told[lane] {
+				switch {
+				case id == next[high]:
+					high = id
+				case !seen[id]:
+					t.Fatalf("seed %d: %s: %s came before what is before it", seed, lane, id)
+				case crashes == 0:
+					t.Fatalf("seed %d: %s: %s came twice, and nobody crashed", seed, lane, id)
+				}
+				seen[id] = true
+			}
+			if len(seen) != len(want) {
+				t.Fatalf("seed %d: %s: told %d of %d", seed, lane, len(seen), len(want))
+			}
+		}
+	}
+}
+
+// Within a crash's repetition the order holds as well.
+func TestARepetitionKeepsTheOrder(t *testing.T) {
+	b := &branch{}
+	for range 3 {
+		b.add("web", noon)
+		b.add("api", noon)
+	}
+	s := Open(Position{})
+	b.feed(s, 10)
+	for range 4 {
+		s.Next(noon)
+		s.Done(true, noon, 0)
+	}
+	s = Open(Position{}) // nothing was kept
+	var again []string
+	for b.feed(s, 10); !s.Idle(); b.feed(s, 10) {
+		n, _, _ := s.Next(noon)
+		again = append(again, n.ID)
+		s.Done(true, noon, 0)
+	}
+	var want []string
+	for _, i := range b.items {
+		want = append(want, i.Commit)
+	}
+	if !slices.Equal(again, want) {
+		t.Errorf("told %v, want %v", again, want)
+	}
+}
+
+func TestALaneThatFailsHoldsNobodyUp(t *testing.T) {
+	b := &branch{}
+	for range 200 {
+		b.add("bad", noon)
+		b.add("good", noon)
+	}
+	s, good := Open(Position{}), 0
+	for step := 0; step < 2000 && good < 200; step++ {
+		b.feed(s, 16)
+		n, ok, _ := s.Next(noon)
+		if !ok {
+			break
+		}
+		lane := b.items[b.place(n.ID)].Lane
+		if lane == "good" {
+			good++
+		}
+		s.Done(lane == "good", noon, 0)
+		if l := s.lanes["bad"]; l != nil && len(l.items) > mostKept {
+			t.Fatalf("%d items of the lane are in memory", len(l.items))
+		}
+	}
+	if good != 200 {
+		t.Errorf("told %d of 200 beside a lane that fails", good)
+	}
+	p := s.Position()
+	if len(p.Behind) != 1 || p.Behind["bad"] != "" || p.At != b.tip() {
+		t.Errorf("kept %+v", p)
+	}
+}
+
+func TestAReceiverThatTakesNothingIsNotReadFor(t *testing.T) {
+	b := &branch{}
+	for i := range 1000 {
+		b.add(fmt.Sprintf("s%d", i), noon)
+	}
+	s := Open(Position{})
+	for range 2000 {
+		b.feed(s, 16)
+		if _, ok, _ := s.Next(noon); !ok {
+			break
+		}
+		s.Done(false, noon, 0)
+	}
+	if _, ok := s.Needs(); ok || len(s.lanes) != mostLanes {
+		t.Errorf("%d lanes are behind, and it reads on: %v", len(s.lanes), ok)
+	}
+	if p := s.Position(); p.At != b.items[mostLanes-1].Commit {
+		t.Errorf("it has come to %s", p.At)
+	}
+}
+
+func TestGivenUp(t *testing.T) {
+	b := &branch{}
+	b.add("web", noon)
+	b.add("web", noon.Add(time.Hour))
+	s := Open(Position{})
+	b.feed(s, 10)
+	s.Next(noon)
+	if r := s.Done(false, noon.Add(GiveUp), 0); r.Dropped || r.Taken {
+		t.Errorf("given up after %s: %+v", GiveUp, r)
+	}
+	late := noon.Add(GiveUp + time.Minute)
+	if n, ok, _ := s.Next(late); !ok || n.ID != b.items[0].Commit {
+		t.Fatalf("next is %q, %v", n.ID, ok)
+	}
+	if r := s.Done(false, late, 0); !r.Dropped {
+		t.Error("it is not given up")
+	}
+	if _, ok, again := s.Next(late); ok || again.IsZero() {
+		t.Error("the next one is not waited for")
+	}
+	if p := s.Position(); p.Behind["web"] != b.items[0].Commit {
+		t.Errorf("kept %+v", p)
+	}
+}
+
+func TestAReceiverThatIsDown(t *testing.T) {
+	var r Receiver
+	now := noon
+	may := func(underWay int) bool { ok, _ := r.May(now, underWay); return ok }
+	if !may(0) || !may(mostAtOnce-1) || may(mostAtOnce) {
+		t.Error("of a receiver of which nothing is known")
+	}
+	for range 20 { // one lane that is poisoned
+		r.Heard("b web", Ruling{Reason: "it answers 500"}, now, 0)
+	}
+	if down, _ := r.Down(); down || !may(3) {
+		t.Error("one lane takes the receiver down")
+	}
+	r.Heard("b api", Ruling{}, now, 0)
+	r.Heard("b db", Ruling{Reason: "no answer"}, now, 0)
+	down, why := r.Down()
+	if !down || why != "no answer" || may(0) {
+		t.Errorf("three lanes fail: down %v (%s)", down, why)
+	}
+	_, again := r.May(now, 0)
+	if now = again; !may(0) || may(1) {
+		t.Error("it is not tried with one")
+	}
+	if !r.Heard("b other", Ruling{Taken: true}, now, 0) {
+		t.Error("it has not recovered")
+	}
+	if down, _ := r.Down(); down || !may(5) {
+		t.Error("it is still down")
+	}
+	if r.Heard("b other", Ruling{Taken: true}, now, 0) {
+		t.Error("it has recovered from nothing")
+	}
+	r.Heard("b web", Ruling{Pause: time.Minute}, now, 0)
+	if _, again := r.May(now, 0); !again.Equal(now.Add(time.Minute)) {
+		t.Errorf("a pause is kept until %s", again)
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	for _, c := range []struct {
+		a    Answer
+		want Ruling
+	}{
+		{Answer{Status: 200}, Ruling{Taken: true}},
+		{Answer{Status: 204, RetryAfter: "60"}, Ruling{Taken: true}},
+		{Answer{}, Ruling{Reason: "no answer"}},
+		{Answer{Trouble: "no answer in time"}, Ruling{Reason: "no answer in time"}},
+		{Answer{Status: 500}, Ruling{Reason: "it answers 500"}},
+		{Answer{Status: 503, RetryAfter: "120"}, Ruling{Reason: "it answers 503", Pause: 2 * time.Minute}},
+		{Answer{Status: 429, RetryAfter: "Sat, 28 Nov 2026 12:00:30 GMT"}, Ruling{Reason: "it answers 429", Pause: 30 * time.Second}},
+		{Answer{Status: 429, RetryAfter: "99999999999999999"}, Ruling{Reason: "it answers 429", Pause: time.Hour}},
+		{Answer{Status: 429, RetryAfter: "Sat, 28 Nov 2020 12:00:30 GMT"}, Ruling{Reason: "it answers 429"}},
+		{Answer{Status: 429, RetryAfter: "soon"}, Ruling{Reason: "it answers 429"}},
+		{Answer{Status: 429, RetryAfter: "-5"}, Ruling{Reason: "it answers 429"}},
+		{Answer{Status: 307}, Ruling{Reason: "it answers 307, and a redirect is not followed; write the address that it leads to"}},
+		{Answer{Status: 410}, Ruling{Pause: 24 * time.Hour, Reason: "it answers 410: it is gone for good; it is asked again in a day, or when the daemon is started again"}},
+	} {
+		if got := c.a.Judge(noon); got != c.want {
+			t.Errorf("%+v: %+v, want %+v", c.a, got, c.want)
+		}
+	}
+	var waits []time.Duration
+	for _, n := range []int{1, 2, 5, 9, 10, 1000} {
+		waits = append(waits, Wait(n, 0))
+	}
+	if want := []time.Duration{time.Second, 2 * time.Second, 16 * time.Second, 256 * time.Second, 5 * time.Minute, 5 * time.Minute}; !slices.Equal(waits, want) {
+		t.Errorf("waits %v", waits)
+	}
+	if Wait(1000, 1) != 6*time.Minute {
+		t.Error("a share is not a fifth")
+	}
+}
