@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "outbound", "reconcile/cluster"},
 	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/health", "reconcile/cluster", "reconcile/check"},
 	"history":           {"desired", "ledger", "policy", "gitstate", "reconcile"},
+	"api":               {"desired", "ledger", "policy", "gitstate", "reconcile", "history"},
 	// The command wires all together.
 	"cmd/pinion": {
 		"desired",
@@ -66,6 +67,7 @@ var mayImport = map[string][]string{
 		"reconcile/cluster",
 		"reconcile/check",
 		"history",
+		"api",
 	},
 
 	// For tests, demonstrations and measurements.
@@ -89,7 +91,7 @@ var edges = map[string][]string{
 	"github.com/fluxcd/cli-utils":     {"reconcile/health"},
 	"sigs.k8s.io/controller-runtime":  {"reconcile/cluster"},
 	"k8s.io/apiextensions-apiserver":  {"reconcile/cluster"},
-	"github.com/google/jsonschema-go": {},
+	"github.com/google/jsonschema-go": {"internal/devtest"},
 }
 
 // core are the packages, and in reconcile the files, that decide: they are told

@@ -46,10 +46,11 @@ type Entry struct {
 
 	When    time.Time `json:"-"`
 	Message string    `json:"-"`
+	entry   ledger.Entry
 }
 
-// inLedger makes sure that an environment's ledger knows a service.
-func (view *View) KnowsService(ctx context.Context, env desired.EnvironmentName, svc desired.ServiceName) error {
+// Holds makes sure that an environment's ledger knows a service.
+func (view *View) Holds(ctx context.Context, env desired.EnvironmentName, svc desired.ServiceName) error {
 	_, ok, err := view.Record(ctx, env, svc)
 	if ok || err != nil {
 		return err
@@ -70,6 +71,7 @@ func ReadEntry(c gitstate.CommitInfo) Entry {
 		x.Error = err.Error()
 		return x
 	}
+	x.entry = e
 	x.Event, x.Environment, x.Service = e.Event, e.Environment, e.Service
 	x.Version, x.Before, x.After = e.Release.Version(), e.Before, e.After
 	x.Deployment, x.Candidate, x.Late, x.Commit = e.Deployment, e.Candidate, e.Late, e.Commit

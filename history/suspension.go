@@ -21,9 +21,6 @@ func (view *View) suspended(ctx context.Context, repo *desired.Repository, env d
 	if why == "" {
 		return "", nil
 	}
-	if text, ok := view.suspensions[why]; ok {
-		return text, nil
-	}
 	file := ""
 	var suspension func(snap *gitstate.Snapshot) (*desired.Suspension, error)
 	if e := repo.Environments[env]; e != nil && e.Suspend != nil {
@@ -45,6 +42,13 @@ func (view *View) suspended(ctx context.Context, repo *desired.Repository, env d
 			return s.Suspend, err
 		}
 	}
+	blob, err := view.commit.Snapshot.ID(file)
+	if err != nil {
+		return "", fmt.Errorf("find out who suspended %s: %w", file, err)
+	}
+	if text, ok := view.suspensions[blob]; ok {
+		return text, nil
+	}
 	began, err := view.suspendedBy(ctx, file, suspension)
 	if err != nil {
 		return "", fmt.Errorf("find out who suspended %s: %w", file, err)
@@ -53,7 +57,7 @@ func (view *View) suspended(ctx context.Context, repo *desired.Repository, env d
 	if began.ID != "" {
 		text += fmt.Sprintf(" (since %s, by %s <%s> with commit %.12s)", rfc3339(began.Committer.Time), began.Author.Name, began.Author.Email, began.ID)
 	}
-	view.suspensions[why] = text
+	view.suspensions[blob] = text
 	return text, nil
 }
 

@@ -40,9 +40,10 @@ type View struct {
 	rules       map[string]policy.Rules
 	read        map[place]reading
 	stand       map[desired.EnvironmentName][]Standing // whole environments that were read
+	matrix      *Matrix                                // of all of them
 	ages        map[[2]string]bool
 	zones       map[string]*time.Location
-	suspensions map[string]string // what is known of them, by what their files say
+	suspensions map[string]string // what is known of them, by the ids of their files
 	failure     error             // of older
 }
 
@@ -132,6 +133,22 @@ func (view *View) KnowsEnvironment(ctx context.Context, env desired.EnvironmentN
 		return ps[0]
 	}
 	return Unknown("environment", string(env), envs, "there are")
+}
+
+// KnowsService makes sure that main or a ledger has a service.
+func (view *View) KnowsService(ctx context.Context, svc desired.ServiceName) error {
+	m, err := view.Matrix(ctx)
+	if err != nil || m.Standings[svc] != nil {
+		return err
+	}
+	repo, err := view.Repository(ctx)
+	if err != nil || repo.Services[svc] != nil {
+		return err
+	}
+	if ps := repo.Broken(desired.KindService, string(svc)); len(ps) > 0 {
+		return ps[0]
+	}
+	return Unknown("service", string(svc), slices.Sorted(maps.Keys(repo.Services)), "there are")
 }
 
 // ErrNotFound is wrapped by errors about a name that is not there.

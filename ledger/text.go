@@ -159,9 +159,11 @@ func (r Release) normal() Release {
 	return r
 }
 
+// brackets drops what encloses an address; made once, for each takes its time.
+var brackets = strings.NewReplacer("<", "", ">", "")
+
 func (p Person) normal() Person {
-	drop := strings.NewReplacer("<", "", ">", "")
-	return Person{line(drop.Replace(p.Name), maxToken), token(drop.Replace(p.Email), maxToken)}
+	return Person{line(brackets.Replace(p.Name), maxToken), token(brackets.Replace(p.Email), maxToken)}
 }
 
 func normalPersons(all []Person) []Person {

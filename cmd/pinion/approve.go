@@ -7,12 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/pinion-cd/pinion/desired"
 )
 
 func newApproveCommand(g *globals) *cobra.Command {
 	var c client
-	var in approvalRequest
+	var in api.Approval
 	cmd := &cobra.Command{
 		Use:   "approve ENV SERVICE [POLICY] --version V",
 		Short: "Give your consent to a version",
@@ -37,7 +38,7 @@ Who you are is what the token says.
 	return cmd
 }
 
-func (g *globals) approve(ctx context.Context, c *client, in approvalRequest) error {
+func (g *globals) approve(ctx context.Context, c *client, in api.Approval) error {
 	format, err := g.format("text", "json")
 	if err != nil {
 		return err
@@ -45,7 +46,7 @@ func (g *globals) approve(ctx context.Context, c *client, in approvalRequest) er
 	if in.Version == "" {
 		return errors.New("it is not said which version you agree to; give --version, so that it is not taken for another one's")
 	}
-	r, err := c.post(ctx, approvalsPath, in)
+	r, err := c.post(ctx, api.ApprovalsPath, in)
 	if err != nil {
 		return fmt.Errorf("approve %s %s in %s: %w", in.Service, in.Version, in.Environment, err)
 	}

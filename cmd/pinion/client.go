@@ -17,94 +17,16 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/spf13/pflag"
-
-	"github.com/pinion-cd/pinion/desired"
-	"github.com/pinion-cd/pinion/ledger"
 )
 
-// What is asked of the daemon, and where.
-const (
-	reportsPath   = "/api/v1/reports"
-	approvalsPath = "/api/v1/approvals"
-)
-
-// reportRequest tells the result of a policy's check for a version.
-type reportRequest struct {
-	Environment desired.EnvironmentName `json:"environment"`
-	Service     desired.ServiceName     `json:"service"`
-	Policy      desired.PolicyName      `json:"policy"`
-	Status      ledger.Result           `json:"status,omitempty"` // may be left out of a rerun
-	Version     string                  `json:"version"`
-	Description string                  `json:"description,omitempty"`
-	URL         string                  `json:"url,omitempty"`
-	// Rerun takes back the result that is there already; the status, if there
-	// is one, takes its place.
-	Rerun bool `json:"rerun,omitempty"`
-}
-
-// approvalRequest gives one person's consent to a version.
-type approvalRequest struct {
-	Environment desired.EnvironmentName `json:"environment"`
-	Service     desired.ServiceName     `json:"service"`
-	Policy      desired.PolicyName      `json:"policy,omitempty"` // empty: each that waits for this person
-	Version     string                  `json:"version"`
-	Comment     string                  `json:"comment,omitempty"`
-}
-
-// receipt says what was recorded. It is given after it has been pushed.
-type receipt struct {
-	Recorded string       `json:"recorded"` // the ledger's commit
-	Branch   string       `json:"branch"`
-	Late     bool         `json:"late"`            // it came for what is not current, and moves nothing
-	State    ledger.State `json:"state,omitempty"` // of the deployment
-	Message  string       `json:"message,omitempty"`
-}
-
-// problem is why the daemon did not do what it was asked, as RFC 9457 has it.
-type problem struct {
-	Type   string      `json:"type"` // about:blank: the status and the code say it all
-	Title  string      `json:"title"`
-	Status int         `json:"status"`
-	Detail string      `json:"detail,omitempty"` // for people, with the way to mend it
-	Code   problemCode `json:"code,omitempty"`   // for machines
-}
-
-// problemCode tells problems apart.
-type problemCode string
-
-// The codes, each with its status.
-const (
-	codeInvalid            problemCode = "invalid"         // 400
-	codeUnauthenticated    problemCode = "unauthenticated" // 401
-	codeNotAReporter       problemCode = "not-a-reporter"  // 403
-	codeNotInGroup         problemCode = "not-in-group"    // 403
-	codeOwnRelease         problemCode = "own-release"     // 403
-	codeUnknownEnvironment problemCode = "unknown-environment"
-	codeUnknownService     problemCode = "unknown-service"
-	codeUnknownPolicy      problemCode = "unknown-policy"  // 404, as the two before
-	codeUnknownForge       problemCode = "unknown-forge"   // 404
-	codeTooLarge           problemCode = "too-large"       // 413
-	codeNotCurrent         problemCode = "not-current"     // 409; recorded, and moves nothing
-	codeDecided            problemCode = "decided"         // 409; another result is there
-	codePolicyNotUsed      problemCode = "policy-not-used" // 422
-	codeNotReady           problemCode = "not-ready"       // 503
-	codeNotOurs            problemCode = "not-ours"        // 503; another replica has the environment
-)
-
-func (p *problem) Error() string {
-	if p.Detail != "" {
-		return p.Detail
-	}
-	return strings.TrimSpace(fmt.Sprintf("the server answered %d %s", p.Status, p.Title))
-}
-
-// exitCode is what a command ends with that has met the problem.
-func (p *problem) exitCode() int {
+// exitCodeOf is what a command ends with that has met a problem.
+func exitCodeOf(p *api.Problem) int {
 	switch {
 	case p.Status == http.StatusUnauthorized, p.Status == http.StatusForbidden:
 		return exitDenied
-	case p.Code == codeNotCurrent, p.Code == codeDecided:
+	case p.Code == api.NotCurrent, p.Code == api.Decided:
 		return exitDifferent
 	}
 	return exitFailed
@@ -187,7 +109,7 @@ const (
 )
 
 // post asks until there is an answer.
-func (c *client) post(ctx context.Context, path string, request any) (*receipt, error) {
+func (c *client) post(ctx context.Context, path string, request any) (*api.Receipt, error) {
 	address, token, err := c.endpoint(path)
 	if err != nil {
 		return nil, err
@@ -236,7 +158,7 @@ func (e *passing) Error() string { return e.err.Error() }
 func (e *passing) Unwrap() error { return e.err }
 
 // ask asks once. after is how long the server wants to be left alone.
-func ask(ctx context.Context, caller *http.Client, address, token string, body []byte) (r *receipt, after time.Duration, err error) {
+func ask(ctx context.Context, caller *http.Client, address, token string, body []byte) (r *api.Receipt, after time.Duration, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
 		return nil, 0, err
@@ -262,13 +184,13 @@ func ask(ctx context.Context, caller *http.Client, address, token string, body [
 		return nil, 0, &passing{fmt.Errorf("read the answer of %s: %w", address, err)}
 	}
 	if resp.StatusCode == http.StatusOK {
-		r := &receipt{}
+		r := &api.Receipt{}
 		if err := json.Unmarshal(data, r); err != nil || r.Recorded == "" {
 			return nil, 0, fmt.Errorf("what %s answers is not of a Pinion daemon; see --server", address)
 		}
 		return r, 0, nil
 	}
-	p := &problem{Status: resp.StatusCode, Title: http.StatusText(resp.StatusCode)}
+	p := &api.Problem{Status: resp.StatusCode, Title: http.StatusText(resp.StatusCode)}
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind == "application/problem+json" {
 		if json.Unmarshal(data, p) != nil {
 			p.Detail = ""
@@ -279,7 +201,7 @@ func ask(ctx context.Context, caller *http.Client, address, token string, body [
 	} else if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
 		p.Detail = fmt.Sprintf("%s redirects, and is not followed with a token; give the address that it redirects to with --server", address)
 	}
-	err = &exitError{p.exitCode(), p}
+	err = &exitError{exitCodeOf(p), p}
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout, http.StatusTooManyRequests:
 		if s, convErr := strconv.Atoi(resp.Header.Get("Retry-After")); convErr == nil && s > 0 {
@@ -298,7 +220,7 @@ func lost(err error) bool {
 }
 
 // writeReceipt writes what was recorded.
-func (g *globals) writeReceipt(format string, r *receipt) error {
+func (g *globals) writeReceipt(format string, r *api.Receipt) error {
 	if format == "json" {
 		if err := g.writeJSON(r); err != nil {
 			return err

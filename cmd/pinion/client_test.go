@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/pinion-cd/pinion/api"
 )
 
 // player is a daemon that gives prepared answers, one after the other, and the
@@ -63,12 +65,12 @@ func answerJSON(status int, kind string, v any) http.HandlerFunc {
 	}
 }
 
-func recordedAnswer(r receipt) http.HandlerFunc {
+func recordedAnswer(r api.Receipt) http.HandlerFunc {
 	return answerJSON(http.StatusOK, "application/json", r)
 }
 
-func problemAnswer(status int, code problemCode, detail string) http.HandlerFunc {
-	return answerJSON(status, "application/problem+json", problem{
+func problemAnswer(status int, code api.Code, detail string) http.HandlerFunc {
+	return answerJSON(status, "application/problem+json", api.Problem{
 		Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail})
 }
 
@@ -93,7 +95,7 @@ func runClient(t *testing.T, env []string, args ...string) (stdout, stderr strin
 var (
 	reporting = []string{"report", "staging", "web", "e2e", "success", "--version", "1.4.3"}
 	approving = []string{"approve", "production", "web", "--version", "1.4.3"}
-	recorded  = receipt{Recorded: "1a2b3c", Branch: "ledger/staging", State: "completed", Message: "e2e of 1.4.3 in staging is recorded: success"}
+	recorded  = api.Receipt{Recorded: "1a2b3c", Branch: "ledger/staging", State: "completed", Message: "e2e of 1.4.3 in staging is recorded: success"}
 )
 
 func TestReportIsSentAndReceived(t *testing.T) {
@@ -129,7 +131,7 @@ func TestApprovalIsSentAndReceived(t *testing.T) {
 	}
 	stdout, stderr, code := runClient(t, []string{"PINION_TOKEN=other"}, "approve", "production", "web", "release", "--version", "1.4.3",
 		"--comment", "notes are out", "--server", p.URL+"/pinion/", "--token-file", token, "-o", "json")
-	var got receipt
+	var got api.Receipt
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil || got != recorded || code != 0 {
 		t.Errorf("exit code %d: %v\n%s%s", code, err, stdout, stderr)
 	}
@@ -142,21 +144,21 @@ func TestApprovalIsSentAndReceived(t *testing.T) {
 
 func TestProblemsAreToldWithTheirExitCodes(t *testing.T) {
 	for _, c := range []struct {
-		code   problemCode
+		code   api.Code
 		status int
 		exit   int
 	}{
-		{codeInvalid, 400, exitFailed},
-		{codeUnauthenticated, 401, exitDenied},
-		{codeNotAReporter, 403, exitDenied},
-		{codeNotInGroup, 403, exitDenied},
-		{codeOwnRelease, 403, exitDenied},
-		{codeUnknownEnvironment, 404, exitFailed},
-		{codeUnknownService, 404, exitFailed},
-		{codeUnknownPolicy, 404, exitFailed},
-		{codeNotCurrent, 409, exitDifferent},
-		{codeDecided, 409, exitDifferent},
-		{codePolicyNotUsed, 422, exitFailed},
+		{api.Invalid, 400, exitFailed},
+		{api.Unauthenticated, 401, exitDenied},
+		{api.NotAReporter, 403, exitDenied},
+		{api.NotInGroup, 403, exitDenied},
+		{api.OwnRelease, 403, exitDenied},
+		{api.UnknownEnvironment, 404, exitFailed},
+		{api.UnknownService, 404, exitFailed},
+		{api.UnknownPolicy, 404, exitFailed},
+		{api.NotCurrent, 409, exitDifferent},
+		{api.Decided, 409, exitDifferent},
+		{api.PolicyNotUsed, 422, exitFailed},
 	} {
 		p := newPlayer(t, problemAnswer(c.status, c.code, "that is why\x1b[2J; do this"))
 		stdout, stderr, exit := runClient(t, []string{"PINION_TOKEN=t0ken"}, append(approving, "--server", p.URL)...)
@@ -181,7 +183,7 @@ func TestLateReceiptIsNoSuccess(t *testing.T) {
 }
 
 func TestLostAnswersAreAskedForAgain(t *testing.T) {
-	busy := problemAnswer(http.StatusServiceUnavailable, codeNotReady, "the repository has not been read yet; ask again")
+	busy := problemAnswer(http.StatusServiceUnavailable, api.NotReady, "the repository has not been read yet; ask again")
 	half := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		fmt.Fprint(w, `{"recorded":`)

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/pinion-cd/pinion/forge"
 )
 
@@ -65,35 +65,35 @@ func (h *hooks) run(ctx context.Context, look func()) {
 func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	kind := forge.Kind(r.PathValue("forge"))
 	if h.forge == nil || h.forge.Kind != kind {
-		refuse(w, problem{Code: codeUnknownForge, Detail: fmt.Sprintf("no webhook of %q is expected here; see forge: in the daemon's configuration", kind)})
+		api.Refusal(api.UnknownForge, "no webhook of %q is expected here; see forge: in the daemon's configuration", kind).Write(w)
 		return
 	}
 	if r.ContentLength > forge.MaxDelivery {
-		h.turnAway(w, r, problem{Code: codeTooLarge, Detail: fmt.Sprintf("the body has %d bytes, and may have %d", r.ContentLength, int64(forge.MaxDelivery))})
+		h.turnAway(w, r, api.Refusal(api.TooLarge, "the body has %d bytes, and may have %d", r.ContentLength, int64(forge.MaxDelivery)))
 		return
 	}
 	secrets, err := h.forge.secrets()
 	if err != nil {
 		h.log.Error("a webhook can't be verified", "error", err)
-		refuse(w, problem{Code: codeNotReady, Detail: "the daemon can't read the webhook's secret; its log says why"})
+		api.Refusal(api.NotReady, "the daemon can't read the webhook's secret; its log says why").Write(w)
 		return
 	}
 	delivery, err := kind.Receive(secrets, r.Header.Get, time.Now())
 	if err != nil {
-		h.turnAway(w, r, problem{Code: codeUnauthenticated, Detail: err.Error()})
+		h.turnAway(w, r, api.Refusal(api.Unauthenticated, "%v", err))
 		return
 	}
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(deliveryTime)) // else the server's own is in force
 	if _, err := io.Copy(delivery, http.MaxBytesReader(w, r.Body, forge.MaxDelivery)); err != nil {
-		p := problem{Code: codeInvalid, Detail: "the body can't be read: " + err.Error()}
+		p := api.Refusal(api.Invalid, "the body can't be read: %v", err)
 		if tooLarge, ok := err.(*http.MaxBytesError); ok {
-			p = problem{Code: codeTooLarge, Detail: fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
+			p = api.Refusal(api.TooLarge, "the body has more than %d bytes", tooLarge.Limit)
 		}
 		h.turnAway(w, r, p)
 		return
 	}
 	if err := delivery.Genuine(); err != nil {
-		h.turnAway(w, r, problem{Code: codeUnauthenticated, Detail: err.Error()})
+		h.turnAway(w, r, api.Refusal(api.Unauthenticated, "%v", err))
 		return
 	}
 	select {
@@ -105,7 +105,7 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // turnAway refuses a delivery, and lets the operator know now and then: a wrong
 // secret would go unseen, for the polls go on.
-func (h *hooks) turnAway(w http.ResponseWriter, r *http.Request, p problem) {
+func (h *hooks) turnAway(w http.ResponseWriter, r *http.Request, p *api.Problem) {
 	h.mu.Lock()
 	tell := time.Since(h.warned) >= hookWarnings
 	if tell {
@@ -116,5 +116,5 @@ func (h *hooks) turnAway(w http.ResponseWriter, r *http.Request, p problem) {
 		h.log.Warn("a webhook was refused", "from", r.RemoteAddr, "reason", p.Detail)
 	}
 	w.Header().Set("Connection", "close") // what is left of the body is not read
-	refuse(w, p)
+	p.Write(w)
 }

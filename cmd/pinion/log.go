@@ -77,7 +77,7 @@ func (g *globals) log(ctx context.Context, args []string, f logFlags) error {
 	var svc desired.ServiceName
 	if len(args) > 1 {
 		svc = desired.ServiceName(args[1])
-		if err := l.KnowsService(ctx, env, svc); err != nil {
+		if err := l.Holds(ctx, env, svc); err != nil {
 			return err
 		}
 	}

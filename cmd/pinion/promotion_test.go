@@ -175,6 +175,7 @@ func TestStory(t *testing.T) {
 	if got := d.metric("pinion_news_waiting", `"board"`); got != 0 {
 		t.Errorf("%v news wait", got)
 	}
+	d.apiTellsTheStory()
 	d.stop()
 }
 

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
@@ -225,22 +226,28 @@ func (r *replica) ready() bool { return r.leases.Ready() }
 // passed on once: who gets it and has not the environment says so.
 const forwardedBy = "Pinion-Forwarded-By"
 
-// forward passes a request on to the replica that has its environment. It
+// forwarder passes requests on; nil for a daemon that is alone.
+func (r *replica) forwarder() api.Forwarder {
+	if r == nil {
+		return nil
+	}
+	return r
+}
+
+// Forward passes a request on to the replica that has its environment. It
 // returns false if the environment is ours.
-func (r *replica) forward(w http.ResponseWriter, req *http.Request, env desired.EnvironmentName, body []byte) bool {
-	if r == nil || r.tenure.Has(env) {
-		return false
+func (r *replica) Forward(w http.ResponseWriter, req *http.Request, env desired.EnvironmentName, body []byte) (bool, *api.Problem) {
+	if r.tenure.Has(env) {
+		return false, nil
 	}
 	h := r.tenure.Holder(env)
 	switch {
 	case h.Identity == "" || h.Identity == r.leases.Identity():
-		refuse(w, problem{Code: codeNotOurs, Detail: fmt.Sprintf("no replica has environment %s now; ask again when one has taken it over", env)})
-		return true
+		return true, api.Refusal(api.NotOurs, "no replica has environment %s now; ask again when one has taken it over", env)
 	case h.Address == "" || req.Header.Get(forwardedBy) != "":
-		refuse(w, problem{Code: codeNotOurs, Detail: fmt.Sprintf("environment %s is kept by replica %s; ask that one", env, h.Identity)})
-		return true
+		return true, api.Refusal(api.NotOurs, "environment %s is kept by replica %s; ask that one", env, h.Identity)
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), answerTime)
+	ctx, cancel := context.WithTimeout(req.Context(), api.AnswerTime)
 	defer cancel()
 	again, err := http.NewRequestWithContext(ctx, req.Method, "http://"+h.Address+req.URL.Path, bytes.NewReader(body))
 	if err == nil {
@@ -259,11 +266,10 @@ func (r *replica) forward(w http.ResponseWriter, req *http.Request, env desired.
 				}
 			}
 			w.WriteHeader(resp.StatusCode)
-			io.Copy(w, io.LimitReader(resp.Body, maxBody))
-			return true
+			io.Copy(w, io.LimitReader(resp.Body, mostAnswer))
+			return true, nil
 		}
 	}
-	refuse(w, problem{Code: codeNotOurs, Detail: fmt.Sprintf(
-		"environment %s is kept by replica %s at %s, which could not be asked; whether it was recorded is not known: ask again, nothing is recorded twice", env, h.Identity, h.Address)})
-	return true
+	return true, api.Refusal(api.NotOurs,
+		"environment %s is kept by replica %s at %s, which could not be asked; whether it was recorded is not known: ask again, nothing is recorded twice", env, h.Identity, h.Address)
 }

@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/pinion-cd/pinion/internal/devtest"
 )
 
@@ -206,9 +207,9 @@ func TestLeaderIsReplaced(t *testing.T) {
 	a.line(0, "completed(dev): web 1.0.0 → 1.1.0")
 
 	// What is reported to the standby reaches the leader, once.
-	body, _ := json.Marshal(reportRequest{Environment: "dev", Service: "web", Policy: "e2e", Status: "success", Version: "1.1.0"})
+	body, _ := json.Marshal(api.Report{Environment: "dev", Service: "web", Policy: "e2e", Status: "success", Version: "1.1.0"})
 	post := func(m *member, forwarded string) (int, string) {
-		req, err := http.NewRequest(http.MethodPost, "http://"+m.address+reportsPath, bytes.NewReader(body))
+		req, err := http.NewRequest(http.MethodPost, "http://"+m.address+api.ReportsPath, bytes.NewReader(body))
 		w.must(err)
 		req.Header.Set("Authorization", "Bearer "+replicaToken)
 		if forwarded != "" {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
@@ -14,7 +15,7 @@ import (
 
 func newReportCommand(g *globals) *cobra.Command {
 	var c client
-	var in reportRequest
+	var in api.Report
 	cmd := &cobra.Command{
 		Use:   "report ENV SERVICE POLICY RESULT --version V",
 		Short: "Tell the daemon the result of a check",
@@ -31,7 +32,7 @@ once more.
 			in.Environment, in.Service = desired.EnvironmentName(args[0]), desired.ServiceName(args[1])
 			in.Policy = desired.PolicyName(args[2])
 			if len(args) > 3 {
-				in.Status = ledger.Result(args[3])
+				in.Status = args[3]
 			}
 			return g.report(cmd.Context(), &c, in)
 		},
@@ -45,16 +46,16 @@ once more.
 	return cmd
 }
 
-func (g *globals) report(ctx context.Context, c *client, in reportRequest) error {
+func (g *globals) report(ctx context.Context, c *client, in api.Report) error {
 	format, err := g.format("text", "json")
 	if err != nil {
 		return err
 	}
-	if r, ok := resultOf(string(in.Status)); ok {
-		in.Status = r
-	}
+	r, known := api.ResultOf(in.Status)
 	switch {
-	case in.Status == ledger.Success, in.Status == ledger.Failure, in.Status == "" && in.Rerun:
+	case known:
+		in.Status = string(r)
+	case in.Status == "" && in.Rerun:
 	case in.Status == "":
 		return fmt.Errorf("the result is missing; write %s or %s after %s", ledger.Success, ledger.Failure, in.Policy)
 	default:
@@ -64,9 +65,9 @@ func (g *globals) report(ctx context.Context, c *client, in reportRequest) error
 		return errors.New("it is not said which version was checked; give --version, so that the result is not taken for another one's")
 	}
 	in.URL = gitstate.Redact(in.URL)
-	r, err := c.post(ctx, reportsPath, in)
+	receipt, err := c.post(ctx, api.ReportsPath, in)
 	if err != nil {
 		return fmt.Errorf("report %s of %s %s in %s: %w", in.Policy, in.Service, in.Version, in.Environment, err)
 	}
-	return g.writeReceipt(format, r)
+	return g.writeReceipt(format, receipt)
 }

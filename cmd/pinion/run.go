@@ -16,8 +16,10 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/notify/deliver"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/check"
@@ -142,7 +144,11 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return fmt.Errorf("listen for HTTP: %w; choose another address with --listen", err)
 	}
 	m := newMetrics()
-	s := newServer(m, config.Tokens, newHooks(config.Forge, logger))
+	answers, err := api.New(config.access())
+	if err != nil {
+		return err
+	}
+	s := newServer(m, answers, newHooks(config.Forge, logger))
 	s.alone = config.LeaderElection == nil && config.Shard == ""
 	wait.Go(func() { stop(s.serve(ctx, listener)) })
 	wait.Go(func() { keepSmall(ctx) })
@@ -214,7 +220,9 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	m.live.Store(&live{engine, renderer, clusters, mirror, self, courier})
-	s.clerk.Store(clerk)
+	index := history.NewIndex(mirror, mirror.Branches)
+	wait.Go(func() { index.Run(ctx) })
+	s.api.Open(&api.Backend{Present: history.NewPresent(mirror, config.Repository.Branch, mirror.Branches), Index: index, Clerk: clerk, Forward: self.forwarder()})
 	commits := make(chan string, 1)
 	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved(); courier.Moved() }
 	moved()

@@ -8,25 +8,23 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pinion-cd/pinion/api"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/pinion-cd/pinion/reconcile"
 )
 
 // server answers over HTTP.
 type server struct {
 	// ready: a commit has been read from the repository.
 	ready   atomic.Bool
-	clerk   atomic.Pointer[reconcile.Clerk] // nil until the daemon has one
-	tokens  []token
+	api     *api.Server
 	replica atomic.Pointer[replica] // nil while the daemon is alone, or does not know yet
 	alone   bool                    // it will be
 	hooks   *hooks
 	handler http.Handler
 }
 
-func newServer(m *metrics, tokens []tokenConfig, h *hooks) *server {
-	s := &server{tokens: tokensOf(tokens), hooks: h}
+func newServer(m *metrics, a *api.Server, h *hooks) *server {
+	s := &server{api: a, hooks: h}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Write([]byte("ok\n"))
@@ -43,8 +41,7 @@ func newServer(m *metrics, tokens []tokenConfig, h *hooks) *server {
 		w.Write([]byte("ok\n"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("POST /api/v1/reports", s.report)
-	mux.HandleFunc("POST /api/v1/approvals", s.approve)
+	mux.Handle("/api/", s.api)
 	mux.Handle("POST "+webhookPath+"{forge}", s.hooks)
 	s.handler = mux
 	return s

@@ -1,0 +1,202 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/reconcile"
+)
+
+// The bounds of a request.
+const (
+	maxBody = 64 << 10
+	// AnswerTime is less than what the daemon's server gives a request as a whole.
+	AnswerTime = 25 * time.Second
+)
+
+// Backend is what answers come from, once the repository has been read.
+type Backend struct {
+	Present *history.Present
+	Index   *history.Index
+	Clerk   *reconcile.Clerk
+	// Forward passes a request on to the replica that has an environment; nil:
+	// there are no others.
+	Forward Forwarder
+}
+
+// Forwarder passes requests on to other replicas. It returns false if the
+// environment is ours, and a problem if it could not be passed on.
+type Forwarder interface {
+	Forward(w http.ResponseWriter, r *http.Request, env desired.EnvironmentName, body []byte) (bool, *Problem)
+}
+
+// Options say how a Server answers.
+type Options struct {
+	Authenticators []Authenticator
+	// Anonymous are the scopes of those who send no token.
+	Anonymous []Scope
+	// More are operations that others add.
+	More []Operation
+	// Clock tells the time; nil: time.Now.
+	Clock func() time.Time
+}
+
+// Server answers /api/v1. It answers "not ready" until it is opened.
+type Server struct {
+	options  Options
+	backend  atomic.Pointer[Backend]
+	mux      *http.ServeMux
+	document []byte
+}
+
+// New returns a server of all operations.
+func New(o Options) (*Server, error) {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	s := &Server{options: o, mux: http.NewServeMux()}
+	all := append(Operations(), o.More...)
+	var err error
+	if s.document, err = document(all); err != nil {
+		return nil, err
+	}
+	for i := range all {
+		op := &all[i]
+		s.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, op) })
+	}
+	s.mux.HandleFunc("GET "+documentPath, func(w http.ResponseWriter, r *http.Request) { answer(w, r, s.document) })
+	s.mux.HandleFunc("/api/", s.stray)
+	return s, nil
+}
+
+const documentPath = "/api/v1/openapi.json"
+
+// Open has the server answer from a backend.
+func (s *Server) Open(b *Backend) { s.backend.Store(b) }
+
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// stray answers what is no operation.
+func (s *Server) stray(w http.ResponseWriter, r *http.Request) {
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		again := r.Clone(r.Context())
+		again.Method = method
+		if _, pattern := s.mux.Handler(again); pattern != "/api/" {
+			w.Header().Set("Allow", method)
+			Refusal(MethodNotAllowed, "%s is for %s", cut(r.URL.Path), method).Write(w)
+			return
+		}
+	}
+	Refusal(NotFound, "there is no %s; %s lists what there is", cut(r.URL.Path), documentPath).Write(w)
+}
+
+// serve answers one request.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
+	ctx, cancel := context.WithTimeout(r.Context(), AnswerTime)
+	defer cancel()
+	caller, err := s.caller(ctx, r, o.Scope)
+	if err != nil {
+		problemOf(err).Write(w)
+		return
+	}
+	c := &Call{Context: ctx, Caller: caller, Now: s.options.Clock().UTC(), Backend: s.backend.Load(), request: r}
+	if c.values, err = o.parse(r); err != nil {
+		problemOf(err).Write(w)
+		return
+	}
+	if c.Backend == nil {
+		Refusal(NotReady, "the repository has not been read yet; ask again").Write(w)
+		return
+	}
+	if o.body != nil {
+		data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			invalid("the body can't be read: %v", err).Write(w)
+			return
+		}
+		if c.body, err = o.decode(data); err != nil {
+			problemOf(err).Write(w)
+			return
+		}
+		if env := o.about(c.body); env != "" && c.Backend.Forward != nil {
+			done, problem := c.Backend.Forward.Forward(w, r, env, data)
+			if problem != nil {
+				problem.Write(w)
+			}
+			if done || problem != nil {
+				return
+			}
+		}
+	}
+	x, err := o.serve(c)
+	if err != nil {
+		problemOf(err).Write(w)
+		return
+	}
+	data, err := json.Marshal(x)
+	if err != nil {
+		Refusal(Internal, "write the answer: %v", err).Write(w)
+		return
+	}
+	answer(w, r, append(data, '\n'))
+}
+
+// answer writes JSON, unless the caller has it already.
+func answer(w http.ResponseWriter, r *http.Request, data []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		sum := sha256.Sum256(data)
+		tag := `"` + hex.EncodeToString(sum[:12]) + `"`
+		h.Set("Cache-Control", "private, no-cache")
+		h.Set("ETag", tag)
+		for _, t := range strings.Split(r.Header.Get("If-None-Match"), ",") {
+			if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == tag || t == "*" {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+		}
+	}
+	w.Write(data)
+}
+
+// caller finds out who asks, and whether she may.
+func (s *Server) caller(ctx context.Context, r *http.Request, need Scope) (Caller, error) {
+	c := Caller{Scopes: s.options.Anonymous}
+	if header := r.Header.Get("Authorization"); header != "" || !c.may(need) {
+		scheme, token, _ := strings.Cut(header, " ")
+		if token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || token == "" {
+			return c, Refusal(Unauthenticated, "send a token as Authorization: Bearer …")
+		}
+		var failures []error
+		found := false
+		for _, a := range s.options.Authenticators {
+			known, ok, err := a.Authenticate(ctx, token)
+			if err != nil {
+				failures = append(failures, err)
+			}
+			if ok {
+				c, found = known, true
+				break
+			}
+		}
+		if !found {
+			if len(failures) > 0 {
+				return c, Refusal(NotReady, "whose the token is could not be found out: %v; ask again", errors.Join(failures...))
+			}
+			return c, Refusal(Unauthenticated, "nobody is known who has that token; send one of the daemon's configuration as Authorization: Bearer …")
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/pinion-cd/pinion/internal/devtest"
+)
+
+// contract is the daemon's API, asked as a principal.
+func (d *daemon) contract(principal string) *devtest.Contract {
+	d.Helper()
+	c := devtest.NewContract(d, "http://"+d.address, "/api/v1/openapi.json")
+	c.Token = principal + "-token"
+	return c
+}
+
+// field returns a field of each item of an answer.
+func field(answer map[string]any, name string) []string {
+	var all []string
+	items, _ := answer["items"].([]any)
+	for _, x := range items {
+		m, _ := x.(map[string]any)
+		all = append(all, fmt.Sprint(m[name]))
+	}
+	return all
+}
+
+// apiTellsTheStory asks for all that can be read about a finished TestStory, and
+// holds each answer to the document.
+func (d *daemon) apiTellsTheStory() {
+	d.Helper()
+	c := d.contract("mallory")
+	type values = map[string]string
+	ask := func(id string, v values) map[string]any {
+		d.Helper()
+		status, answer := c.Ask(id, v, nil)
+		if status != http.StatusOK {
+			d.Errorf("%s %v: %d %v", id, v, status, answer)
+		}
+		return answer
+	}
+	is := func(what string, got any, want string) {
+		d.Helper()
+		if fmt.Sprint(got) != want {
+			d.Errorf("%s: got %v, want %s", what, got, want)
+		}
+	}
+	is("environments", field(ask("listEnvironments", nil), "name"), "[dev production staging]")
+	is("staging's pins", ask("getEnvironment", values{"environment": "staging"})["pins"], "[map[artifact:web image:registry.example/web:1.1.0]]")
+	is("services", field(ask("listServices", nil), "name"), "[web]")
+	is("web's pipeline", ask("getService", values{"service": "web"})["pipeline"], "default")
+	is("pipelines", field(ask("listPipelines", nil), "name"), "[default]")
+	ask("getPipeline", values{"pipeline": "default"})
+	is("policies", field(ask("listPolicies", nil), "check"), "[report approval job soak]")
+	is("release's groups", ask("getPolicy", values{"policy": "release"})["groups"], "[release-managers]")
+	is("holds", field(ask("listHolds", nil), "name"), "[]")
+	matrix := ask("getMatrix", nil)
+	is("the matrix's environments", matrix["environments"], "[dev staging production]")
+	is("the matrix's services", field(matrix, "service"), "[web]")
+	why := ask("explain", values{"environment": "production", "service": "web"})
+	if answer := fmt.Sprint(why["answer"]); !strings.HasPrefix(answer, "production runs web 1.1.0, verified") {
+		d.Errorf("why: %s", answer)
+	}
+	is("where 1.2.0 is", field(ask("locate", values{"artifact": "web", "version": "1.2.0", "all": "true"}), "presence"), "[refused ran]")
+
+	// The same page by page, and all at once.
+	all := ask("listDeployments", nil)
+	is("the deployments", field(all, "version"), "[1.1.0 1.2.0 1.1.0 1.1.0 1.1.0 1.0.0 1.0.0 1.0.0]")
+	var paged []string
+	for next := ""; ; {
+		v := values{"limit": "3"}
+		if next != "" {
+			v["cursor"] = next
+		}
+		p := ask("listDeployments", v)
+		paged = append(paged, field(p, "entry")...)
+		if next, _ = p["next"].(string); next == "" {
+			break
+		}
+	}
+	if want := field(all, "entry"); !slices.Equal(paged, want) {
+		d.Errorf("page by page: %v, want %v", paged, want)
+	}
+	failed := ask("listDeployments", values{"environment": "dev", "state": "failed", "service": "web", "version": "1.2.0", "since": "2020-01-01T00:00:00Z"})
+	is("what failed", field(failed, "state"), "[failed]")
+	id := field(failed, "id")[0]
+	one := ask("getDeployment", values{"environment": "dev", "deployment": id})
+	if reason := fmt.Sprint(one["reason"]); !strings.Contains(reason, "smoke") {
+		d.Errorf("why it failed: %s", reason)
+	}
+	entries := ask("listEntries", values{"environment": "dev", "deployment": id})
+	is("its entries", field(entries, "event"), "[failed check completed started pinned]")
+	ask("getEntry", values{"environment": "dev", "entry": field(entries, "entry")[0]})
+	flows := ask("listFlows", values{"service": "web"})
+	is("the flows", field(flows, "version"), "[1.2.0 1.1.0 1.0.0]")
+	flow := flows["items"].([]any)[0].(map[string]any)
+	is("the way of 1.2.0", field(map[string]any{"items": flow["stages"]}, "progress"), "[refused ahead ahead]")
+
+	// What is asked wrongly.
+	for _, x := range []struct {
+		id     string
+		values values
+		status int
+		code   string
+	}{
+		{"getEnvironment", values{"environment": "Staging!"}, 400, "invalid"},
+		{"getEnvironment", values{"environment": "stagin"}, 404, "unknown-environment"},
+		{"getService", values{"service": "wob"}, 404, "unknown-service"},
+		{"getPipeline", values{"pipeline": "other"}, 404, "unknown-pipeline"},
+		{"getPolicy", values{"policy": "other"}, 404, "unknown-policy"},
+		{"getHold", values{"hold": "other"}, 404, "unknown-hold"},
+		{"getDeployment", values{"environment": "dev", "deployment": "web-1"}, 400, "invalid"},
+		{"getDeployment", values{"environment": "dev", "deployment": "web-000000000000"}, 404, "unknown-deployment"},
+		{"getEntry", values{"environment": "dev", "entry": "1"}, 400, "invalid"},
+		{"getEntry", values{"environment": "dev", "entry": strings.Repeat("0", 40)}, 404, "unknown-entry"},
+		{"getEntry", values{"environment": "staging", "entry": field(entries, "entry")[0]}, 404, "unknown-entry"},
+		{"listDeployments", values{"limit": "0"}, 400, "invalid"},
+		{"listDeployments", values{"limit": "501"}, 400, "invalid"},
+		{"listDeployments", values{"cursor": "dev@" + strings.Repeat("0", 40)}, 400, "invalid"},
+		{"listDeployments", values{"cursor": "x"}, 400, "invalid"},
+		{"listDeployments", values{"stat": "failed"}, 400, "invalid"},
+		{"listDeployments", values{"state": "broken"}, 400, "invalid"},
+		{"listDeployments", values{"since": "yesterday"}, 400, "invalid"},
+		{"listDeployments", values{"environment": "nowhere"}, 404, "unknown-environment"},
+		{"listFlows", nil, 400, "invalid"},
+		{"listFlows", values{"service": "wob"}, 404, "unknown-service"},
+		{"locate", values{"artifact": "wob"}, 404, "unknown-artifact"},
+		{"explain", values{"environment": "dev", "service": "wob"}, 404, "unknown-service"},
+		{"getMatrix", values{"service": "wob"}, 404, "unknown-service"},
+	} {
+		status, answer := c.Ask(x.id, x.values, nil)
+		if status != x.status || answer["code"] != x.code {
+			d.Errorf("%s %v: %d %v, want %d %s", x.id, x.values, status, answer, x.status, x.code)
+		}
+	}
+	c.Fuzz(1, 1500, []string{"web", "dev", "staging", "production", "default", "smoke", "e2e", "release", "1.1.0", "1.2.0", id,
+		field(entries, "entry")[0], "dev@" + field(all, "entry")[0], "success", "https://ci.example/5"})
+	for _, op := range c.Operations() {
+		if c.Answered(op, http.StatusOK) == 0 && op != "approve" && op != "report" && op != "getHold" {
+			d.Errorf("%s was never answered well", op)
+		}
+	}
+	c.Token = "nobody"
+	if status, answer := c.Ask("listEnvironments", nil, nil); status != http.StatusUnauthorized || answer["code"] != "unauthenticated" {
+		d.Errorf("nobody's token: %d %v", status, answer)
+	}
+	for path, want := range map[string]string{"/api/v1/nothing": "404 not-found", "/api/v2": "404 not-found", "/api/v1/reports": "405 method-not-allowed"} {
+		status, answer := d.answer(path, nil)
+		if got := fmt.Sprint(status, " ", answer["code"]); got != want {
+			d.Errorf("%s: got %s, want %s", path, got, want)
+		}
+	}
+	// What has not changed is not sent again.
+	header := http.Header{"Authorization": {"Bearer ci-token"}}
+	resp := d.request("GET", "/api/v1/deployments", header)
+	header.Set("If-None-Match", resp.Header.Get("ETag"))
+	if again := d.request("GET", "/api/v1/deployments", header); again.StatusCode != http.StatusNotModified {
+		d.Errorf("the same list once more: %s", again.Status)
+	}
+}
+
+// request sends a request without a body; the answer's body is left alone.
+func (d *daemon) request(method, path string, header http.Header) *http.Response {
+	d.Helper()
+	req, err := http.NewRequest(method, "http://"+d.address+path, nil)
+	d.must(err)
+	req.Header = header
+	resp, err := http.DefaultClient.Do(req)
+	d.must(err)
+	d.Cleanup(func() { resp.Body.Close() })
+	return resp
+}
+
+// answer reads a JSON answer.
+func (d *daemon) answer(path string, header http.Header) (status int, answer map[string]any) {
+	d.Helper()
+	resp := d.request("GET", path, header)
+	d.must(json.NewDecoder(resp.Body).Decode(&answer))
+	return resp.StatusCode, answer
+}

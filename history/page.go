@@ -1,0 +1,313 @@
+package history
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
+)
+
+// Page is a part of a list. The next page begins behind an item and not at a
+// number, so it stays right while more comes in.
+type Page[T any] struct {
+	Items []T `json:"items"`
+	// Next is the cursor of the next page; empty: this is the last one.
+	Next string `json:"next,omitempty"`
+	// Truncated: there may be older ones, which are in the ledgers' entries alone.
+	Truncated bool `json:"truncated,omitempty"`
+}
+
+// ErrCursor says that a cursor is none that a page has given.
+var ErrCursor = errors.New("the cursor is none that a page has given")
+
+// cursor names an item by the entry that it begins with.
+func cursor(env desired.EnvironmentName, entry string) string { return string(env) + "@" + entry }
+
+// Deployments lists the deployments that a query wants, the newest first, behind
+// the cursor.
+func (x *Index) Deployments(ctx context.Context, q DeploymentQuery, after string, limit int) (Page[*Deployment], error) {
+	p := Page[*Deployment]{}
+	var failure error
+	err := x.wait(ctx, func() bool {
+		p = Page[*Deployment]{Items: []*Deployment{}}
+		from := 0
+		if after != "" {
+			var found bool
+			if from, found, failure = x.behind(after); failure != nil || !found {
+				return failure != nil
+			}
+		}
+		all := x.sorted()
+		for _, s := range all[from:] {
+			if q.Environment != "" && s.now.Environment != q.Environment || !q.wants(s.now) {
+				continue
+			}
+			if len(p.Items) == limit {
+				last := p.Items[limit-1]
+				p.Next = cursor(last.Environment, last.Entry)
+				break
+			}
+			p.Items = append(p.Items, s.now)
+		}
+		// What was not read yet must not belong before the last one of the page.
+		oldest := int64(-1 << 62)
+		if p.Next != "" {
+			oldest = p.Items[limit-1].Pinned.Unix()
+		}
+		if !q.Since.IsZero() {
+			oldest = max(oldest, q.Since.Unix())
+		}
+		done, bounded := x.reached(q.Environment, oldest)
+		p.Truncated = bounded && p.Next == ""
+		return done
+	})
+	return p, errors.Join(err, failure)
+}
+
+// behind finds the place in the order behind a cursor's item; found is false if
+// it may be among what was not read yet. mu is held.
+func (x *Index) behind(after string) (from int, found bool, err error) {
+	name, id, ok := strings.Cut(after, "@")
+	k, isID := keyOf(id)
+	if !ok || !isID || len(id) != 40 {
+		return 0, false, fmt.Errorf("%w: it has another form", ErrCursor)
+	}
+	b := x.books[desired.EnvironmentName(name)]
+	if b == nil {
+		return 0, false, fmt.Errorf("%w: there is no ledger of %s", ErrCursor, name)
+	}
+	place, known := b.at[k]
+	if !known && b.next != "" && x.lines < MaxEntries {
+		return 0, false, nil
+	}
+	i := slices.IndexFunc(x.sorted(), func(s *slot) bool { return s.place == place && s.now.Entry == id })
+	if !known || i < 0 {
+		return 0, false, fmt.Errorf("%w: no deployment begins with that entry", ErrCursor)
+	}
+	return i + 1, true, nil
+}
+
+// reached tells whether all was read that is as new as a time, in one
+// environment or in all; bounded: some of it will not be. mu is held.
+func (x *Index) reached(env desired.EnvironmentName, oldest int64) (done, bounded bool) {
+	for _, b := range x.books {
+		if env != "" && b.env != env || b.next == "" || b.horizon() < oldest {
+			continue
+		}
+		if x.lines < MaxEntries {
+			return false, false
+		}
+		bounded = true
+	}
+	return true, bounded
+}
+
+// Deployment returns the newest deployment of an id in an environment; nil if
+// there is none.
+func (x *Index) Deployment(ctx context.Context, env desired.EnvironmentName, id string) (d *Deployment, err error) {
+	err = x.wait(ctx, func() bool {
+		if b := x.books[env]; b != nil {
+			if s := b.open[id]; s != nil {
+				d = s.now
+				return true
+			}
+		}
+		done, _ := x.reached(env, -1<<62)
+		return done
+	})
+	return d, err
+}
+
+// EntryQuery says which entries of a ledger are asked for. What is empty asks
+// for nothing in particular.
+type EntryQuery struct {
+	Environment desired.EnvironmentName
+	Service     desired.ServiceName
+	Deployment  string
+	Event       ledger.Event
+	Since       time.Time
+	Until       time.Time
+}
+
+func (q EntryQuery) wants(l line) bool {
+	return (q.Service == "" || l.service == q.Service) && (q.Deployment == "" || l.deployment == q.Deployment) &&
+		(q.Event == "" || l.event == q.Event) &&
+		(q.Since.IsZero() || l.when >= q.Since.Unix()) && (q.Until.IsZero() || l.when <= q.Until.Unix())
+}
+
+// mostWalked bounds how many entries are read from git for one page.
+const mostWalked = 20_000
+
+// Entries lists the entries of a ledger that a query wants, the newest first,
+// behind the cursor, which is the id of an entry. Of what is not held, so many
+// are looked through for a page, which may have less than limit entries then.
+func (x *Index) Entries(ctx context.Context, q EntryQuery, after string, limit int) (Page[Entry], error) {
+	var found []line
+	var failure error
+	from := "" // where git has to go on
+	more := false
+	if _, ok := keyOf(after); after != "" && (!ok || len(after) != 40) {
+		return Page[Entry]{}, fmt.Errorf("%w: it has another form", ErrCursor)
+	}
+	err := x.wait(ctx, func() bool {
+		found, failure, from, more = nil, nil, "", false
+		b := x.books[q.Environment]
+		if b == nil {
+			return true
+		}
+		newest := len(b.newer) - 1
+		if after != "" {
+			k, _ := keyOf(after)
+			place, known := b.at[k]
+			if !known && b.next != "" {
+				if x.lines < MaxEntries {
+					return false
+				}
+				from = after
+				return true
+			}
+			if !known || b.line(place).hex() != after {
+				failure = fmt.Errorf("%w: %s has no such entry", ErrCursor, ledger.Branch(q.Environment))
+				return true
+			}
+			newest = place - 1
+		}
+		for place := newest; place >= -len(b.older); place-- {
+			l := b.line(place)
+			if !q.Since.IsZero() && l.when < q.Since.Add(-clockSkew).Unix() {
+				return true
+			}
+			if !q.wants(l) {
+				continue
+			}
+			if more = len(found) == limit; more {
+				return true
+			}
+			found = append(found, l)
+		}
+		if b.next != "" && x.lines >= MaxEntries {
+			from = b.next
+			return true
+		}
+		return b.next == ""
+	})
+	if err = errors.Join(err, failure); err != nil {
+		return Page[Entry]{}, err
+	}
+	p := Page[Entry]{Items: []Entry{}}
+	for _, l := range found {
+		e, err := x.entry(ctx, l)
+		if err != nil {
+			return p, err
+		}
+		p.Items = append(p.Items, e)
+	}
+	if more {
+		p.Next = p.Items[limit-1].Entry
+	}
+	if from != "" {
+		err = x.walk(ctx, q, from, after, limit, &p)
+	}
+	return p, err
+}
+
+// clockSkew is how far back a clock may have been set between two entries.
+const clockSkew = 24 * time.Hour
+
+// walk goes on with a page in git.
+func (x *Index) walk(ctx context.Context, q EntryQuery, from, after string, limit int, p *Page[Entry]) error {
+	n, last := 0, ""
+	return x.archive.History(ctx, from, func(c gitstate.CommitInfo) bool {
+		if c.ID == after {
+			return true
+		}
+		if n++; n > mostWalked {
+			p.Next = last
+			return false
+		}
+		last = c.ID
+		e := ReadEntry(c)
+		if !q.wants(line{when: e.When.Unix(), event: e.Event, service: e.Service, deployment: e.Deployment}) {
+			return q.Since.IsZero() || e.When.After(q.Since.Add(-clockSkew))
+		}
+		if len(p.Items) == limit {
+			p.Next = p.Items[limit-1].Entry
+			return false
+		}
+		p.Items = append(p.Items, e)
+		return true
+	})
+}
+
+func (b *book) line(place int) line {
+	if place < 0 {
+		return b.older[-place-1]
+	}
+	return b.newer[place]
+}
+
+func (l line) hex() string { return hex.EncodeToString(l.id[:]) }
+
+// entry reads a line's entry.
+func (x *Index) entry(ctx context.Context, l line) (Entry, error) {
+	if l.message == "" {
+		c, err := x.archive.Info(ctx, l.hex())
+		return ReadEntry(c), err
+	}
+	return ReadEntry(gitstate.CommitInfo{ID: l.hex(), Message: l.message, Author: l.author,
+		Committer: gitstate.Signature{Time: time.Unix(l.when, 0).UTC()}}), nil
+}
+
+// Entry returns one entry of a ledger by its whole id; ok is false if the ledger
+// has none of that id.
+func (x *Index) Entry(ctx context.Context, env desired.EnvironmentName, id string) (e Entry, ok bool, err error) {
+	k, isID := keyOf(id)
+	if !isID || len(id) != 40 {
+		return e, false, nil
+	}
+	var l line
+	bounded := false
+	err = x.wait(ctx, func() bool {
+		b := x.books[env]
+		if b == nil {
+			return true
+		}
+		if place, known := b.at[k]; known {
+			l = b.line(place)
+			ok = l.hex() == id
+			return true
+		}
+		var done bool
+		done, bounded = x.reached(env, -1<<62)
+		return done
+	})
+	switch {
+	case err != nil:
+		return e, false, err
+	case ok:
+		e, err = x.entry(ctx, l)
+		return e, err == nil, err
+	case bounded: // it may be older than what is held
+		tip, has := Tips(x.branches())[env]
+		if !has {
+			return e, false, nil
+		}
+		older, err := x.archive.IsAncestor(ctx, id, tip)
+		if errors.Is(err, gitstate.ErrNoCommit) || err == nil && !older {
+			return e, false, nil
+		}
+		if err != nil {
+			return e, false, err
+		}
+		c, err := x.archive.Info(ctx, id)
+		return ReadEntry(c), err == nil, err
+	}
+	return e, false, nil
+}

@@ -1,0 +1,80 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile"
+)
+
+// Present is the view that goes along with the tips: what has not changed from
+// one to the next is not read again. Any number of goroutines may look; one
+// looks at a time.
+type Present struct {
+	archive  Archive
+	main     string
+	branches func() map[string]string
+
+	mu   sync.Mutex // guards view
+	view *View
+}
+
+// NewPresent returns the present of a repository whose main branch has the name;
+// branches tells where the branches are.
+func NewPresent(archive Archive, main string, branches func() map[string]string) *Present {
+	return &Present{archive: archive, main: main, branches: branches}
+}
+
+// Look shows the present, at a time, to f.
+func (p *Present) Look(ctx context.Context, now time.Time, f func(*View) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	branches := p.branches()
+	tip := branches[p.main]
+	if tip == "" {
+		return errors.New("the repository has not been fetched yet")
+	}
+	tips := Tips(branches)
+	if p.view == nil || p.view.main != tip || !maps.Equal(p.view.Tips, tips) {
+		next, err := p.advance(ctx, tip, tips)
+		if err != nil {
+			return err
+		}
+		p.view = next
+	}
+	p.view.Now = now
+	return f(p.view)
+}
+
+// advance makes the next view, with what is the same in it as in the last one.
+func (p *Present) advance(ctx context.Context, main string, tips map[desired.EnvironmentName]string) (*View, error) {
+	next := NewView(View{Archive: p.archive, Tips: tips})
+	next.main = main
+	last := p.view
+	if last == nil {
+		c, err := reconcile.ReadCommit(ctx, p.archive, main, nil)
+		next.commit = c
+		return next, err
+	}
+	next.commit = last.commit
+	if last.main != main {
+		c, err := reconcile.ReadCommit(ctx, p.archive, main, last.commit)
+		if err != nil {
+			return nil, err
+		}
+		next.commit = c
+	}
+	next.rules, next.ages, next.zones, next.read, next.suspensions = last.rules, last.ages, last.zones, last.read, last.suspensions
+	if last.main == main {
+		for env, all := range last.stand {
+			if tips[env] == last.Tips[env] {
+				next.stand[env] = all
+			}
+		}
+	}
+	return next, nil
+}
