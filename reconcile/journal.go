@@ -69,6 +69,22 @@ func (j *journal) between(k Key, after, before string) []string {
 	return all
 }
 
+// untouched tells whether no commit after one, up to another, has changed a
+// deployment; false if that is not known.
+func (j *journal) untouched(k Key, after, upTo string) bool {
+	a, ok := j.index[after]
+	b, also := j.index[upTo]
+	if !ok || !also || a > b {
+		return false
+	}
+	for i := a + 1; i <= b; i++ {
+		if j.lines[i-j.first].changes(k) {
+			return false
+		}
+	}
+	return true
+}
+
 // read returns the lines of the commits after one that is known, up to tip.
 // It is an empty list and false if tip does not descend from it by first
 // parents within the bound.

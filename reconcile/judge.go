@@ -399,8 +399,8 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 		if d.sighting == nil || d.asking || time.Now().Before(d.retry) {
 			continue
 		}
-		asked := c.sighted(*d.sighting)
-		if asked == d.asked {
+		asked := c.sighted(*d.sighting, d.asked)
+		if asked == d.asked && c.asBefore(k, d) {
 			continue
 		}
 		d.asked, d.asking, d.retry = asked, true, time.Time{}
@@ -434,14 +434,37 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 	})
 }
 
-// sighted is what a sighting's identity depends on.
-func (c *Clerk) sighted(s Sighting) sighted {
+// asBefore tells whether what was identified is so at the sighting's commit, too,
+// as far as both are known: a version may have been pinned and taken back since.
+func (c *Clerk) asBefore(k Key, d *card) bool {
+	at := d.sighting.Tip
+	if d.identity == nil || at == d.tip || c.commit == nil || c.commit.ID != at {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.journal.untouched(k, d.tip, at) {
+		return false
+	}
+	d.tip = at
+	return true
+}
+
+// sighted is what a sighting's identity depends on. While it is of another commit
+// than is judged on, the folder counts as it was before: what has become of it is
+// seen when both have come to the same commit, and most commits change nothing of
+// most services.
+func (c *Clerk) sighted(s Sighting, before sighted) sighted {
 	x := sighted{target: s.Target}
 	if s.Problem != "" {
 		return sighted{problem: s.Problem, commit: s.Tip}
 	}
-	if s.Target != nil && !s.Target.Pinned && c.commit != nil && c.commit.ID == s.Tip {
+	switch {
+	case s.Target == nil || s.Target.Pinned || c.commit == nil:
+	case c.commit.ID == s.Tip:
 		x.folder, _ = c.commit.Tree.ID(serviceFolder(s.Service))
+	case before.target == s.Target:
+		x.folder = before.folder
 	}
 	return x
 }
@@ -478,7 +501,7 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 		}
 		d := c.card(k)
 		d.sighting = &s
-		x := c.sighted(s)
+		x := c.sighted(s, d.asked)
 		if x != d.asked {
 			d.identity = nil
 		}
@@ -494,7 +517,7 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 		d := c.card(f.key)
 		d.asking = false
 		switch {
-		case d.asked != f.asked || d.sighting == nil || c.sighted(*d.sighting) != f.asked:
+		case d.asked != f.asked || d.sighting == nil || c.sighted(*d.sighting, f.asked) != f.asked:
 			d.asked = sighted{} // something newer has been seen since
 		case f.err != nil:
 			d.asked = sighted{}
