@@ -117,8 +117,9 @@ func (h *house) lawful() *audit {
 	a := &audit{entries: map[string][]ledger.Entry{}, counts: map[string]int{}, ids: map[string]string{}}
 	devtest.Fsck(h, h.remote)
 	for _, b := range strings.Fields(h.git("--git-dir="+h.remote, "for-each-ref", "--format=%(refname:short)", "refs/heads")) {
+		moves := h.moves(b) // before the history, for a push may still be on its way
 		history := h.history(b)
-		h.forward(b, history)
+		h.forward(b, moves, history)
 		for _, c := range history {
 			a.ids[c.id] = b
 		}
@@ -131,22 +132,32 @@ func (h *house) lawful() *audit {
 	return a
 }
 
-// forward checks by the remote's own log that a branch only ever moved
-// forward, each time from where it was.
-func (h *house) forward(branch string, history []told) {
+// moves is the remote's own log of a branch: from where it went, and to where.
+func (h *house) moves(branch string) [][2]string {
 	h.Helper()
 	data, err := os.ReadFile(filepath.Join(h.remote, "logs/refs/heads", branch))
 	if errors.Is(err, fs.ErrNotExist) {
-		return
+		return nil
 	}
 	h.must(err)
+	var all [][2]string
+	for line := range strings.Lines(string(data)) {
+		all = append(all, [2]string{line[:40], line[41:81]})
+	}
+	return all
+}
+
+// forward checks by the remote's own log that a branch only ever moved
+// forward, each time from where it was.
+func (h *house) forward(branch string, moves [][2]string, history []told) {
+	h.Helper()
 	place := map[string]int{}
 	for i, c := range history {
 		place[c.id] = i
 	}
 	last := ""
-	for line := range strings.Lines(string(data)) {
-		old, next := line[:40], line[41:81]
+	for _, m := range moves {
+		old, next := m[0], m[1]
 		n, there := place[next]
 		switch {
 		case last != "" && old != last:
