@@ -65,7 +65,7 @@ endif
 	  $(if $(filter-out 0,$(KEEP)),-keep))
 
 .PHONY: test
-test: starting bin/devcluster prometheus ## run all tests
+test: starting bin/devcluster prometheus renovate ## run all tests
 	@$(alive) 'go test of the product' go test -timeout $(test_timeout) $(ARGS) ./...
 	@cd cmd/devcluster && ../../$(alive) 'go test of devcluster' go test -timeout $(test_timeout) $(ARGS) ./...
 
@@ -73,6 +73,10 @@ test: starting bin/devcluster prometheus ## run all tests
 prometheus: ## fetch the Prometheus of the tests, unless there is one
 	@[ -n "$${PINION_PROMETHEUS-}" ] || command -v prometheus >/dev/null || [ -x .cache/prometheus/usr/bin/prometheus ] || \
 	  $(alive) 'fetching Prometheus' .ci/prometheus .cache/prometheus
+
+.PHONY: renovate
+renovate: ## fetch the Renovate of the tests, unless there is one
+	@[ -d .cache/renovate/node_modules/renovate ] || $(alive) 'fetching Renovate' .ci/renovate .cache/renovate
 
 .PHONY: starting
 starting: | tools
