@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"reconcile/cluster": {"desired", "render", "reconcile/health"},
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "outbound", "reconcile/cluster"},
 	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/health", "reconcile/cluster", "reconcile/check"},
+	"trace":             {"ledger", "reconcile"},
 	"history":           {"desired", "ledger", "policy", "gitstate", "reconcile"},
 	"api":               {"desired", "ledger", "policy", "gitstate", "reconcile", "history"},
 	// The command wires all together.
@@ -68,6 +69,7 @@ var mayImport = map[string][]string{
 		"reconcile/check",
 		"history",
 		"api",
+		"trace",
 	},
 
 	// For tests, demonstrations and measurements.
@@ -92,12 +94,25 @@ var edges = map[string][]string{
 	"sigs.k8s.io/controller-runtime":  {"reconcile/cluster"},
 	"k8s.io/apiextensions-apiserver":  {"reconcile/cluster"},
 	"github.com/google/jsonschema-go": {"internal/devtest"},
+	"go.opentelemetry.io/otel":        {"cmd/pinion"},
 }
 
 // core are the packages, and in reconcile the files, that decide: they are told
 // what they need to know, and touch nothing.
 var (
-	core          = []string{"desired", "forge", "render", "render/sops", "ledger", "expression", "policy", "audit", "notify", "reconcile/health"}
+	core = []string{
+		"desired",
+		"forge",
+		"render",
+		"render/sops",
+		"ledger",
+		"expression",
+		"policy",
+		"audit",
+		"notify",
+		"reconcile/health",
+		"trace",
+	}
 	coreReconcile = []string{"plan.go", "prune.go", "bounds.go", "next.go", "target.go", "event.go"}
 )
 

@@ -397,7 +397,7 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 				c.stranger, c.told = nil, time.Now()
 			}
 			c.report(Event{Type: EventRecorded, Environment: env, Service: k.Service, Version: p.entry.Release.Version(),
-				Commit: next.tip, Entry: &p.entry, Message: subject(p.entry.Message())})
+				Commit: next.tip, Entry: &p.entry, Record: &p.record, Message: subject(p.entry.Message())})
 		}
 		c.books[env] = next
 		c.noteWhole(env, next)

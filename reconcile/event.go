@@ -40,6 +40,8 @@ type Event struct {
 	Message     string                  `json:"message,omitempty"`
 	// Entry is what was recorded.
 	Entry *ledger.Entry `json:"-"`
+	// Record is what the ledger says with that entry.
+	Record *ledger.Record `json:"-"`
 	// Done and Total count the services that are ready, and all.
 	Done  int `json:"done"`
 	Total int `json:"total"`

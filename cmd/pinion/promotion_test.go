@@ -131,6 +131,8 @@ func (d *daemon) as(principal string, args ...string) (stdout, stderr string, co
 func TestStory(t *testing.T) {
 	w := newWorld(t, story)
 	news := newBoard(t)
+	traces := collectSpans(t)
+	w.env = append(w.env, "OTEL_EXPORTER_OTLP_ENDPOINT="+traces.url)
 	d := w.daemon(t.TempDir(), "--config", configured(t, "sinks: {board: {url: "+news.URL+"}}"))
 	w.recorded("production", "pinned(production): web 1.0.0", "started", "completed", "verified(production): web 1.0.0")
 	w.recorded("staging", "completed(staging): web 1.0.0")
@@ -177,6 +179,24 @@ func TestStory(t *testing.T) {
 	}
 	d.apiTellsTheStory()
 	d.stop()
+
+	for _, want := range []struct {
+		environment, version string
+		failed               bool
+		parts                []string
+	}{
+		{"dev", "1.1.0", false, []string{"prepare", "apply", "rollout", "check smoke"}},
+		{"dev", "1.2.0", true, []string{"prepare", "apply", "rollout", "check smoke"}},
+		{"staging", "1.1.0", false, []string{"prepare", "apply", "rollout", "check e2e", "check soak"}},
+		{"production", "1.1.0", false, []string{"prepare", "apply", "rollout"}},
+	} {
+		got := traces.parts(t, want.environment, want.version, want.failed)
+		want.parts = append(want.parts, "deploy web to "+want.environment)
+		slices.Sort(want.parts)
+		if !slices.Equal(got, want.parts) {
+			t.Errorf("the trace of %s in %s is %q", want.version, want.environment, got)
+		}
+	}
 }
 
 // image says what is missing until a Deployment runs an image.

@@ -185,6 +185,18 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	if err != nil {
 		return err
 	}
+	tracer, err := newTracer(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := tracer.close(grace); err != nil {
+			logger.Warn("the last traces could not be sent", "error", err)
+		}
+	}()
+	report = tee(m.count, tracer.take, report)
 	// Clerk and courier are made after the engine, and hear nothing before that.
 	var clerk *reconcile.Clerk
 	var courier *deliver.Courier
@@ -200,7 +212,6 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 				s.ready.Store(true)
 				courier.Moved()
 			}
-			m.count(ev)
 			report(ev)
 		},
 		Sight:      func(seen reconcile.Sighting) { clerk.See(seen) },
@@ -210,7 +221,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
-	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, func(ev reconcile.Event) { m.count(ev); report(ev) }, func(entries, moves int, took time.Duration) {
+	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, report, func(entries, moves int, took time.Duration) {
 		m.pushed(entries, moves, took)
 		courier.Moved()
 	}, at); err != nil {
@@ -371,6 +382,15 @@ func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m
 		case <-look:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// tee passes an event on to each of those who listen.
+func tee(all ...func(reconcile.Event)) func(reconcile.Event) {
+	return func(ev reconcile.Event) {
+		for _, f := range all {
+			f(ev)
 		}
 	}
 }
