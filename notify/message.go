@@ -16,12 +16,14 @@ type Format string
 
 // The formats.
 const (
-	FormatJSON  Format = "json"  // the Notification
-	FormatSlack Format = "slack" // {"text": …}, as Slack, Mattermost and others take it
+	FormatJSON Format = "json" // the Notification
+	// FormatCDEvents is CDEvents as CloudEvents in HTTP's binary mode.
+	FormatCDEvents Format = "cdevents"
+	FormatSlack    Format = "slack" // {"text": …}, as Slack, Mattermost and others take it
 )
 
 // Formats are all of them.
-var Formats = []Format{FormatJSON, FormatSlack}
+var Formats = []Format{FormatJSON, FormatCDEvents, FormatSlack}
 
 // Message is one request, all but its address.
 type Message struct {
@@ -37,6 +39,8 @@ func Write(f Format, n Notification) (Message, error) {
 	switch f {
 	case FormatJSON, "":
 		body = n
+	case FormatCDEvents:
+		body, m.Headers = cdeventOf(n)
 	case FormatSlack:
 		body = map[string]string{"text": text(n)}
 	default:

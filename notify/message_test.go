@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -177,5 +178,37 @@ func TestTextIsEscaped(t *testing.T) {
 	long, err := Write(FormatSlack, Notification{Reason: strings.Repeat("é", 5000)})
 	if err != nil || len(long.Body) > 4000 || bytes.ContainsRune(long.Body, '\uFFFD') {
 		t.Errorf("a long text makes %d bytes: %v", len(long.Body), err)
+	}
+}
+
+// What CDEvents asks of the types of events, and CloudEvents of the headers.
+func TestCDEventsAreValid(t *testing.T) {
+	custom := regexp.MustCompile(`^dev\.cdeventsx\.[a-zA-Z0-9]+-[a-zA-Z]+\.[a-zA-Z]+\.[0-9]\.[0-9]\.[0-9]$`)
+	service := regexp.MustCompile(`^dev\.cdevents\.service\.(deployed|upgraded|rolledback|removed)\.0\.2\.0$`)
+	for _, event := range append(slices.Clone(desired.AllNews), "test") {
+		n := Notification{ID: "x", Event: event, Time: noon, Environment: "dev", Service: "web"}
+		if event == desired.NewsHeld || event == desired.NewsReleased {
+			n.Environment, n.Service, n.Hold = "", "", &Hold{Name: "freeze"}
+		}
+		m, err := Write(FormatCDEvents, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e cdevent
+		if err := json.Unmarshal(m.Body, &e); err != nil {
+			t.Fatal(err)
+		}
+		is := event == desired.NewsCompleted || event == desired.NewsRetired
+		if kind := m.Headers["Ce-Type"]; is != service.MatchString(kind) || is == custom.MatchString(kind) || kind != e.Context.Type {
+			t.Errorf("%s has the type %s, and %s in the body", event, kind, e.Context.Type)
+		}
+		for _, name := range []string{"Ce-Id", "Ce-Source", "Ce-Specversion", "Ce-Subject", "Ce-Time"} {
+			if m.Headers[name] == "" {
+				t.Errorf("%s has no %s", event, name)
+			}
+		}
+		if e.Subject.ID == "" || e.Subject.Type == "" || e.Subject.Content == nil {
+			t.Errorf("%s has the subject %+v", event, e.Subject)
+		}
 	}
 }

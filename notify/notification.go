@@ -72,8 +72,9 @@ type Hold struct {
 // and on the main branch, for holds, all.
 func (n Notification) Lane() string { return string(n.Service) }
 
-// OfEntry returns the news that an entry of a ledger is, in their order. rules
-// are the newest commit's, for who has to approve; nil: it is not known.
+// OfEntry returns the news that an entry of a ledger is, in their order. Where
+// the entry does not name its deployment's cause, it may be added to it. rules are
+// the newest commit's, for who has to approve; nil: it is not known.
 func OfEntry(e ledger.Entry, at Reference, rules *desired.Repository) []Notification {
 	n := Notification{
 		Time: e.Time, Reason: e.Reason, Environment: e.Environment, Service: e.Service,

@@ -54,9 +54,31 @@ func (w *walks) news(ctx context.Context, branch string, c gitstate.CommitInfo, 
 		if err != nil {
 			return nil, nil // whatever it is, it tells nothing of a deployment
 		}
+		if e.Event == ledger.EventCompleted && e.Cause == "" {
+			e.Cause = w.cause(ctx, c.ID, e)
+		}
 		return notify.OfEntry(e, at, newest), nil
 	}
 	return w.holdNews(ctx, c, at)
+}
+
+// cause is why there is the deployment of an entry, as the record beside it says;
+// "": it does not.
+func (w *walks) cause(ctx context.Context, commit string, e ledger.Entry) ledger.Cause {
+	snap, err := w.mirror.Snapshot(ctx, commit)
+	if err != nil {
+		return ""
+	}
+	name := ledger.RecordFile(e.Service)
+	data, err := snap.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	r, err := ledger.DecodeRecord(name, data)
+	if err != nil || r.Deployment.ID != e.Deployment {
+		return ""
+	}
+	return r.Deployment.Cause
 }
 
 // holdNews are those of a commit on the main branch that changes the holds.
