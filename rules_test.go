@@ -45,7 +45,8 @@ var mayImport = map[string][]string{
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "outbound", "reconcile/cluster"},
 	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "reconcile/health", "reconcile/cluster", "reconcile/check"},
 	"trace":             {"ledger", "reconcile"},
-	"history":           {"desired", "ledger", "policy", "gitstate", "reconcile"},
+	"dora":              {"desired", "ledger"},
+	"history":           {"desired", "dora", "ledger", "policy", "gitstate", "reconcile"},
 	"api":               {"desired", "ledger", "policy", "gitstate", "reconcile", "history"},
 	// The command wires all together.
 	"cmd/pinion": {
@@ -70,6 +71,7 @@ var mayImport = map[string][]string{
 		"history",
 		"api",
 		"trace",
+		"dora",
 	},
 
 	// For tests, demonstrations and measurements.
@@ -109,6 +111,7 @@ var (
 		"expression",
 		"policy",
 		"audit",
+		"dora",
 		"notify",
 		"reconcile/health",
 		"trace",

@@ -37,6 +37,7 @@ once more.
 			return g.report(cmd.Context(), &c, in)
 		},
 	}
+	cmd.AddCommand(newDoraCommand(g))
 	c.flags(cmd.Flags())
 	f := cmd.Flags()
 	f.StringVar(&in.Version, "version", "", "the version that was checked")
