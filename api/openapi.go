@@ -100,13 +100,13 @@ func (o *Operation) document(s *schemas) schema {
 	}
 	ok := schema{"description": "It is so."}
 	switch {
-	case o.Stream:
+	case o.stream != nil:
 		ok["content"] = schema{"text/event-stream": schema{"schema": schema{"type": "string"}}}
 	case o.answer != nil:
 		ok["content"] = schema{"application/json": schema{"schema": s.of(o.answer, false)}}
 	}
 	responses := schema{"200": ok}
-	if o.Method == http.MethodGet && !o.Stream {
+	if o.Method == http.MethodGet && o.stream == nil {
 		responses["304"] = schema{"description": "It is as the ETag in If-None-Match says."}
 	}
 	for _, code := range o.problems() {

@@ -27,13 +27,10 @@ type Operation struct {
 	Summary      string
 	Scope        Scope
 	Parameters   []Parameter
-	Problems     []Code // besides those that any operation may meet
-	// Stream: the answer is not JSON but goes on as server-sent events.
-	Stream bool
-
+	Problems     []Code       // besides those that any operation may meet
 	body, answer reflect.Type // body: nil for none
 	serve        func(*Call) (any, error)
-	stream       func(*Call, http.ResponseWriter) error
+	stream       func(*Call, *Stream) error // the answer goes on, as server-sent events
 	// about returns which environment a body is about, "" if it does not say.
 	about func(body any) desired.EnvironmentName
 }
@@ -77,6 +74,7 @@ var (
 	formText     = Form{Pattern: `^[^\x00-\x20\x7f]{1,512}$`, Says: "a text without spaces"}
 	formTime     = Form{Format: "date-time", Says: "a moment as RFC 3339 has it: 2026-12-01T09:00:00Z"}
 	formLimit    = Form{Least: 1, Most: 500, Says: "a number from 1 to 500"}
+	formPosition = Form{Pattern: `^[a-z0-9:,-]+$`, Says: "the id of an event"}
 	formCursor   = Form{Pattern: `^[A-Za-z0-9@.-]{1,200}$`, Says: "the next of the page before"}
 	formYes      = Form{Enum: []string{"true", "false"}, Says: "true or false"}
 	patterns     = map[string]*regexp.Regexp{}
@@ -85,7 +83,7 @@ var (
 )
 
 func init() {
-	for _, f := range []Form{formName, formDeploy, formCommit, formText, formCursor} {
+	for _, f := range []Form{formName, formDeploy, formCommit, formText, formPosition, formCursor} {
 		patterns[f.Pattern] = regexp.MustCompile(f.Pattern)
 	}
 }
@@ -138,6 +136,12 @@ func Writing[B, A any](o Operation, about func(*B) desired.EnvironmentName, serv
 		}
 		return about(body.(*B))
 	}
+	return o
+}
+
+// Streaming returns an operation whose answer goes on: a GET.
+func Streaming(o Operation, stream func(*Call, *Stream) error) Operation {
+	o.Method, o.stream = http.MethodGet, stream
 	return o
 }
 

@@ -55,6 +55,7 @@ const (
 	Decided            Code = "decided"     // another result is there
 	Broken             Code = "broken"
 	PolicyNotUsed      Code = "policy-not-used"
+	TooMany            Code = "too-many"
 	NotReady           Code = "not-ready"
 	NotOurs            Code = "not-ours" // another replica has the environment
 	Internal           Code = "internal"
@@ -83,6 +84,7 @@ var statuses = map[Code]int{
 	Decided:            http.StatusConflict,
 	Broken:             http.StatusConflict,
 	PolicyNotUsed:      http.StatusUnprocessableEntity,
+	TooMany:            http.StatusTooManyRequests,
 	NotReady:           http.StatusServiceUnavailable,
 	NotOurs:            http.StatusServiceUnavailable,
 	Internal:           http.StatusInternalServerError,
@@ -114,6 +116,8 @@ func problemOf(err error) *Problem {
 		if code := Code("unknown-" + unknown.Kind); statuses[code] != 0 {
 			return Refusal(code, "%v", err)
 		}
+	case errors.Is(err, history.ErrPosition):
+		return invalid("%v; begin again without one", err)
 	case errors.Is(err, history.ErrCursor):
 		return invalid("%v; begin again without one", err)
 	case errors.As(err, &broken):

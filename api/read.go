@@ -30,7 +30,7 @@ func withPaging(all ...Parameter) []Parameter { return append(all, paging...) }
 
 // Operations are all that this package answers.
 func Operations() []Operation {
-	return slices.Concat(reads(), writes())
+	return slices.Concat(reads(), streams(), writes())
 }
 
 func reads() []Operation {
@@ -80,8 +80,7 @@ func reads() []Operation {
 		Reading(Operation{Path: "/api/v1/environments/{environment}/entries", ID: "listEntries", Summary: "The entries of an environment's ledger, newest first.",
 			Parameters: withPaging(inPath(inEnvironment), ofService,
 				Parameter{Name: "deployment", Summary: "The id of a deployment.", Form: formDeploy},
-				Parameter{Name: "event", Summary: "What happened.", Form: enumForm(ledger.EventPinned, ledger.EventStarted, ledger.EventCompleted, ledger.EventVerified, ledger.EventFailed, ledger.EventSuperseded,
-					ledger.EventCheck, ledger.EventApproved, ledger.EventOffered, ledger.EventDrifted, ledger.EventRetired, ledger.EventRerun)},
+				Parameter{Name: "event", Summary: "What happened.", Form: enumForm(Events...)},
 				since, until), Problems: []Code{UnknownEnvironment}}, listEntries),
 		Reading(Operation{Path: "/api/v1/environments/{environment}/entries/{entry}", ID: "getEntry", Summary: "One entry of a ledger.",
 			Parameters: []Parameter{inPath(inEnvironment), {Name: "entry", Summary: "The commit on the ledger's branch.", Form: formCommit, Path: true}},

@@ -57,6 +57,10 @@ type Server struct {
 	backend  atomic.Pointer[Backend]
 	mux      *http.ServeMux
 	document []byte
+
+	streams chan struct{}   // holds one for each stream
+	ended   context.Context // of the streams
+	end     context.CancelFunc
 }
 
 // New returns a server of all operations.
@@ -64,7 +68,8 @@ func New(o Options) (*Server, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	s := &Server{options: o, mux: http.NewServeMux()}
+	s := &Server{options: o, mux: http.NewServeMux(), streams: make(chan struct{}, MaxStreams)}
+	s.ended, s.end = context.WithCancel(context.Background())
 	all := append(Operations(), o.More...)
 	var err error
 	if s.document, err = document(all); err != nil {
@@ -85,6 +90,30 @@ const documentPath = "/api/v1/openapi.json"
 func (s *Server) Open(b *Backend) { s.backend.Store(b) }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// EndStreams ends the answers that go on, for the daemon stops.
+func (s *Server) EndStreams() { s.end() }
+
+// stream answers as long as the caller stays.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, c *Call, o *Operation) {
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		w.Header().Set("Retry-After", "10")
+		Refusal(TooMany, "%d callers follow the events already; ask again later", MaxStreams).Write(w)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ended, cancel)()
+	c.Context = ctx
+	st := &Stream{w: w, control: http.NewResponseController(w)}
+	st.control.SetReadDeadline(time.Time{}) // nothing more is to be read
+	if err := o.stream(c, st); err != nil && !st.begun {
+		problemOf(err).Write(w)
+	}
+}
 
 // stray answers what is no operation.
 func (s *Server) stray(w http.ResponseWriter, r *http.Request) {
@@ -137,6 +166,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 				return
 			}
 		}
+	}
+	if o.stream != nil {
+		s.stream(w, r, c, o)
+		return
 	}
 	x, err := o.serve(c)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -27,6 +28,7 @@ type Index struct {
 	archive  Archive
 	branches func() map[string]string
 	wake     chan struct{} // capacity 1: somebody asks
+	asked    atomic.Bool   // somebody has
 
 	mu      sync.Mutex // guards what follows
 	books   map[desired.EnvironmentName]*book
@@ -116,23 +118,30 @@ func (x *Index) Run(ctx context.Context) {
 	}
 }
 
-// wait has f look until it is content, and reading go on in between.
-func (x *Index) wait(ctx context.Context, f func() bool) error {
-	for asked := false; ; asked = true {
+// wait has f look at what was read until it is content, and reading go on in
+// between. f has to be content once nothing is left to be read.
+func (x *Index) wait(ctx context.Context, f func() bool) error { return x.watch(ctx, true, f) }
+
+// await is wait for what may come at any time: once all is read, it waits for a
+// ledger to move.
+func (x *Index) await(ctx context.Context, f func() bool) error { return x.watch(ctx, false, f) }
+
+func (x *Index) watch(ctx context.Context, eager bool, f func() bool) error {
+	x.asked.Store(true)
+	for first := true; ; first = false {
 		x.mu.Lock()
 		current := x.current()
 		if current && f() {
 			x.mu.Unlock()
 			return nil
 		}
-		err, more := x.failure, x.more
+		failure, more := x.failure, x.more
 		x.mu.Unlock()
-		if err != nil && asked {
-			return fmt.Errorf("read the ledgers: %w", err)
+		if failure != nil && !first {
+			return fmt.Errorf("read the ledgers: %w", failure)
 		}
-		select {
-		case x.wake <- struct{}{}:
-		default:
+		if eager || first || !current {
+			x.rouse()
 		}
 		select {
 		case <-more:

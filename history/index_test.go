@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
@@ -235,5 +236,65 @@ func TestPagesStayRight(t *testing.T) {
 	}
 	if diff := cmp.Diff(walked, entries); diff != "" {
 		t.Errorf("entries page by page (+), and as git has them (-):\n%s", diff)
+	}
+}
+
+// Whoever follows hears of each entry once and in its order, also from another
+// index, as after a restart, and also while nobody has asked for anything else.
+func TestFollowOverRestarts(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, 5)
+	o.write(60)
+	x := o.index()
+	start, err := x.Here(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heard []string
+	at := start
+	for round := range 5 {
+		o.write(20)
+		x.Poke()
+		for want := 20 * (round + 1); len(heard) < want; {
+			var got []Followed
+			if got, at, err = x.Follow(t.Context(), EntryQuery{}, at, 7); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range got {
+				heard = append(heard, string(f.Entry.Environment)+f.Entry.Entry)
+			}
+		}
+		x = o.index()
+		if at, err = ParsePosition(at.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for env, tip := range Tips(o.branches()) {
+		var want, got []string
+		if err := o.clone.History(t.Context(), tip, func(c gitstate.CommitInfo) bool {
+			if c.ID == start[env] {
+				return false
+			}
+			want = append([]string{string(env) + c.ID}, want...)
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range heard {
+			if strings.HasPrefix(h, string(env)) {
+				got = append(got, h)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", env, diff)
+		}
+	}
+	if _, _, err := x.Follow(t.Context(), EntryQuery{}, Position{"dev": "0000000000000000"}, 7); !errors.Is(err, ErrPosition) {
+		t.Errorf("from an entry that there never was: %v", err)
+	}
+	for _, bad := range []string{"", "dev", "dev:", "dev:12", ":0123456789abcdef", "dev:0123456789abcdeg", "dev:0123456789abcdef,"} {
+		if p, err := ParsePosition(bad); err == nil {
+			t.Errorf("%q is a position: %v", bad, p)
+		}
 	}
 }

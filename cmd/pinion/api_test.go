@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pinion-cd/pinion/internal/devtest"
 )
@@ -154,6 +156,7 @@ func (d *daemon) apiTellsTheStory() {
 			d.Errorf("%s: got %s, want %s", path, got, want)
 		}
 	}
+	d.apiTellsWhatComes(field(entries, "entry"))
 	// What has not changed is not sent again.
 	header := http.Header{"Authorization": {"Bearer ci-token"}}
 	resp := d.request("GET", "/api/v1/deployments", header)
@@ -181,4 +184,74 @@ func (d *daemon) answer(path string, header http.Header) (status int, answer map
 	resp := d.request("GET", path, header)
 	d.must(json.NewDecoder(resp.Body).Decode(&answer))
 	return resp.StatusCode, answer
+}
+
+// told is a server-sent event.
+type told struct{ event, id, data string }
+
+// follow follows the events, as the principal mallory.
+func (d *daemon) follow(path, after string) (next func() told) {
+	d.Helper()
+	header := http.Header{"Authorization": {"Bearer mallory-token"}}
+	if after != "" {
+		header.Set("Last-Event-ID", after)
+	}
+	resp := d.request("GET", path, header)
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		d.Fatalf("%s: %s", path, resp.Status)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	return func() (x told) {
+		d.Helper()
+		defer time.AfterFunc(patience, func() { resp.Body.Close() }).Stop()
+		for lines.Scan() {
+			key, value, _ := strings.Cut(lines.Text(), ": ")
+			switch key {
+			case "event":
+				x.event = value
+			case "id":
+				x.id = value
+			case "data":
+				x.data = value
+			case "":
+				if x.event != "" {
+					return x
+				}
+			}
+		}
+		d.Fatalf("the events end: %v", lines.Err())
+		return x
+	}
+}
+
+// apiTellsWhatComes follows the events from one in the past on, and on to what
+// happens now. The entries are of one deployment in dev, newest first.
+func (d *daemon) apiTellsWhatComes(entries []string) {
+	d.Helper()
+	oldest := entries[len(entries)-1]
+	next := d.follow("/api/v1/events?environment=dev&service=web", "dev:"+oldest[:16])
+	if begin := next(); begin.event != "begin" || begin.id != "dev:"+oldest[:16] || strings.Contains(begin.data, "lost") {
+		d.Errorf("it begins with %+v", begin)
+	}
+	for _, want := range slices.Backward(entries[:len(entries)-1]) {
+		if got := next(); got.id != "dev:"+want[:16] || !strings.Contains(got.data, `"entry":"`+want+`"`) {
+			d.Errorf("got %+v, want %s", got, want)
+		}
+	}
+	next = d.follow("/api/v1/events?environment=staging", "")
+	begin := next()
+	late := map[string]any{"environment": "staging", "service": "web", "policy": "e2e", "status": "success", "version": "1.0.0"}
+	if status, answer := d.contract("ci").Ask("report", nil, late); status != http.StatusConflict || answer["code"] != "not-current" {
+		d.Errorf("a late report: %d %v", status, answer)
+	}
+	if got := next(); got.event != "check" || !strings.Contains(got.data, `"late":true`) {
+		d.Errorf("after %+v comes %+v", begin, got)
+	}
+	next = d.follow("/api/v1/events?environment=dev", "dev:0000000000000000")
+	if first, second := next(), next(); !strings.Contains(second.data, `"lost":true`) {
+		d.Errorf("after an entry that there never was: %+v, %+v", first, second)
+	}
+	if status, answer := d.answer("/api/v1/events?after=now", http.Header{"Authorization": {"Bearer mallory-token"}}); status != http.StatusBadRequest {
+		d.Errorf("after no position: %d %v", status, answer)
+	}
 }

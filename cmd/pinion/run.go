@@ -197,6 +197,8 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		}
 	}()
 	report = tee(m.count, tracer.take, report)
+	index := history.NewIndex(mirror, mirror.Branches)
+	wait.Go(func() { index.Run(ctx) })
 	// Clerk and courier are made after the engine, and hear nothing before that.
 	var clerk *reconcile.Clerk
 	var courier *deliver.Courier
@@ -224,6 +226,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, report, func(entries, moves int, took time.Duration) {
 		m.pushed(entries, moves, took)
 		courier.Moved()
+		index.Poke()
 	}, at); err != nil {
 		return err
 	}
@@ -231,11 +234,9 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	m.live.Store(&live{engine, renderer, clusters, mirror, self, courier})
-	index := history.NewIndex(mirror, mirror.Branches)
-	wait.Go(func() { index.Run(ctx) })
 	s.api.Open(&api.Backend{Present: history.NewPresent(mirror, config.Repository.Branch, mirror.Branches), Index: index, Clerk: clerk, Forward: self.forwarder()})
 	commits := make(chan string, 1)
-	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved(); courier.Moved() }
+	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved(); courier.Moved(); index.Poke() }
 	moved()
 	at.run(ctx, &wait)
 	wait.Go(func() { s.hooks.run(ctx, mirror.Poke) })

@@ -56,6 +56,7 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 		WriteTimeout:      30 * time.Second,
 		MaxHeaderBytes:    64 << 10,
 	}
+	h.RegisterOnShutdown(s.api.EndStreams)
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(l) }()
 	select {
