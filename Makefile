@@ -71,7 +71,7 @@ test: starting bin/devcluster prometheus renovate ## run all tests
 
 .PHONY: prometheus
 prometheus: ## fetch the Prometheus of the tests, unless there is one
-	@[ -n "$${PINION_PROMETHEUS-}" ] || command -v prometheus >/dev/null || [ -x .cache/prometheus/usr/bin/prometheus ] || \
+	@[ -n "$${PINION_PROMETHEUS-}" ] || command -v promtool >/dev/null || [ -x .cache/prometheus/usr/bin/promtool ] || \
 	  $(alive) 'fetching Prometheus' .ci/prometheus .cache/prometheus
 
 .PHONY: renovate

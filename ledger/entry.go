@@ -27,6 +27,12 @@ const (
 	EventRerun Event = "rerun"
 )
 
+// Events are all of them.
+var Events = []Event{
+	EventPinned, EventStarted, EventCompleted, EventVerified, EventFailed, EventSuperseded,
+	EventCheck, EventApproved, EventOffered, EventDrifted, EventRetired, EventRerun,
+}
+
 // Entry is one commit of a ledger.
 type Entry struct {
 	Event       Event

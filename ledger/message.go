@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,13 +53,9 @@ func (e Entry) valid() error {
 	wrong := func(format string, args ...any) error {
 		return fmt.Errorf("ledger entry %q of %s in %s: %w", e.Event, e.Service, e.Environment, fmt.Errorf(format, args...))
 	}
-	switch e.Event {
-	case EventPinned, EventStarted, EventCompleted, EventVerified, EventFailed, EventSuperseded,
-		EventCheck, EventApproved, EventOffered, EventDrifted, EventRetired, EventRerun:
-	default:
-		return wrong("there is no such event")
-	}
 	switch {
+	case !slices.Contains(Events, e.Event):
+		return wrong("there is no such event")
 	case !isLabel(string(e.Environment)):
 		return wrong("%q is not the name of an environment", e.Environment)
 	case !isLabel(string(e.Service)):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/notify/deliver"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
@@ -26,6 +28,7 @@ type metrics struct {
 	moves    prometheus.Counter
 	push     prometheus.Histogram
 
+	seen sync.Map             // the environments that have been seen
 	live atomic.Pointer[live] // nil until the daemon has them
 }
 
@@ -93,6 +96,12 @@ func (m *metrics) fetched(took time.Duration, err error) {
 }
 
 func (m *metrics) count(ev reconcile.Event) {
+	if _, known := m.seen.LoadOrStore(ev.Environment, true); !known && ev.Environment != "" {
+		// A counter that begins at 1 shows no increase, and no alert fires.
+		for _, e := range ledger.Events {
+			m.entries.WithLabelValues(string(ev.Environment), string(e))
+		}
+	}
 	m.events.WithLabelValues(string(ev.Type)).Inc()
 	if ev.Type == reconcile.EventCommit && ev.Service == "" {
 		m.commits.Inc()

@@ -178,6 +178,7 @@ func TestStory(t *testing.T) {
 		t.Errorf("%v news wait", got)
 	}
 	d.apiTellsTheStory()
+	d.monitored()
 	d.stop()
 
 	for _, want := range []struct {

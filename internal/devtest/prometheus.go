@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -268,6 +269,44 @@ func (p *PrometheusServer) get(ctx context.Context, path string) ([]byte, error)
 		err = fmt.Errorf("%s: %s: %s", path, response.Status, bytes.TrimSpace(body))
 	}
 	return body, err
+}
+
+// Promtool returns the path of the tool that comes with Prometheus.
+func Promtool(t testing.TB) string {
+	t.Helper()
+	root, err := module()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := findPrometheus(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool := filepath.Join(filepath.Dir(server), "promtool")
+	if _, err := os.Stat(tool); err != nil {
+		t.Fatalf("promtool is not beside Prometheus: %v; get both with: make prometheus", err)
+	}
+	return tool
+}
+
+// Query evaluates an expression now, and returns how many series it gives.
+func (p *PrometheusServer) Query(expression string) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), ready)
+	defer cancel()
+	body, err := p.get(ctx, "/api/v1/query?query="+url.QueryEscape(expression))
+	if err != nil {
+		return 0, err
+	}
+	var answer struct {
+		Data struct {
+			ResultType string
+			Result     []json.RawMessage
+		}
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return 0, fmt.Errorf("the answer of Prometheus: %w", err)
+	}
+	return len(answer.Data.Result), nil
 }
 
 // findPrometheus returns the binary: $PINION_PROMETHEUS, else that of the PATH,
