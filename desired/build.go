@@ -114,6 +114,7 @@ func (d *decoder) service(raw *serviceFile) *Service {
 		Ignore:    ignores(raw.Ignore),
 		Suspend:   suspension(raw.Suspend),
 		Health:    d.healthRules(raw.Health),
+		Deploy:    d.deploy(raw),
 		Artifacts: []ArtifactName{ArtifactName(d.name)},
 	}
 	s.Plaintext = PlaintextRefuse

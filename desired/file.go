@@ -113,6 +113,7 @@ type serviceFile struct {
 	Ignore    []ignoreFile `yaml:"ignore" doc:"Fields of the service's objects that are left to others."`
 	Suspend   *suspendFile `yaml:"suspend" doc:"Nothing of the service is applied, pruned, corrected or promoted, until this is removed."`
 	Health    []healthFile `yaml:"health" doc:"How the service's objects of a kind are told to be healthy. It goes before what Pinion knows of the kind."`
+	Deploy    *deployFile  `yaml:"deploy" doc:"The service is deployed by somebody else's tool, instead of from manifests."`
 	Secrets   *secretsFile `yaml:"secrets" doc:"What is said about the service's Secrets."`
 }
 

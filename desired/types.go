@@ -109,6 +109,7 @@ type Service struct {
 	Suspend   *Suspension
 	Health    []HealthRule
 	Plaintext Plaintext // what to do with Secrets that are not encrypted
+	Deploy    *Deploy   // by whom it is deployed, instead of from manifests; nil: by Pinion
 }
 
 // FolderIn returns the folder of the manifests in an environment.

@@ -16,6 +16,7 @@ import (
 	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile/check"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/reconcile/trigger"
 )
 
 // ClerkOptions are what a Clerk works with.
@@ -35,6 +36,7 @@ type ClerkOptions struct {
 	// Digests is the key under which the values of Secrets are digested.
 	Digests []byte
 	Checks  *check.Runner
+	Trigger *trigger.Caller // nil: no webhook is called
 	// Report is called from the clerk's own goroutine; nil: nobody listens.
 	Report func(Event)
 	// Known is called from the clerk's own goroutine with each record of a
@@ -81,6 +83,8 @@ type Clerk struct {
 	// and caughtUp says that they were read.
 	whole    map[Key]string
 	caughtUp bool
+	stands   map[Key]stand
+	called   []called
 	blind    map[Key]bool // what can't be read of them; of an environment without a service, all
 	found    []identified
 	journal  journal
@@ -98,8 +102,9 @@ type Clerk struct {
 	rules   map[string]*policy.Rules // by pipelines and policies
 	checks  map[checkKey]*running
 	zones   map[string]*time.Location
-	dirty   map[Key]bool // to be reviewed
-	stages  map[Key]bool // stages that may be entered
+	calls   map[Key]*calling // of webhooks that deploy
+	dirty   map[Key]bool     // to be reviewed
+	stages  map[Key]bool     // stages that may be entered
 	drafts  map[desired.EnvironmentName]*draft
 	press   press
 	pace    pace
@@ -193,6 +198,8 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		news:     map[Key]bool{},
 		woken:    make(chan struct{}, 1),
 		whole:    map[Key]string{},
+		stands:   map[Key]stand{},
+		calls:    map[Key]*calling{},
 		blind:    map[Key]bool{},
 		books:    map[desired.EnvironmentName]*book{},
 		cards:    map[Key]*card{},

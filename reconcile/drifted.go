@@ -44,6 +44,7 @@ func (c *Clerk) noteWhole(env desired.EnvironmentName, b *book) {
 		} else {
 			c.whole[k] = d.Manifests
 		}
+		c.stands[k] = stand{r.Deployment.Manifests, r.Deployment.State}
 	}
 }
 

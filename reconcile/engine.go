@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile/check"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 	"github.com/pinion-cd/pinion/render"
@@ -40,6 +41,9 @@ type Options struct {
 	Drift func(Drift)
 	// Completed says what a ledger knows; nil: nobody keeps one. It must not wait.
 	Completed Completed
+	// State says what a ledger has of a deployment that somebody else makes; nil:
+	// nobody keeps one. It must not wait.
+	State func(k Key, manifests string) (state ledger.State, known bool)
 	// Compare is about how often all objects are compared with the API server's
 	// truth, for watches may lose something; 0: never.
 	Compare time.Duration
@@ -359,6 +363,10 @@ func (e *Engine) decide(now time.Time, u *unit) {
 			again = now
 		}
 	}
+	if u.target != nil && u.target.Deploy != nil {
+		e.follow(now, u, again)
+		return
+	}
 	if u.target != nil && e.options.Clusters[u.target.Cluster] == nil {
 		u.failure = &Failure{Message: fmt.Sprintf("cluster %q is not in the configuration; it has %s", u.target.Cluster, e.clusterNames())}
 	}
@@ -394,6 +402,26 @@ func (e *Engine) decide(now time.Time, u *unit) {
 		again = earlier(u.peace(), again)
 	}
 	if !again.IsZero() {
+		e.wakes[u.key] = again
+		e.waking = earlier(again, e.waking)
+	}
+}
+
+// follow takes the step of a unit that somebody else deploys.
+func (e *Engine) follow(now time.Time, u *unit, again time.Time) {
+	u.compared, u.inSync = true, true
+	state, known := ledger.StateCompleted, true // as far as who keeps no ledger can tell
+	if e.options.State != nil {
+		state, known = e.options.State(u.key, u.target.Result.Digest)
+	}
+	step := elsewhere(u.view(now, e.dependencies(u)), state, known)
+	if step.Base == Ready && !u.wasReady {
+		u.wasReady = true
+		e.stale(u.key.Environment)
+	}
+	e.enter(now, u, step)
+	e.sight(u, step)
+	if again = earlier(step.Again, again); !again.IsZero() {
 		e.wakes[u.key] = again
 		e.waking = earlier(again, e.waking)
 	}

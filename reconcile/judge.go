@@ -25,6 +25,9 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 	d := c.card(k)
 	s := situation{Key: k, Now: b.now, Record: b.record(k), Sighting: d.sighting, Identity: d.identity, Drifts: d.drifts, Locations: c.zones}
 	var failure error
+	if x := c.calls[k]; x != nil && x.id == s.Record.Deployment.ID {
+		s.Calling, s.Called, s.Refusal = x.since, x.taken, x.refusal
+	}
 	s.Rules = func(commit string) *policy.Rules {
 		r, err := c.rulesAt(ctx, commit)
 		failure = errors.Join(failure, err)
@@ -67,6 +70,7 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 		}
 	}
 	c.checkDeployment(ctx, k, f)
+	c.callElsewhere(ctx, k)
 	return c.retreat(ctx, b, k)
 }
 
@@ -475,6 +479,7 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 	seen, news, found, requests, results, events, drifts := c.seen, c.news, c.found, c.requests, c.results, c.events, c.drifts
 	c.seen, c.news, c.found, c.requests, c.results, c.events, c.drifts = map[Key]Sighting{}, map[Key]bool{}, nil, nil, nil, nil, nil
 	c.mu.Unlock()
+	c.heardElsewhere()
 	for _, ev := range events {
 		beside, _ := c.beside(ev.Environment)
 		ev.Message = hide(ev.Message, beside)

@@ -293,7 +293,7 @@ func sameInputs(ctx context.Context, commits Commits, t *Target, repo *desired.R
 
 // requestFor says what is to be rendered for a deployment.
 func requestFor(d desired.Deployment, service *desired.Service) render.Request {
-	return render.Request{
+	r := render.Request{
 		Environment: d.Environment.Name,
 		Namespace:   d.Environment.Namespace,
 		Service:     service.Name,
@@ -302,6 +302,10 @@ func requestFor(d desired.Deployment, service *desired.Service) render.Request {
 		Pins:        d.Pins,
 		Plaintext:   service.Plaintext == desired.PlaintextAllow,
 	}
+	if service.Deploy != nil {
+		r.Webhook = service.Deploy.Webhook
+	}
+	return r
 }
 
 // withoutPositions returns the request as it is compared: where in the file a

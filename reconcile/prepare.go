@@ -164,6 +164,7 @@ func Resolve(ctx context.Context, commits Commits, c *Commit, d desired.Deployme
 	t.Request = requestFor(d, service)
 	t.DependsOn = service.DependsOn
 	t.Timeout = service.Rollout.Timeout
+	t.Deploy = service.Deploy
 	t.Take = service.Conflicts == desired.ConflictsTake
 	t.Replace = service.Replace == desired.ReplaceAllow
 	t.Ignore = slices.Concat(d.Environment.Ignore, service.Ignore)

@@ -315,6 +315,9 @@ func means(version, id, commit string, r ledger.Release) bool {
 }
 
 func (c *Clerk) takeReport(b *batch, k Key, r ReportRequest) (string, *Rejection) {
+	if by := c.deployOf(k); by != nil && r.Policy == DeployReport {
+		return c.takeDeployed(b, k, by, r)
+	}
 	if err := c.known(k, r.Policy); err != nil {
 		return "", err
 	}

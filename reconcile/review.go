@@ -25,6 +25,11 @@ type situation struct {
 	// Rules are those of the deployment's commit; nil: they could not be read.
 	Rules     func(commit string) *policy.Rules
 	Locations map[string]*time.Location
+	// Calling is since when a webhook is called for the deployment; zero: it is
+	// not. Called says that it was taken, and Refusal why it was not.
+	Calling time.Time
+	Called  bool
+	Refusal string
 	// Gone says why the environment does not ask for the service any more;
 	// empty: it does, or that is not certain.
 	Gone string
@@ -125,6 +130,9 @@ func follow(f *finding, s situation, add adder, about template) error {
 			return add(about(ledger.EventFailed, "It could not be rendered: "+seen.Problem))
 		}
 		return nil
+	}
+	if seen.Target.Deploy != nil {
+		return followElsewhere(f, s, add, about)
 	}
 	if f.Record.Deployment.State == ledger.StatePinned && seen.Started {
 		e := about(ledger.EventStarted, "")

@@ -67,6 +67,8 @@ type Target struct {
 	Ignore []desired.Ignore
 	// Report says that drift is reported, and nothing is written for it.
 	Report bool
+	// Deploy is who deploys the service in the place of objects; nil: we do.
+	Deploy *desired.Deploy
 	// Health are the service's own rules of health; nil: it has none.
 	Health *health.Rules
 	// Result has no objects' bytes once they are packed; see pack.

@@ -154,6 +154,7 @@ func (c *Clerk) survey() {
 
 func (c *Clerk) leave(env desired.EnvironmentName) {
 	delete(c.held, env)
+	c.dropCalls(env)
 	for key, r := range c.checks {
 		if key.Environment == env {
 			r.cancel()

@@ -236,6 +236,9 @@ func (u *unit) wrote(now time.Time, p Plan, commit string) {
 
 // setTarget takes a new target over; what was known of the old one is void.
 func (u *unit) setTarget(t *Target) {
+	if u.target != nil && u.target.Deploy != nil {
+		u.compared = false // with no cluster
+	}
 	u.target = t
 	u.inquired, u.inquiring, u.evidence = false, false, ""
 	u.inSync, u.outOfSync, u.unready = false, "", nil

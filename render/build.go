@@ -52,6 +52,10 @@ func (b *Renderer) Build(ctx context.Context, tree desired.Tree, req Request) (*
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if req.Webhook != "" {
+		digest, err := req.Digest()
+		return &Result{Digest: digest}, err // there are no objects: what it is asked with stands for them
+	}
 	if !fs.ValidPath(req.Folder) {
 		return nil, &Error{File: req.Folder, Message: "the folder of the manifests must lie within the repository"}
 	}

@@ -28,6 +28,8 @@ type Request struct {
 	Pins        []desired.Pin           `json:"pins,omitempty"` // sorted by artifact
 	// Plaintext allows Secrets whose values stand in the repository in the clear.
 	Plaintext bool `json:"plaintext,omitempty"`
+	// Webhook is what deploys the service in the place of objects; "": nothing.
+	Webhook string `json:"webhook,omitempty"`
 }
 
 // Folder returns the folder of a service's manifests in an environment,
@@ -42,6 +44,9 @@ func (r Request) Digest() (string, error) {
 	all := map[string]any{"folder": r.Folder, "pinion": r.argument()}
 	if r.Plaintext {
 		all["plaintext"] = true
+	}
+	if r.Webhook != "" {
+		all["webhook"] = r.Webhook
 	}
 	data, err := canonical(all)
 	if err != nil {

@@ -45,13 +45,14 @@ type config struct {
 	Identity   identityConfig                        `yaml:"identity,omitempty"`
 	Tokens     []tokenConfig                         `yaml:"tokens,omitempty"`
 	// LeaderElection and Shard are for several replicas.
-	LeaderElection *leaderElectionConfig `yaml:"leaderElection,omitempty"`
-	Shard          string                `yaml:"shard,omitempty"`
-	DigestKeyFile  string                `yaml:"digestKeyFile,omitempty"`
-	Secrets        secretsConfig         `yaml:"secrets,omitempty"`
-	Outbound       outboundConfig        `yaml:"outbound,omitempty"`
-	Forge          *forgeConfig          `yaml:"forge,omitempty"`
-	Sinks          map[string]sinkConfig `yaml:"sinks,omitempty"`
+	LeaderElection *leaderElectionConfig    `yaml:"leaderElection,omitempty"`
+	Shard          string                   `yaml:"shard,omitempty"`
+	DigestKeyFile  string                   `yaml:"digestKeyFile,omitempty"`
+	Secrets        secretsConfig            `yaml:"secrets,omitempty"`
+	Outbound       outboundConfig           `yaml:"outbound,omitempty"`
+	Forge          *forgeConfig             `yaml:"forge,omitempty"`
+	Triggers       map[string]triggerConfig `yaml:"triggers,omitempty"`
+	Sinks          map[string]sinkConfig    `yaml:"sinks,omitempty"`
 }
 
 type repositoryConfig struct {
@@ -230,6 +231,9 @@ func (c *config) check() error {
 	if err := c.checkSinks(); err != nil {
 		return err
 	}
+	if err := c.checkTriggers(); err != nil {
+		return err
+	}
 	_, err := c.logger(&globals{err: io.Discard})
 	return err
 }
@@ -352,7 +356,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, sinkConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, sinkConfig{}, triggerConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

@@ -24,29 +24,33 @@ func (c outboundConfig) allow() (outbound.Allow, error) {
 	return a, err
 }
 
-// unlisted finds policies whose addresses the daemon will not ask. An address
-// whose host depends on the environment is left to the daemon.
+// unlisted finds policies and services whose addresses the daemon will not ask.
+// An address whose host depends on the environment is left to the daemon.
 func unlisted(repo *desired.Repository, allow outbound.Allow) []desired.Problem {
 	var problems []desired.Problem
-	for _, name := range slices.Sorted(maps.Keys(repo.Policies)) {
-		p := repo.Policies[name]
-		var text string
-		var at desired.Position
-		switch {
-		case p.HTTP != nil:
-			text, at = p.HTTP.URL, p.HTTP.Position
-		case p.Prometheus != nil:
-			text, at = p.Prometheus.URL, p.Prometheus.Position
-		}
+	look := func(text string, at desired.Position, kind desired.Kind, name string) {
 		u, err := url.Parse(text)
 		if text == "" || err != nil || strings.Contains(u.Host, "{") {
-			continue
+			return
 		}
 		if err := allow.Check(u); err != nil {
 			what, hint, _ := strings.Cut(err.Error(), "; ")
 			problems = append(problems, desired.Problem{
-				Severity: desired.SeverityError, Position: at, Message: what, Hint: hint, Kind: desired.KindPolicy, Name: string(name),
+				Severity: desired.SeverityError, Position: at, Message: what, Hint: hint, Kind: kind, Name: name,
 			})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(repo.Policies)) {
+		switch p := repo.Policies[name]; {
+		case p.HTTP != nil:
+			look(p.HTTP.URL, p.HTTP.Position, desired.KindPolicy, string(name))
+		case p.Prometheus != nil:
+			look(p.Prometheus.URL, p.Prometheus.Position, desired.KindPolicy, string(name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(repo.Services)) {
+		if d := repo.Services[name].Deploy; d != nil {
+			look(d.Webhook, d.Position, desired.KindService, string(name))
 		}
 	}
 	return problems

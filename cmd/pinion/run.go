@@ -20,6 +20,7 @@ import (
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/notify/deliver"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/check"
@@ -219,6 +220,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Sight:      func(seen reconcile.Sighting) { clerk.See(seen) },
 		Drift:      func(d reconcile.Drift) { clerk.Drifted(d) },
 		Completed:  func(k reconcile.Key, manifests string) (done, known bool) { return clerk.Completed(k, manifests) },
+		State:      func(k reconcile.Key, manifests string) (ledger.State, bool) { return clerk.State(k, manifests) },
 		Compare:    config.Apply.compare(),
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
@@ -271,12 +273,17 @@ func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, tenure
 	if err != nil {
 		return nil, err
 	}
+	caller, err := c.trigger()
+	if err != nil {
+		return nil, err
+	}
 	o := reconcile.ClerkOptions{
 		Mirror:   mirror,
 		Branch:   c.Repository.Branch,
 		Identity: c.Identity.person(),
 		Digests:  digests,
 		Tenure:   tenure,
+		Trigger:  caller,
 		Checks:   check.New(clusters, check.Options{Allow: allow}),
 		Report:   report,
 		Pushed:   pushed,
