@@ -131,12 +131,10 @@ func (v variant) share(t *testing.T, program, kubeconfig string, kube kubernetes
 	if err := os.CopyFS(repo, os.DirFS("shop")); err != nil {
 		t.Fatal(err)
 	}
-	command(t, repo, "git", "init", "--quiet", "--initial-branch=main")
-	command(t, repo, "git", "add", ".")
-	command(t, repo, "git", "commit", "--quiet", "--message=The shop")
+	initialise(t, repo)
 	remote := filepath.Join(t.TempDir(), "remote.git")
 	command(t, repo, "git", "clone", "--quiet", "--bare", repo, remote)
-	as := impersonating(t, kubeconfig)
+	as := asTheDaemon(t, kubeconfig, kube)
 
 	var mu sync.Mutex
 	var said bytes.Buffer // guarded by mu

@@ -3,6 +3,7 @@ package examples_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/txtar"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -24,6 +27,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
@@ -64,7 +68,10 @@ func TestInstall(t *testing.T) {
 	})
 	t.Run("it may do its work", func(t *testing.T) { mayDoItsWork(t, config) })
 	t.Run("it may do nothing else", func(t *testing.T) { mayDoNothingElse(t, kube) })
-	t.Run("it applies the shop", func(t *testing.T) { appliesTheShop(t, kubeconfig, kube) })
+	program := filepath.Join(t.TempDir(), "pinion")
+	command(t, "..", "go", "build", "-o", program, "./cmd/pinion")
+	t.Run("it applies the shop", func(t *testing.T) { appliesTheShop(t, kubeconfig, kube, program) })
+	t.Run("it applies a tenant", func(t *testing.T) { appliesATenant(t, kubeconfig, kube, config, program) })
 }
 
 // mayDoItsWork asks for each kind that the shop renders in each environment.
@@ -196,18 +203,13 @@ func may(t *testing.T, kube kubernetes.Interface, verb, resource, namespace, nam
 }
 
 // appliesTheShop runs the program as the daemon's account.
-func appliesTheShop(t *testing.T, kubeconfig string, kube kubernetes.Interface) {
-	program := filepath.Join(t.TempDir(), "pinion")
-	command(t, "..", "go", "build", "-o", program, "./cmd/pinion")
+func appliesTheShop(t *testing.T, kubeconfig string, kube kubernetes.Interface, program string) {
 	repo := t.TempDir()
 	if err := os.CopyFS(repo, os.DirFS("shop")); err != nil {
 		t.Fatal(err)
 	}
-	command(t, repo, "git", "init", "--quiet", "--initial-branch=main")
-	command(t, repo, "git", "add", ".")
-	command(t, repo, "git", "commit", "--quiet", "--message=The shop")
-
-	as := impersonating(t, kubeconfig)
+	initialise(t, repo)
+	as := asTheDaemon(t, kubeconfig, kube)
 	for _, env := range []string{"dev", "staging", "production"} {
 		command(t, repo, program, "apply", env, "--kubeconfig", as)
 		list, err := kube.AppsV1().Deployments("shop-"+env).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=pinion"})
@@ -227,22 +229,103 @@ func appliesTheShop(t *testing.T, kubeconfig string, kube kubernetes.Interface) 
 	}
 }
 
-// impersonating returns a kubeconfig for the daemon's account.
-func impersonating(t *testing.T, kubeconfig string) string {
+// asTheDaemon returns a kubeconfig with a token of the daemon's account.
+func asTheDaemon(t *testing.T, kubeconfig string, kube kubernetes.Interface) string {
 	t.Helper()
+	token, err := kube.CoreV1().ServiceAccounts("pinion").CreateToken(t.Context(), "pinion", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	config, err := clientcmd.LoadFromFile(kubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, user := range config.AuthInfos {
-		user.Impersonate = account
-		user.ImpersonateGroups = []string{"system:serviceaccounts", "system:serviceaccounts:pinion", "system:authenticated"}
+	for name := range config.AuthInfos {
+		config.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
 	}
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, file); err != nil {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// tenant is a repository with an environment whose account is the one of
+// tenants.yaml.
+const tenant = `
+-- environments/tenant.yaml --
+apiVersion: pinion.dev/v1
+kind: Environment
+namespace: shop-tenant
+serviceAccount: deployer
+pins:
+  web:
+    image: registry.k8s.io/pause:3.9
+-- services/web/service.yaml --
+apiVersion: pinion.dev/v1
+kind: Service
+rollout: {timeout: 60s}
+-- services/web/web.yaml --
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: main, image: web}]
+`
+
+// appliesATenant gives the daemon's account what tenants.yaml says and no more,
+// and applies what is then done in the tenant's name.
+func appliesATenant(t *testing.T, kubeconfig string, kube kubernetes.Interface, config *rest.Config, program string) {
+	dir := t.TempDir()
+	data, err := os.ReadFile("install/tenants.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"tenants.yaml": data, "kustomization.yaml": []byte("resources: [tenants.yaml]\n")} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	applyKustomization(t, config, dir)
+	repo := t.TempDir()
+	for _, f := range txtar.Parse([]byte(tenant)).Files {
+		path := filepath.Join(repo, f.Name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, f.Data, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	initialise(t, repo)
+	command(t, repo, program, "apply", "tenant", "--kubeconfig", asTheDaemon(t, kubeconfig, kube))
+	d, err := kube.AppsV1().Deployments("shop-tenant").Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil || d.Status.AvailableReplicas != 1 {
+		t.Errorf("%d pods are available: %v", d.Status.AvailableReplicas, err)
+	}
+	for question, want := range map[string]bool{
+		"impersonate serviceaccounts shop-tenant deployer": true,
+		"impersonate serviceaccounts shop-tenant default":  false,
+		"get serviceaccounts shop-tenant default":          false,
+		"patch deployments.apps shop-tenant web":           false,
+		"list configmaps shop-tenant -":                    false,
+	} {
+		words := strings.Fields(question)
+		if words[3] == "-" {
+			words[3] = ""
+		}
+		if may(t, kube, words[0], words[1], words[2], words[3]) != want {
+			t.Errorf("the daemon may %s: %v", question, !want)
+		}
+	}
+}
+
+func initialise(t *testing.T, repo string) {
+	t.Helper()
+	command(t, repo, "git", "init", "--quiet", "--initial-branch=main")
+	command(t, repo, "git", "add", ".")
+	command(t, repo, "git", "commit", "--quiet", "--message=The shop")
 }
 
 // applyKustomization applies a folder as `kubectl apply -k --server-side` does.
