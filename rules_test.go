@@ -30,12 +30,11 @@ var mayImport = map[string][]string{
 	"render":            {"desired", "render/sops"},
 	"render/worker":     {"desired", "render", "render/sops"},
 	"ledger":            {"desired"},
-	"forge":             {"desired", "ledger"},
-	"forge/rest":        {"forge"},
-	"forge/envoy":       {"desired", "ledger", "forge", "forge/rest"},
 	"expression":        {"desired"},
 	"policy":            {"desired", "expression", "ledger"},
 	"audit":             {"desired", "ledger", "policy"},
+	"forge":             {"desired", "ledger", "policy"},
+	"forge/rest":        {"forge"},
 	"gitstate":          {"desired"},
 	"outbound":          {},
 	"notify":            {"desired", "ledger"},
@@ -49,6 +48,8 @@ var mayImport = map[string][]string{
 	"dora":              {"desired", "ledger"},
 	"history":           {"desired", "dora", "ledger", "policy", "gitstate", "reconcile"},
 	"api":               {"desired", "ledger", "policy", "gitstate", "reconcile", "history"},
+	"forge/envoy":       {"desired", "ledger", "policy", "gitstate", "reconcile", "forge", "forge/rest"},
+	"history":           {"desired", "ledger", "policy", "gitstate", "reconcile"},
 	// The command wires all together.
 	"cmd/pinion": {
 		"desired",

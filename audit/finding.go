@@ -105,6 +105,10 @@ type Commit struct {
 	Author, Committer ledger.Person
 	Time              time.Time // the committer's
 	Message           string
+	// Merged is the message of the commit that a merge brings, and MergedBy who
+	// has made the commits there that matter.
+	Merged   string
+	MergedBy []ledger.Person
 }
 
 func short(id string) string { return id[:min(12, len(id))] }

@@ -55,12 +55,8 @@ func Pinned(c Commit, s Step, made Commit) []Finding {
 		found = append(found, entryFinding(c, e, Error, RuleDeployment, putIn, fmt.Sprintf(format, args...)))
 	}
 	commit := short(e.Commit)
-	change, claimed := ledger.ParseChange(made.Message)
-	actor, authors := ledger.Authors(made.Author, made.Committer, made.Message)
-	if claimed && made.Committer == c.Committer {
-		// The daemon chooses nothing: its trailers name who did.
-		authors = slices.DeleteFunc(authors, func(p ledger.Person) bool { return p == c.Committer })
-	}
+	change, claimed := ledger.Claim(made.Message, made.Merged)
+	actor, authors := ledger.AuthorsOf(made.Author, made.Committer, made.Message, made.MergedBy, claimed, c.Committer)
 	want := ledger.Entry{Actor: actor, Authors: authors}.Normal()
 	if e.Actor != want.Actor {
 		tell("it says that %s made commit %s, and %s did", someone(e.Actor), commit, someone(want.Actor))

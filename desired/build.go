@@ -158,8 +158,17 @@ func (d *decoder) pipeline(raw *pipelineFile) *Pipeline {
 			Verify:        namesOf[PolicyName](x.Verify),
 			Admit:         namesOf[PolicyName](x.Admit),
 			OnFailure:     OnFailure(x.OnFailure.or(string(OnFailureStop))),
+			ByPullRequest: x.By.Text == "pullRequest",
+			Merge:         x.Merge.Text == "auto",
 			ManifestsHead: x.Manifests.Text == "head",
 			Position:      x.Environment.Position,
+		}
+		if x.Merge.Set && !x.Merge.Bad && !s.ByPullRequest {
+			d.isolated++
+			d.entry = &s.Problems
+			d.failAt(x.Merge.Position, "merge: says who merges pull requests, and the stage has none", "add by: pullRequest, or remove merge:")
+			d.entry = nil
+			d.isolated--
 		}
 		if !x.After.Set && i > 0 {
 			s.After = []EnvironmentName{EnvironmentName(raw.Stages[i-1].Environment.Text)}

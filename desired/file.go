@@ -157,6 +157,8 @@ type stageFile struct {
 	Verify      list `yaml:"verify" form:"label" doc:"Policies that must hold for a deployment here to count as verified, besides its rollout."`
 	Admit       list `yaml:"admit" form:"label" doc:"Policies that must hold for a version to enter this stage."`
 	OnFailure   word `yaml:"onFailure" enum:"stop,rollback,rollbackAll" default:"stop" doc:"What happens when a deployment fails here: nothing moves until a person acts, the service goes back to its last verified version here, or it does so in every environment of the pipeline that runs the failed version."`
+	By          word `yaml:"by" enum:"commit,pullRequest" default:"commit" doc:"How a version enters this stage: by a commit of the daemon, or by a pull request that it opens and keeps up to date."`
+	Merge       word `yaml:"merge" enum:"people,auto" default:"people" doc:"Of by: pullRequest: who merges it. auto: the daemon, when the stage may be entered and the forge allows it."`
 	Manifests   word `yaml:"manifests" enum:"head" doc:"head: the manifests are always those of the newest commit here. Absent: they move like versions, as they were verified in the stage before."`
 }
 

@@ -30,6 +30,9 @@ type Stage struct {
 	Verify    []PolicyName // what must hold for a deployment to count as verified, besides its rollout
 	Admit     []PolicyName // what must hold for the stage to be entered
 	OnFailure OnFailure
+	// ByPullRequest: promotions into the stage are proposed as pull requests, and
+	// Merge says that the daemon merges them.
+	ByPullRequest, Merge bool
 	// ManifestsHead: the stage opts out of moving manifests like versions;
 	// they are always read from the newest commit.
 	ManifestsHead bool

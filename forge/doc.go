@@ -1,8 +1,9 @@
 // Package forge knows the places that host deployment repositories: GitHub,
 // GitLab, Gitea and Forgejo, and Bitbucket.
 //
-// It decides whether a delivery of a webhook is genuine. It believes nothing
-// that a delivery says: that it came is all that counts, and means "look again
+// It decides what a status says of a commit, what the next step of a promotion's
+// pull request is and what its body says, and whether a delivery of a webhook is genuine. It believes
+// nothing that a delivery says: that it came is all that counts, and means "look again
 // soon". So one that is replayed, comes late, twice, or out of order, does no
 // harm, and one that never comes costs the time until the next poll.
 //

@@ -16,7 +16,9 @@ import (
 type chain struct {
 	branch   string
 	expected string        // the first change's
+	base     string        // the first change's Parent
 	old      plumbing.Hash // the same; zero: the branch must not exist yet
+	parent   plumbing.Hash // of the first commit; zero: it has none
 	places   []int         // which of the push's changes they are
 	commits  []*commit     // one for each
 	objects  []*made       // each once, and after those that it names
@@ -47,9 +49,11 @@ func (s *store) chains(changes []Change) ([]*chain, error) {
 		c, later := of[change.Branch]
 		switch {
 		case !later:
-			c = &chain{branch: change.Branch, expected: change.Expected, have: map[plumbing.Hash]bool{}}
+			c = &chain{branch: change.Branch, expected: change.Expected, base: change.Parent, have: map[plumbing.Hash]bool{}}
 			of[change.Branch] = c
 			list = append(list, c)
+		case change.Parent != "":
+			return nil, fmt.Errorf("commit to %s: only the first change of a branch can have another parent than the one before it", change.Branch)
 		case change.Expected != "":
 			return nil, fmt.Errorf("commit to %s: change %d of the push expects the branch at %s, but its parent is the commit of change %d; leave Expected empty",
 				change.Branch, i+1, change.Expected, c.places[len(c.places)-1]+1)
@@ -82,12 +86,19 @@ func (c *chain) open(s *store) error {
 		return errors.New("that is not a name for a branch")
 	}
 	root := emptyTree
-	if c.expected != "" {
-		parent, err := s.lookup(c.expected)
+	on := c.expected
+	if c.base != "" {
+		on = c.base
+	}
+	if on != "" {
+		parent, err := s.lookup(on)
 		if err != nil {
 			return err
 		}
-		c.old, root = parent.id, parent.tree
+		c.old, c.parent, root = parent.id, parent.id, parent.tree
+	}
+	if c.base != "" {
+		c.old = plumbing.NewHash(c.expected) // which the mirror need not have
 	}
 	var err error
 	c.root, err = s.work(root)
@@ -165,8 +176,8 @@ func (c *chain) add(s *store, change *Change, files map[string]*made) error {
 	next := &commit{tree: c.root.id, when: change.Committer.Time.Unix()}
 	if n := len(c.commits); n > 0 {
 		next.parents = []plumbing.Hash{c.commits[n-1].id}
-	} else if !c.old.IsZero() {
-		next.parents = []plumbing.Hash{c.old}
+	} else if !c.parent.IsZero() {
+		next.parents = []plumbing.Hash{c.parent}
 	}
 	text, err := change.encode(next)
 	if err != nil {

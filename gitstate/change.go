@@ -19,6 +19,11 @@ type Change struct {
 	//   - In each later change of the same branch it has to be empty: the parent
 	//     is the commit of the change before it, which nobody can know yet.
 	Expected string
+	// Parent, in a branch's first change, is the parent to be where that is not
+	// the tip: the branch is made there, or taken there from wherever it was.
+	// It is for branches that nobody but us writes to; one that is mirrored is
+	// never rewritten.
+	Parent string
 	// Files are the contents by name; nil deletes a file, and that it was not
 	// there is no error. What is not named stays. A file that was executable
 	// stays so. The contents must not be changed before the push returns.

@@ -40,8 +40,10 @@
 //
 // # What it never does
 //
-// It never forces, never rebases, never overwrites a commit, and never moves a
-// branch of the remote by any other way than the push above. It takes no key
+// It never forces, never rebases, never overwrites a commit of a branch that it
+// mirrors, and never moves a branch of the remote by any other way than the push
+// above. A branch beside those, which a caller says is its own, may be taken
+// elsewhere or removed, from where it was seen. It takes no key
 // from an agent and nothing from a home folder or an ssh configuration,
 // accepts no unknown host key, and shows no user info of a URL and no secret
 // in an error or a log. It runs no hook and no filter, checks nothing out, and

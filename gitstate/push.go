@@ -63,6 +63,9 @@ func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...*Blob) ([]
 		if changes[i].Branch == "" {
 			changes[i].Branch = m.options.Branch
 		}
+		if _, follows := m.remote.follows("refs/heads/" + changes[i].Branch); follows && changes[i].Parent != "" {
+			return ids, fmt.Errorf("push %s: that branch is never rewritten", changes[i].Branch)
+		}
 	}
 	if m.remote.local() {
 		return ids, fmt.Errorf("push %s: it needs the git program, which takes the repository's locks and runs its hooks; install git, or use an https or ssh URL", m.remote.name())

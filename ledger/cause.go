@@ -17,6 +17,8 @@ func CauseOf(r Record, next Release, change Change, isPinion bool) Cause {
 		}
 	}
 	switch {
+	case isPinion && change.bringsOffer(r, next):
+		return CausePromotion
 	case cur.ID == "":
 		return CausePin
 	case cur.Release.SamePins(next):

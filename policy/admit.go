@@ -297,6 +297,9 @@ func (w *work) move(b *bench, found []proof, offered bool) {
 	verified := fmt.Sprintf("%s is verified in %s", version(c.Release), strings.Join(from, " and "))
 	failed, pending := reasons(d.Verdicts, Failed), reasons(d.Verdicts, Pending)
 	another := w.Target.Candidate != nil && !offered
+	if w.stage.ByPullRequest && failed == "" {
+		d.Proposal = w.promotion(b, found)
+	}
 	switch {
 	case failed != "" && offered:
 		d.Move, d.Failed, d.Reason = Dismiss, true, failed
@@ -305,11 +308,20 @@ func (w *work) move(b *bench, found []proof, offered bool) {
 		d.Move, d.Supersedes = Offer, another
 		d.Reason = fmt.Sprintf("%s, and waits to enter %s: %s", verified, w.Environment, cmp.Or(pending, failed))
 		c.Reason = cmp.Or(pending, failed)
+	case w.stage.ByPullRequest && !offered && w.Forced == nil:
+		// What waits for a person to merge it is offered first, so that the ledger
+		// knows what the merge brings.
+		d.Move, d.Supersedes = Offer, another
+		c.Reason = "its pull request is to be merged"
+		d.Reason = fmt.Sprintf("%s, and waits to enter %s: %s", verified, w.Environment, c.Reason)
 	case pending != "":
 		d.Move, d.Reason = Stay, fmt.Sprintf("%s waits to enter %s: %s", version(c.Release), w.Environment, pending)
 	default:
 		d.Move, d.Supersedes = Promote, another
 		d.Reason = fmt.Sprintf("%s, and every gate of %s is open", verified, w.Environment)
+		if w.stage.ByPullRequest {
+			d.Reason += "; its pull request is to be merged"
+		}
 		d.Promotion = w.promotion(b, found)
 		return
 	}

@@ -152,6 +152,9 @@ type Decision struct {
 	Failed    bool
 	Verdicts  []Verdict
 	Promotion *Promotion
+	// Proposal is, of a stage that is entered by pull requests, what the
+	// candidate's is to bring, also while gates are not passed.
+	Proposal *Promotion
 	// Run are the admit policies whose check has to be made now.
 	Run  []desired.PolicyName
 	Wake time.Time

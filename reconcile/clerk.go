@@ -39,6 +39,10 @@ type ClerkOptions struct {
 	Trigger *trigger.Caller // nil: no webhook is called
 	// Report is called from the clerk's own goroutine; nil: nobody listens.
 	Report func(Event)
+	// Propose is called from the clerk's own goroutine with what is to be
+	// proposed for a stage that is entered by pull requests, whenever it was
+	// judged; nil: there is no forge to do so. It must not wait.
+	Propose func(Proposal)
 	// Known is called from the clerk's own goroutine with each record of a
 	// ledger as it is on the remote, when it is first read and when it has
 	// changed; nil: nobody wants to know. It must not wait.
@@ -347,7 +351,7 @@ func (c *Clerk) work(ctx context.Context) time.Duration {
 		default:
 			c.fails = 0
 			if c.refused(c.options.Clock()) {
-				c.complain(fmt.Sprintf("promotions and rollbacks wait, and the ledgers go on: allow the daemon's account to push to %s: %v", c.options.Branch, c.barred))
+				c.complain(fmt.Sprintf("promotions and rollbacks wait, and the ledgers go on: allow the daemon's account to push to %s, or have the stages entered by pull requests (by: pullRequest): %v", c.options.Branch, c.barred))
 			} else {
 				c.relieved()
 			}

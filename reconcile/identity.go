@@ -140,24 +140,21 @@ func (i identifier) describe(ctx context.Context, commit string, k Key, release 
 		return wanted{}, err
 	}
 	w := wanted{id: ledger.DeploymentID(k.Service, commit), commit: commit, release: release}
-	committer := ledger.Person{Name: info.Committer.Name, Email: info.Committer.Email}
-	w.actor, w.authors = ledger.Authors(ledger.Person{Name: info.Author.Name, Email: info.Author.Email}, committer, info.Message)
+	var merged []ledger.Person
+	var message string
 	if len(info.Parents) > 1 {
-		merged, err := i.merged(ctx, info, k)
+		if merged, err = Merged(ctx, i.commits, info, k); err != nil {
+			return wanted{}, err
+		}
+		second, err := i.info(ctx, info.Parents[1])
 		if err != nil {
 			return wanted{}, err
 		}
-		for _, p := range merged {
-			if !slices.ContainsFunc(w.authors, p.Same) {
-				w.authors = append(w.authors, p)
-			}
-		}
+		message = second.Message
 	}
-	w.change, w.claimed = ledger.ParseChange(info.Message)
-	if w.claimed && committer == i.daemon {
-		// The daemon chooses nothing: its trailers name who did.
-		w.authors = slices.DeleteFunc(w.authors, func(p ledger.Person) bool { return p == i.daemon })
-	}
+	w.change, w.claimed = ledger.Claim(info.Message, message)
+	w.actor, w.authors = ledger.AuthorsOf(ledger.Person{Name: info.Author.Name, Email: info.Author.Email},
+		ledger.Person{Name: info.Committer.Name, Email: info.Committer.Email}, info.Message, merged, w.claimed, i.daemon)
 	return w, nil
 }
 
@@ -165,16 +162,16 @@ func (i identifier) describe(ctx context.Context, commit string, k Key, release 
 // their authors.
 const mostMerged = 50
 
-// merged returns the authors of the commits that a merge brought and that
+// Merged returns the authors of the commits that a merge brought and that
 // changed the environment's file or the service's folder.
-func (i identifier) merged(ctx context.Context, merge gitstate.CommitInfo, k Key) ([]ledger.Person, error) {
+func Merged(ctx context.Context, commits Commits, merge gitstate.CommitInfo, k Key) ([]ledger.Person, error) {
 	var authors []ledger.Person
 	var child gitstate.CommitInfo
 	var above *gitstate.Snapshot
 	var failure error
 	count := 0
-	err := i.commits.History(ctx, merge.Parents[1], func(c gitstate.CommitInfo) bool {
-		snap, err := i.commits.Snapshot(ctx, c.ID)
+	err := commits.History(ctx, merge.Parents[1], func(c gitstate.CommitInfo) bool {
+		snap, err := commits.Snapshot(ctx, c.ID)
 		if err == nil && above != nil {
 			var file, folder bool
 			if file, err = sameID(above, snap, environmentFile(k.Environment)); err == nil {
@@ -187,7 +184,7 @@ func (i identifier) merged(ctx context.Context, merge gitstate.CommitInfo, k Key
 		}
 		var known bool
 		if err == nil {
-			known, err = i.commits.IsAncestor(ctx, c.ID, merge.Parents[0])
+			known, err = commits.IsAncestor(ctx, c.ID, merge.Parents[0])
 		}
 		failure = err
 		child, above = c, snap
@@ -319,6 +316,9 @@ func (w wanted) pinned(k Key, r ledger.Record) ledger.Entry {
 		e.Reason = fmt.Sprintf("%s changed the manifests, the parameters or the service's file with commit %.12s; the pins are the same.", w.actor, w.commit)
 	case ledger.CausePromotion:
 		e.Reason = fmt.Sprintf("Promoted by commit %.12s.", w.commit)
+		if w.change.Open() {
+			e.From = r.Candidate.From
+		}
 	case ledger.CauseRollback:
 		e.Reason = fmt.Sprintf("Rolled back by commit %.12s.", w.commit)
 		if w.change.Reason != "" {

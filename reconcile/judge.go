@@ -262,6 +262,7 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 	d := c.card(k)
 	d.decision, d.enter = nil, time.Time{}
 	if stage == nil || len(stage.After) == 0 && a.Target.Candidate == nil {
+		c.propose(k, nil, nil)
 		return nil
 	}
 	for env := range a.Before {
@@ -284,6 +285,13 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 		}
 	}
 	d.decision, d.enter = &d.admitted.decision, d.admitted.decision.Wake
+	if !b.changes(k) {
+		c.propose(k, stage, d.decision)
+	}
+	if stage.ByPullRequest && d.decision.Move == policy.Promote {
+		c.checkCandidate(ctx, k, *d.decision)
+		return nil // the rest is for who merges the pull request
+	}
 	return c.enact(ctx, b, k, d.admitted.decision)
 }
 

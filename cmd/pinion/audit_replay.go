@@ -15,6 +15,7 @@ import (
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
+	"github.com/pinion-cd/pinion/reconcile"
 )
 
 // auditReader reads for one goroutine.
@@ -30,6 +31,17 @@ type auditReader struct {
 func commitOf(c gitstate.CommitInfo) audit.Commit {
 	return audit.Commit{ID: c.ID, Parents: c.Parents, Message: c.Message, Time: c.Committer.Time,
 		Author: ledger.Person{Name: c.Author.Name, Email: c.Author.Email}, Committer: ledger.Person{Name: c.Committer.Name, Email: c.Committer.Email}}
+}
+
+// merge is a commit of main with the message of the one that it merges.
+func (r *auditReader) merge(ctx context.Context, info gitstate.CommitInfo) (audit.Commit, error) {
+	c := commitOf(info)
+	if len(c.Parents) < 2 {
+		return c, nil
+	}
+	second, err := r.archive.Info(ctx, c.Parents[1])
+	c.Merged = second.Message
+	return c, err
 }
 
 // replay verifies a ledger.
@@ -191,7 +203,16 @@ func (r *auditReader) pinned(ctx context.Context, c audit.Commit, s audit.Step) 
 		r.tell(f)
 		return nil
 	}
-	r.tell(audit.Pinned(c, s, commitOf(r.line[at]))...)
+	made, err := r.merge(ctx, r.line[at])
+	if err != nil {
+		return err
+	}
+	if len(made.Parents) > 1 {
+		if made.MergedBy, err = reconcile.Merged(ctx, r.archive, r.line[at], reconcile.Key{Environment: e.Environment, Service: e.Service}); err != nil {
+			return err
+		}
+	}
+	r.tell(audit.Pinned(c, s, made)...)
 	// What the files say is looked at when main is.
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -241,14 +262,17 @@ func (r *auditReader) claimed(ctx context.Context, at int) error {
 
 // judge looks at a commit of main.
 func (r *auditReader) judge(ctx context.Context, at int) error {
-	c := commitOf(r.line[at])
-	change, claimed := ledger.ParseChange(c.Message)
+	c, err := r.merge(ctx, r.line[at])
+	if err != nil {
+		return err
+	}
+	change, claimed := ledger.Claim(c.Message, c.Merged)
 	daemon := r.isDaemon(c.Committer)
 	branch := r.mainBranch()
 	tell := func(severity audit.Severity, rule audit.Rule, env desired.EnvironmentName, svc desired.ServiceName, meaning, format string, args ...any) {
 		r.tell(audit.Finding{Severity: severity, Rule: rule, Branch: branch, Commit: c.ID, Time: c.Time, Environment: env, Service: svc, Message: fmt.Sprintf(format, args...), Meaning: meaning})
 	}
-	moves := claimed && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeRolledBack && daemon)
+	moves := claimed && !change.Open() && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeRolledBack && daemon)
 	if daemon && !moves {
 		tell(audit.Error, audit.RuleDaemon, "", "", "somebody has used the daemon's name", "it was committed by %s, the daemon, and is neither a promotion nor a rollback", c.Committer)
 	}

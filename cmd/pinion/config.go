@@ -356,7 +356,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, sinkConfig{}, triggerConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, forgeUserConfig{}, sinkConfig{}, triggerConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

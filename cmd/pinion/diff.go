@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -88,7 +89,7 @@ func (g *globals) diff(ctx context.Context, args []string, against string) error
 		}
 		err = g.writeJSON(changes)
 	} else {
-		err = g.writeChanges(changes)
+		writeChanges(g.out, paletteFor(g.out), changes)
 	}
 	switch {
 	case failed != nil || err != nil:
@@ -101,12 +102,11 @@ func (g *globals) diff(ctx context.Context, args []string, against string) error
 }
 
 // writeChanges writes changes for people to read.
-func (g *globals) writeChanges(changes []change) error {
-	color := paletteFor(g.out)
+func writeChanges(w io.Writer, color palette, changes []change) {
 	last := reconcile.Key{}
 	for _, c := range changes {
 		if c.Key != last {
-			fmt.Fprintf(g.out, "%s\n", c.Key)
+			fmt.Fprintf(w, "%s\n", c.Key)
 			last = c.Key
 		}
 		sign := map[string]string{"create": "+", "delete": "-"}[c.Verb]
@@ -124,16 +124,15 @@ func (g *globals) writeChanges(changes []change) error {
 		if c.Reason != "" {
 			head += color.dim(" (" + c.Reason + ")")
 		}
-		fmt.Fprintf(g.out, "  %s\n", head)
+		fmt.Fprintf(w, "  %s\n", head)
 		for _, f := range c.Fields {
-			fmt.Fprintf(g.out, "      %s\n", f.Path)
+			fmt.Fprintf(w, "      %s\n", f.Path)
 			if f.Old != "" {
-				fmt.Fprintf(g.out, "        %s\n", color.bad("- "+f.Old))
+				fmt.Fprintf(w, "        %s\n", color.bad("- "+f.Old))
 			}
 			if f.New != "" {
-				fmt.Fprintf(g.out, "        %s\n", color.good("+ "+f.New))
+				fmt.Fprintf(w, "        %s\n", color.good("+ "+f.New))
 			}
 		}
 	}
-	return nil
 }

@@ -1,31 +1,67 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/pinion-cd/pinion/forge/envoy"
+	"github.com/pinion-cd/pinion/forge/rest"
+	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
 // atForge is what the daemon does at the forge; the zero value does nothing.
 type atForge struct {
-	teller *envoy.Teller
+	teller   *envoy.Teller
+	proposer *envoy.Proposer
+	clerk    *reconcile.Clerk // from run on
 }
 
-func (c *config) atForge(tenure *reconcile.Tenure, log *slog.Logger) (*atForge, error) {
+// forging is what atForge works with.
+type forging struct {
+	mirror   *gitstate.Mirror
+	renderer reconcile.Renderer
+	tenure   *reconcile.Tenure
+	log      *slog.Logger
+}
+
+func (c *config) atForge(with forging) (*atForge, error) {
 	at := &atForge{}
 	talk, err := c.dial()
 	if err != nil || talk == nil {
 		return at, err
 	}
-	log = log.With("forge", string(c.Forge.Kind), "repository", c.Forge.Repository)
+	log := with.log.With("forge", string(c.Forge.Kind), "repository", c.Forge.Repository)
 	if c.Forge.Statuses {
-		at.teller = envoy.NewTeller(envoy.TellerOptions{Forge: talk, Ours: tenure.Has, Link: c.Forge.StatusURL, Log: log})
+		at.teller = envoy.NewTeller(envoy.TellerOptions{Forge: talk, Ours: with.tenure.Has, Link: c.Forge.StatusURL, Log: log})
 	}
+	signer, err := c.Identity.signer()
+	if err != nil {
+		return nil, err
+	}
+	o := envoy.ProposerOptions{
+		Forge: talk, Mirror: with.mirror, Branch: c.Repository.branch(), Identity: c.Identity.person(),
+		Ours: with.tenure.Has, Users: map[string]reconcile.Principal{}, Method: cmp.Or(c.Forge.MergeMethod, rest.MethodMerge), Log: log, Poll: cmp.Or(c.Forge.Poll, 30*time.Second),
+		Approve: func(ctx context.Context, r reconcile.ApprovalRequest) error {
+			_, err := at.clerk.Approve(ctx, r)
+			return err
+		},
+		Rendered: func(ctx context.Context, before, after string, k reconcile.Key) (string, error) {
+			return renderedDifference(ctx, with.mirror, with.renderer, before, after, reconcile.Selection{Environment: k.Environment, Service: k.Service})
+		},
+	}
+	if signer != nil {
+		o.Sign = signer.Sign
+	}
+	for _, u := range c.Forge.Users {
+		o.Users[u.Login] = reconcile.Principal{Name: u.Principal, Email: u.Email, Groups: u.Groups}
+	}
+	at.proposer = envoy.NewProposer(o)
 	return at, nil
 }
 
@@ -36,9 +72,47 @@ func (a *atForge) know(r ledger.Record) {
 	}
 }
 
+// propose returns who opens pull requests; nil: nobody.
+func (a *atForge) propose() func(reconcile.Proposal) {
+	if a.proposer == nil {
+		return nil
+	}
+	return a.proposer.Propose
+}
+
+// wake has the forge looked at.
+func (a *atForge) wake() {
+	if a.proposer != nil {
+		a.proposer.Wake()
+	}
+}
+
 // run does it until ctx ends.
-func (a *atForge) run(ctx context.Context, wait *sync.WaitGroup) {
+func (a *atForge) run(ctx context.Context, clerk *reconcile.Clerk, wait *sync.WaitGroup) {
+	a.clerk = clerk
 	if a.teller != nil {
 		wait.Go(func() { a.teller.Run(ctx) })
 	}
+	if a.proposer != nil {
+		wait.Go(func() { a.proposer.Run(ctx) })
+	}
+}
+
+// renderedDifference says in text what a commit renders otherwise than another,
+// as `pinion diff --against` does.
+func renderedDifference(ctx context.Context, commits reconcile.Commits, renderer reconcile.Renderer, before, after string, s reconcile.Selection) (string, error) {
+	var sides [2][]reconcile.Rendered
+	for i, id := range []string{before, after} {
+		c, err := reconcile.ReadCommit(ctx, commits, id, nil)
+		if err != nil {
+			return "", err
+		}
+		if sides[i], err = reconcile.Render(ctx, commits, renderer, c, s, 1); err != nil {
+			return "", err
+		}
+	}
+	changes, err := compareRenderings(sides[0], sides[1])
+	var out bytes.Buffer
+	writeChanges(&out, palette{}, changes)
+	return out.String(), err
 }

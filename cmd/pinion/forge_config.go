@@ -9,6 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/pinion-cd/pinion/forge"
 	"github.com/pinion-cd/pinion/forge/rest"
@@ -24,6 +27,20 @@ type forgeConfig struct {
 	WebhookSecretFile string     `yaml:"webhookSecretFile,omitempty"`
 	Statuses          bool       `yaml:"statuses,omitempty"`
 	StatusURL         string     `yaml:"statusURL,omitempty"`
+	// MergeMethod is how pull requests are merged that the daemon merges, and
+	// Users are who approves them.
+	MergeMethod rest.Method       `yaml:"mergeMethod,omitempty"`
+	Users       []forgeUserConfig `yaml:"users,omitempty"`
+	// Poll is how often the forge's pull requests are looked at.
+	Poll time.Duration `yaml:"poll,omitempty"`
+}
+
+// forgeUserConfig is who somebody is whom the forge knows by a login.
+type forgeUserConfig struct {
+	Login     string   `yaml:"login"`
+	Principal string   `yaml:"principal"`
+	Email     string   `yaml:"email,omitempty"`
+	Groups    []string `yaml:"groups,omitempty"`
 }
 
 func (c *forgeConfig) check() error {
@@ -42,6 +59,24 @@ func (c *forgeConfig) check() error {
 		return errors.New("forge.url and forge.repository are given without forge.tokenFile, with which they are used")
 	case c.TokenFile == "" && c.WebhookSecretFile == "":
 		return errors.New("forge: it says nothing but its kind; add tokenFile, webhookSecretFile, or both")
+	}
+	if c.MergeMethod != "" && !slices.Contains(rest.Methods, c.MergeMethod) {
+		return fmt.Errorf("forge.mergeMethod is %q; write merge, squash or rebase", c.MergeMethod)
+	}
+	if c.Poll != 0 && c.Poll < time.Second {
+		return fmt.Errorf("forge.poll is %s; write a second or more", c.Poll)
+	}
+	logins := map[string]bool{}
+	for i, u := range c.Users {
+		if u.Login == "" || logins[strings.ToLower(u.Login)] {
+			return fmt.Errorf("forge.users[%d]: the login %q is missing or there twice", i, u.Login)
+		}
+		logins[strings.ToLower(u.Login)] = true
+		for _, name := range append([]string{u.Principal}, u.Groups...) {
+			if !principalForm.MatchString(name) {
+				return fmt.Errorf("forge.users[%d]: %q can't be a principal or a group; write a name without spaces, commas and angle brackets", i, name)
+			}
+		}
 	}
 	if c.StatusURL != "" {
 		if u, err := url.Parse(c.StatusURL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {

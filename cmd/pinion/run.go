@@ -182,7 +182,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		defer p.start()()
 		report = p.report
 	}
-	at, err := config.atForge(self.terms(), logger)
+	at, err := config.atForge(forging{mirror, renderer, self.terms(), logger})
 	if err != nil {
 		return err
 	}
@@ -240,8 +240,8 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	commits := make(chan string, 1)
 	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved(); courier.Moved(); index.Poke() }
 	moved()
-	at.run(ctx, &wait)
-	wait.Go(func() { s.hooks.run(ctx, mirror.Poke) })
+	at.run(ctx, clerk, &wait)
+	wait.Go(func() { s.hooks.run(ctx, func() { mirror.Poke(); at.wake() }) })
 	wait.Go(func() { follow(ctx, mirror, commits, moved, m, logger) })
 	var writers sync.WaitGroup
 	self.run(ctx, &writers)
@@ -288,6 +288,7 @@ func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, tenure
 		Report:   report,
 		Pushed:   pushed,
 		Known:    at.know,
+		Propose:  at.propose(),
 	}
 	if signer != nil {
 		o.Sign = signer.Sign

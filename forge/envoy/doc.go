@@ -1,9 +1,19 @@
-// Package envoy carries to a forge what the ledgers say.
+// Package envoy carries to a forge what the ledgers say and what policy allows.
 //
 // A [Teller] writes commit statuses: for each commit of main that brought a
-// deployment, how far it has come in each environment. It is level-triggered:
-// it compares what the records say with what the forge says, and writes the
-// difference, so that a request that is lost, a forge that is down, and a
-// restart cost time and nothing else. It keeps nothing on disk, and nothing
-// that it can't do holds anything else up or makes it fail.
+// deployment, how far it has come in each environment. A [Proposer] keeps the
+// pull requests of the promotions into stages that are entered by them, merges
+// them where it is to, and hands on the approvals that are given there.
+//
+// Both are level-triggered: they compare what is to be with what the forge and
+// the remote have, and do the difference, so that a request that is lost, a
+// forge that is down, and a restart cost time and nothing else. They keep
+// nothing on disk, and nothing that they can't do holds anything else up or
+// makes it fail. What is to be is decided elsewhere: what a status says and what
+// the next step of a proposal is in package forge, whether a version may enter
+// in package policy.
+//
+// A branch that somebody else has written to is never written or removed, and
+// no branch but those of proposals ever is. Main moves only by the forge's own
+// merge, at the head that was looked at.
 package envoy

@@ -118,6 +118,19 @@ func (g *gitlab) Pulls(ctx context.Context, base string) ([]forge.Pull, error) {
 	return all, nil
 }
 
+func (g *gitlab) PullOf(ctx context.Context, base, branch string) (*forge.Pull, error) {
+	var list []gitlabMerge
+	err := g.do(ctx, http.MethodGet, g.path+"/merge_requests?source_branch="+url.QueryEscape(branch)+"&target_branch="+url.QueryEscape(base)+"&per_page=20", nil, &list)
+	if err != nil {
+		return nil, err
+	}
+	var all []forge.Pull
+	for _, m := range list {
+		all = append(all, m.pull())
+	}
+	return newest(all, base, branch), nil
+}
+
 func (g *gitlab) one(number int) string { return fmt.Sprintf("%s/merge_requests/%d", g.path, number) }
 
 func (g *gitlab) Pull(ctx context.Context, number int) (forge.Pull, error) {

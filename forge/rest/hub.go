@@ -123,6 +123,19 @@ func (h *hub) pulls(ctx context.Context, query, size string) ([]forge.Pull, erro
 	return all, nil
 }
 
+// pullOf looks for a branch in one page of pull requests, the newest first.
+func (h *hub) pullOf(ctx context.Context, base, branch, query string) (*forge.Pull, error) {
+	var list []hubPull
+	if err := h.do(ctx, http.MethodGet, h.path+"/pulls?state=all"+query, nil, &list); err != nil {
+		return nil, err
+	}
+	var all []forge.Pull
+	for _, p := range list {
+		all = append(all, p.pull())
+	}
+	return newest(all, base, branch), nil
+}
+
 func (h *hub) Pull(ctx context.Context, number int) (forge.Pull, error) {
 	var p hubPull
 	err := h.do(ctx, http.MethodGet, fmt.Sprintf("%s/pulls/%d", h.path, number), nil, &p)
@@ -229,6 +242,11 @@ func (g *github) Pulls(ctx context.Context, base string) ([]forge.Pull, error) {
 	return g.pulls(ctx, "&base="+url.QueryEscape(base), "per_page")
 }
 
+func (g *github) PullOf(ctx context.Context, base, branch string) (*forge.Pull, error) {
+	owner, _, _ := strings.Cut(strings.TrimPrefix(g.path, "/repos/"), "/")
+	return g.pullOf(ctx, base, branch, "&head="+url.QueryEscape(owner+":"+branch)+"&per_page=20")
+}
+
 func (g *github) Reviews(ctx context.Context, p forge.Pull) ([]forge.Review, error) {
 	return g.reviews(ctx, p.Number, "per_page")
 }
@@ -270,6 +288,11 @@ func (g *gitea) Pull(ctx context.Context, number int) (forge.Pull, error) {
 		p.Mergeable = forge.Undecided
 	}
 	return p, err
+}
+
+// PullOf looks at the newest ones: Gitea can't be asked for a branch.
+func (g *gitea) PullOf(ctx context.Context, base, branch string) (*forge.Pull, error) {
+	return g.pullOf(ctx, base, branch, "&sort=recentupdate&limit=50")
 }
 
 func (g *gitea) Reviews(ctx context.Context, p forge.Pull) ([]forge.Review, error) {

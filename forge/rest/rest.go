@@ -47,6 +47,9 @@ type dialect interface {
 	Pulls(ctx context.Context, base string) ([]forge.Pull, error)
 	// Pull returns one, with what the list leaves out.
 	Pull(ctx context.Context, number int) (forge.Pull, error)
+	// PullOf returns the newest one of a branch, in whatever state; nil: there
+	// never was one.
+	PullOf(ctx context.Context, base, branch string) (*forge.Pull, error)
 	// OpenPull opens one; Title, Body, Branch and Base are read.
 	OpenPull(ctx context.Context, p forge.Pull) (forge.Pull, error)
 	// EditPull changes the title and the body of one.
@@ -367,4 +370,15 @@ func pages[T any](ctx context.Context, t *transport, path, size string) ([]T, er
 		}
 	}
 	return nil, fmt.Errorf("GET %s: there are more than %d", strings.SplitN(path, "?", 2)[0], mostPages*pageSize)
+}
+
+// newest returns the newest pull request of a branch of the repository itself.
+func newest(all []forge.Pull, base, branch string) *forge.Pull {
+	var last *forge.Pull
+	for i, p := range all {
+		if p.Branch == branch && p.Base == base && !p.Fork && (last == nil || p.Number > last.Number) {
+			last = &all[i]
+		}
+	}
+	return last
 }
