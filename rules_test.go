@@ -95,6 +95,7 @@ var edges = map[string][]string{
 	"github.com/spf13/cobra":          {"cmd/pinion"},
 	"github.com/prometheus":           {"cmd/pinion"},
 	"github.com/fsnotify/fsnotify":    {"gitstate"},
+	"github.com/coreos/go-oidc":       {"api"},
 	"github.com/fluxcd/cli-utils":     {"reconcile/health"},
 	"sigs.k8s.io/controller-runtime":  {"reconcile/cluster"},
 	"k8s.io/apiextensions-apiserver":  {"reconcile/cluster"},

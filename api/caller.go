@@ -5,7 +5,11 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"slices"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -14,22 +18,51 @@ type Scope string
 
 // The scopes.
 const (
-	ScopeRead    Scope = "read"
-	ScopeReport  Scope = "report"
-	ScopeApprove Scope = "approve"
+	ScopeRead      Scope = "read"
+	ScopeReport    Scope = "report"
+	ScopeApprove   Scope = "approve"
+	ScopeArtifact  Scope = "artifact"
+	ScopePin       Scope = "pin"
+	ScopePromote   Scope = "promote" // and roll back
+	ScopeHold      Scope = "hold"    // and release
+	ScopeReconcile Scope = "reconcile"
+	ScopeAdmin     Scope = "admin" // all of them
 )
 
 // Scopes are all scopes.
-var Scopes = []Scope{ScopeRead, ScopeReport, ScopeApprove}
+var Scopes = []Scope{ScopeRead, ScopeReport, ScopeApprove, ScopeArtifact, ScopePin, ScopePromote, ScopeHold, ScopeReconcile, ScopeAdmin}
+
+// DefaultScopes are those of a token of which nothing else is said.
+var DefaultScopes = []Scope{ScopeRead, ScopeReport, ScopeApprove}
+
+// Grant is what a caller may do, and where.
+type Grant struct {
+	Scopes       []Scope
+	Environments []desired.EnvironmentName // where it may write; nil: everywhere
+}
 
 // Caller is who asks.
 type Caller struct {
 	reconcile.Principal
-	Scopes []Scope
+	Grants []Grant
+	Known  bool // by a token
 }
 
-// may tells whether a caller has a scope.
-func (c Caller) may(s Scope) bool { return slices.Contains(c.Scopes, s) }
+// may tells whether a caller has a scope, somewhere.
+func (c Caller) may(s Scope) bool {
+	return slices.ContainsFunc(c.Grants, func(g Grant) bool { return g.has(s) })
+}
+
+// mayIn tells whether a caller has a scope in an environment; "": in all.
+func (c Caller) mayIn(s Scope, env desired.EnvironmentName) bool {
+	return slices.ContainsFunc(c.Grants, func(g Grant) bool {
+		return g.has(s) && (g.Environments == nil || env != "" && slices.Contains(g.Environments, env))
+	})
+}
+
+func (g Grant) has(s Scope) bool {
+	return slices.Contains(g.Scopes, s) || slices.Contains(g.Scopes, ScopeAdmin)
+}
 
 // Authenticator finds out whose a bearer token is; ok is false if it knows
 // nobody who has it.
@@ -59,4 +92,104 @@ func (all Tokens) Authenticate(_ context.Context, token string) (Caller, bool, e
 		return Caller{}, false, nil
 	}
 	return all[found].Caller, true, nil
+}
+
+// Rule grants something to those whom a cluster or an identity provider knows.
+type Rule struct {
+	Grant
+	Principals, Groups []string
+}
+
+// Rules are the rules of the configuration.
+type Rules []Rule
+
+// grants are what a principal may do.
+func (all Rules) grants(p reconcile.Principal) []Grant {
+	var grants []Grant
+	for _, r := range all {
+		if slices.Contains(r.Principals, p.Name) || slices.ContainsFunc(p.Groups, func(g string) bool { return slices.Contains(r.Groups, g) }) {
+			grants = append(grants, r.Grant)
+		}
+	}
+	return grants
+}
+
+// Verifier finds out by others whose a token is: a cluster's API server, or the
+// keys of an identity provider. until is when the answer is not true any more;
+// zero: that is not known.
+type Verifier interface {
+	Verify(ctx context.Context, token string) (p reconcile.Principal, until time.Time, ok bool, err error)
+}
+
+// Remembered has a verifier asked once a minute at most for each token, and gives
+// callers what the rules say. It keeps hashes, and no tokens.
+type Remembered struct {
+	verifier Verifier
+	rules    Rules
+	clock    func() time.Time
+
+	mu    sync.Mutex // guards known
+	known map[[sha256.Size]byte]remembered
+}
+
+type remembered struct {
+	principal reconcile.Principal
+	ok        bool
+	until     time.Time
+}
+
+// What is kept of what a verifier said: for how long, and of how many tokens.
+const (
+	rememberFor = time.Minute
+	mostKnown   = 4096
+)
+
+// Remember returns an authenticator that asks a verifier.
+func Remember(v Verifier, rules Rules, clock func() time.Time) *Remembered {
+	return &Remembered{verifier: v, rules: rules, clock: clock, known: map[[sha256.Size]byte]remembered{}}
+}
+
+// Authenticate asks, unless it knows.
+func (m *Remembered) Authenticate(ctx context.Context, token string) (Caller, bool, error) {
+	hash, now := sha256.Sum256([]byte(token)), m.clock()
+	m.mu.Lock()
+	r, known := m.known[hash]
+	m.mu.Unlock()
+	if !known || !now.Before(r.until) {
+		p, until, ok, err := m.verifier.Verify(ctx, token)
+		if err != nil {
+			return Caller{}, false, err
+		}
+		if r = (remembered{clean(p), ok, now.Add(rememberFor)}); !until.IsZero() && until.Before(r.until) {
+			r.until = until
+		}
+		m.mu.Lock()
+		if len(m.known) >= mostKnown {
+			clear(m.known)
+		}
+		m.known[hash] = r
+		m.mu.Unlock()
+	}
+	if !r.ok || r.principal.Name == "" {
+		return Caller{}, false, nil
+	}
+	return Caller{Principal: r.principal, Grants: m.rules.grants(r.principal), Known: true}, true, nil
+}
+
+// clean makes names such as the ledger can hold: without spaces, commas and angle
+// brackets.
+func clean(p reconcile.Principal) reconcile.Principal {
+	token := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r <= ' ' || strings.ContainsRune(",<>\u007f", r) {
+				return '-'
+			}
+			return r
+		}, s)
+	}
+	q := reconcile.Principal{Name: token(p.Name), Email: token(p.Email)}
+	for _, g := range p.Groups {
+		q.Groups = append(q.Groups, token(g))
+	}
+	return q
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // anybody are the problems that any operation may meet.
-var anybody = []Code{Invalid, Unauthenticated, NotReady, Internal}
+var anybody = []Code{Invalid, Unauthenticated, Denied, TooMany, NotReady, Internal}
 
 // problems are the codes that an operation may answer with.
 func (o *Operation) problems() []Code {

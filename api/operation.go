@@ -42,9 +42,10 @@ type Call struct {
 	Now     time.Time
 	Backend *Backend
 
-	request *http.Request
-	values  map[string]string // of the parameters
-	body    any
+	operation *Operation
+	request   *http.Request
+	values    map[string]string // of the parameters
+	body      any
 }
 
 // Parameter is a part of the path or of the query.

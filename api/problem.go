@@ -36,6 +36,7 @@ type Code string
 const (
 	Invalid            Code = "invalid"
 	Unauthenticated    Code = "unauthenticated"
+	Denied             Code = "denied"
 	NotAReporter       Code = "not-a-reporter"
 	NotInGroup         Code = "not-in-group"
 	OwnRelease         Code = "own-release"
@@ -65,6 +66,7 @@ const (
 var statuses = map[Code]int{
 	Invalid:            http.StatusBadRequest,
 	Unauthenticated:    http.StatusUnauthorized,
+	Denied:             http.StatusForbidden,
 	NotAReporter:       http.StatusForbidden,
 	NotInGroup:         http.StatusForbidden,
 	OwnRelease:         http.StatusForbidden,

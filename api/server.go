@@ -43,8 +43,9 @@ type Forwarder interface {
 // Options say how a Server answers.
 type Options struct {
 	Authenticators []Authenticator
-	// Anonymous are the scopes of those who send no token.
-	Anonymous []Scope
+	// Anonymous: who sends no token may read.
+	Anonymous bool
+	Limits    Limits
 	// More are operations that others add.
 	More []Operation
 	// Clock tells the time; nil: time.Now.
@@ -58,6 +59,8 @@ type Server struct {
 	mux      *http.ServeMux
 	document []byte
 
+	callers, strangers *limits
+
 	streams chan struct{}   // holds one for each stream
 	ended   context.Context // of the streams
 	end     context.CancelFunc
@@ -68,7 +71,8 @@ func New(o Options) (*Server, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	s := &Server{options: o, mux: http.NewServeMux(), streams: make(chan struct{}, MaxStreams)}
+	s := &Server{options: o, mux: http.NewServeMux(), streams: make(chan struct{}, MaxStreams),
+		callers: newLimits(o.Limits), strangers: newLimits(Limits{PerSecond: strangersPerSecond})}
 	s.ended, s.end = context.WithCancel(context.Background())
 	all := append(Operations(), o.More...)
 	var err error
@@ -133,12 +137,26 @@ func (s *Server) stray(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 	ctx, cancel := context.WithTimeout(r.Context(), AnswerTime)
 	defer cancel()
-	caller, err := s.caller(ctx, r, o.Scope)
+	now := s.options.Clock()
+	caller, err := s.caller(ctx, r)
+	who := caller.Name
+	if !caller.Known {
+		who = "from " + addressOf(r)
+	}
+	if after, ok := s.callers.admit(who, now); !ok {
+		tooMany(w, after)
+		return
+	}
+	if err == nil && !caller.may(o.Scope) {
+		if err = Refusal(Denied, "%s does not have the scope %s; see tokens and api.grants in the daemon's configuration", caller.Name, o.Scope); !caller.Known {
+			err = Refusal(Unauthenticated, "send a token as Authorization: Bearer …")
+		}
+	}
 	if err != nil {
 		problemOf(err).Write(w)
 		return
 	}
-	c := &Call{Context: ctx, Caller: caller, Now: s.options.Clock().UTC(), Backend: s.backend.Load(), request: r}
+	c := &Call{Context: ctx, Caller: caller, Now: now.UTC(), Backend: s.backend.Load(), operation: o, request: r}
 	if c.values, err = o.parse(r); err != nil {
 		problemOf(err).Write(w)
 		return
@@ -150,12 +168,23 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 	if o.body != nil {
 		data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {
-			invalid("the body can't be read: %v", err).Write(w)
+			problem := invalid("the body can't be read: %v", err)
+			if errors.As(err, new(*http.MaxBytesError)) {
+				problem = Refusal(TooLarge, "the body has more than %d bytes", maxBody)
+			}
+			w.Header().Set("Connection", "close") // what is left of it is not read
+			problem.Write(w)
 			return
 		}
 		if c.body, err = o.decode(data); err != nil {
 			problemOf(err).Write(w)
 			return
+		}
+		if env := o.about(c.body); env != "" {
+			if err := c.authorize(env); err != nil {
+				problemOf(err).Write(w)
+				return
+			}
 		}
 		if env := o.about(c.body); env != "" && c.Backend.Forward != nil {
 			done, problem := c.Backend.Forward.Forward(w, r, env, data)
@@ -204,32 +233,54 @@ func answer(w http.ResponseWriter, r *http.Request, data []byte) {
 	w.Write(data)
 }
 
-// caller finds out who asks, and whether she may.
-func (s *Server) caller(ctx context.Context, r *http.Request, need Scope) (Caller, error) {
-	c := Caller{Scopes: s.options.Anonymous}
-	if header := r.Header.Get("Authorization"); header != "" || !c.may(need) {
-		scheme, token, _ := strings.Cut(header, " ")
-		if token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || token == "" {
-			return c, Refusal(Unauthenticated, "send a token as Authorization: Bearer …")
+// caller finds out who asks.
+func (s *Server) caller(ctx context.Context, r *http.Request) (Caller, error) {
+	c := Caller{}
+	if s.options.Anonymous {
+		c.Grants = []Grant{{Scopes: []Scope{ScopeRead}}}
+	}
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		return c, nil
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return c, Refusal(Unauthenticated, "send a token as Authorization: Bearer …")
+	}
+	var failures []error
+	for _, a := range s.options.Authenticators {
+		if _, own := a.(Tokens); !own {
+			// Others are asked: not as often as somebody likes who guesses tokens.
+			if s.strangers.spent(addressOf(r), s.options.Clock()) {
+				return c, Refusal(TooMany, "too many tokens from your address were nobody's; ask again later")
+			}
 		}
-		var failures []error
-		found := false
-		for _, a := range s.options.Authenticators {
-			known, ok, err := a.Authenticate(ctx, token)
-			if err != nil {
-				failures = append(failures, err)
-			}
-			if ok {
-				c, found = known, true
-				break
-			}
+		known, ok, err := a.Authenticate(ctx, token)
+		if err != nil {
+			failures = append(failures, err)
 		}
-		if !found {
-			if len(failures) > 0 {
-				return c, Refusal(NotReady, "whose the token is could not be found out: %v; ask again", errors.Join(failures...))
-			}
-			return c, Refusal(Unauthenticated, "nobody is known who has that token; send one of the daemon's configuration as Authorization: Bearer …")
+		if ok {
+			return known, nil
 		}
 	}
-	return c, nil
+	if len(failures) > 0 {
+		return c, Refusal(NotReady, "whose the token is could not be found out: %v; ask again", errors.Join(failures...))
+	}
+	s.strangers.admit(addressOf(r), s.options.Clock())
+	return c, Refusal(Unauthenticated, "nobody is known who has that token; send another one as Authorization: Bearer …")
+}
+
+// authorize makes sure that the caller may do this in environments; none stands
+// for all.
+func (c *Call) authorize(envs ...desired.EnvironmentName) error {
+	scope := c.operation.Scope
+	if len(envs) == 0 && !c.Caller.mayIn(scope, "") {
+		return Refusal(Denied, "%s does not have the scope %s in all environments; name those that it is for", c.Caller.Name, scope)
+	}
+	for _, env := range envs {
+		if !c.Caller.mayIn(scope, env) {
+			return Refusal(Denied, "%s does not have the scope %s in %s; see tokens and api.grants in the daemon's configuration", c.Caller.Name, scope, cut(string(env)))
+		}
+	}
+	return nil
 }

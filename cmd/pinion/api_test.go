@@ -5,12 +5,52 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
 	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pinion-cd/pinion/internal/devtest"
 )
+
+// serviceAccountsRead has a world's service accounts read the API.
+const serviceAccountsRead = `api:
+  kubernetes: {audiences: [pinion]}
+  grants: [{groups: ["system:serviceaccounts"], scopes: [read]}]
+  limits: {requestsPerSecond: 10000}
+`
+
+// serviceAccount is asked by a pod: with a token of its account that is for
+// pinion, and with one that is for somebody else.
+func (d *daemon) serviceAccount() {
+	d.Helper()
+	token := func(audience string) string {
+		x, err := d.kube.CoreV1().ServiceAccounts(d.namespace).CreateToken(d.Context(), "default",
+			&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}}}, metav1.CreateOptions{})
+		d.must(err)
+		return x.Status.Token
+	}
+	c := d.contract("")
+	c.Token = token("pinion")
+	if status, answer := c.Ask("listEnvironments", nil, nil); status != http.StatusOK {
+		d.Errorf("a service account reads: %d %v", status, answer)
+	}
+	if status, answer := c.Ask("approve", nil, map[string]any{"environment": "dev", "service": "web", "version": "1.0.0"}); status != http.StatusForbidden || answer["code"] != "denied" {
+		d.Errorf("a service account approves: %d %v", status, answer)
+	}
+	for _, other := range []string{token("vault"), c.Token + "x"} {
+		if c.Token = other; c.Token != "" {
+			if status, _ := c.Ask("listEnvironments", nil, nil); status != http.StatusUnauthorized {
+				d.Errorf("a token that is not for pinion: %d", status)
+			}
+		}
+	}
+}
 
 // contract is the daemon's API, asked as a principal.
 func (d *daemon) contract(principal string) *devtest.Contract {
@@ -139,6 +179,7 @@ func (d *daemon) apiTellsTheStory() {
 			d.Errorf("%s %v: %d %v, want %d %s", x.id, x.values, status, answer, x.status, x.code)
 		}
 	}
+	c.Token = "dana-token" // who may not report
 	c.Fuzz(1, 1500, []string{"web", "dev", "staging", "production", "default", "smoke", "e2e", "release", "1.1.0", "1.2.0", id,
 		field(entries, "entry")[0], "dev@" + field(all, "entry")[0], "success", "https://ci.example/5"})
 	for _, op := range c.Operations() {
@@ -146,6 +187,7 @@ func (d *daemon) apiTellsTheStory() {
 			d.Errorf("%s was never answered well", op)
 		}
 	}
+	d.serviceAccount()
 	c.Token = "nobody"
 	if status, answer := c.Ask("listEnvironments", nil, nil); status != http.StatusUnauthorized || answer["code"] != "unauthenticated" {
 		d.Errorf("nobody's token: %d %v", status, answer)
@@ -253,5 +295,30 @@ func (d *daemon) apiTellsWhatComes(entries []string) {
 	}
 	if status, answer := d.answer("/api/v1/events?after=now", http.Header{"Authorization": {"Bearer mallory-token"}}); status != http.StatusBadRequest {
 		d.Errorf("after no position: %d %v", status, answer)
+	}
+}
+
+func TestAccessThatMeansNothing(t *testing.T) {
+	t.Parallel()
+	hash := strings.Repeat("0", 64)
+	for want, text := range map[string]string{
+		"api.anonymous is \"write\"":                              "api: {anonymous: write}",
+		"unknown key \"anonymus\"; the keys here are anonymous":   "api: {anonymus: read}",
+		"api.oidc[0].issuer is not an https URL":                  "api: {oidc: [{issuer: \"http://sso.example\", audience: pinion}]}",
+		"api.oidc[0].audience is missing":                         "api: {oidc: [{issuer: \"https://sso.example\"}]}",
+		"api.grants[0] names nobody":                              "api: {kubernetes: {}, grants: [{scopes: [read]}]}",
+		"api.grants[0] grants nothing":                            "api: {kubernetes: {}, grants: [{groups: [a]}]}",
+		"there is no scope \"aprove\"; did you mean \"approve\"?": "tokens: [{principal: a, sha256: " + hash + ", scopes: [aprove]}]",
+		"api.grants is for tokens of":                             "api: {grants: [{groups: [a], scopes: [read]}]}",
+		"certFile and keyFile belong together":                    "api: {tls: {certFile: a}}",
+		"api.limits is negative":                                  "api: {limits: {burst: -1}}",
+	} {
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(file, []byte("apiVersion: pinion.dev/v1\nkind: Config\n"+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (&globals{config: file}).readConfig(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		}
 	}
 }

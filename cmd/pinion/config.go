@@ -44,6 +44,7 @@ type config struct {
 	Log        logConfig                             `yaml:"log,omitempty"`
 	Identity   identityConfig                        `yaml:"identity,omitempty"`
 	Tokens     []tokenConfig                         `yaml:"tokens,omitempty"`
+	API        *apiConfig                            `yaml:"api,omitempty"`
 	// LeaderElection and Shard are for several replicas.
 	LeaderElection *leaderElectionConfig    `yaml:"leaderElection,omitempty"`
 	Shard          string                   `yaml:"shard,omitempty"`
@@ -109,14 +110,6 @@ type identityConfig struct {
 	Email                    string `yaml:"email,omitempty"`
 	SigningKeyFile           string `yaml:"signingKeyFile,omitempty"`
 	SigningKeyPassphraseFile string `yaml:"signingKeyPassphraseFile,omitempty"`
-}
-
-// tokenConfig is somebody who may ask the daemon for something.
-type tokenConfig struct {
-	Principal string   `yaml:"principal"`
-	Email     string   `yaml:"email,omitempty"`
-	Groups    []string `yaml:"groups,omitempty"`
-	SHA256    string   `yaml:"sha256"`
 }
 
 // processes returns how many services are rendered at the same time.
@@ -204,6 +197,9 @@ func (c *config) check() error {
 		if j := slices.IndexFunc(c.Tokens[:i], func(o tokenConfig) bool { return strings.EqualFold(o.SHA256, t.SHA256) }); j >= 0 {
 			return fmt.Errorf("tokens[%d] is the token of tokens[%d], %s; give each principal a token of its own", i, j, c.Tokens[j].Principal)
 		}
+	}
+	if err := c.API.check(); err != nil {
+		return err
 	}
 	if strings.ContainsAny(c.Identity.Name+c.Identity.Email, "<>\n") {
 		return errors.New("identity: a name or an address with < or > can't be written into a commit")
@@ -296,6 +292,9 @@ func (t tokenConfig) check() error {
 	if t.Email != "" && !principalForm.MatchString(t.Email) {
 		return fmt.Errorf("%q is not an e-mail address", t.Email)
 	}
+	if err := checkScopes(t.Scopes); err != nil {
+		return fmt.Errorf("%s: %w", t.Principal, err)
+	}
 	if !hashForm.MatchString(t.SHA256) {
 		return fmt.Errorf("sha256 of %s is not 64 hexadecimal digits; write what `printf %%s \"$TOKEN\" | sha256sum` prints", t.Principal)
 	}
@@ -356,7 +355,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, forgeUserConfig{}, sinkConfig{}, triggerConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, apiConfig{}, kubernetesAuthConfig{}, oidcConfig{}, grantConfig{}, limitsConfig{}, tlsConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, forgeUserConfig{}, sinkConfig{}, triggerConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

@@ -133,7 +133,7 @@ func TestStory(t *testing.T) {
 	news := newBoard(t)
 	traces := collectSpans(t)
 	w.env = append(w.env, "OTEL_EXPORTER_OTLP_ENDPOINT="+traces.url)
-	d := w.daemon(t.TempDir(), "--config", configured(t, "sinks: {board: {url: "+news.URL+"}}"))
+	d := w.daemon(t.TempDir(), "--config", configured(t, "sinks: {board: {url: "+news.URL+"}}\n"+serviceAccountsRead))
 	w.recorded("production", "pinned(production): web 1.0.0", "started", "completed", "verified(production): web 1.0.0")
 	w.recorded("staging", "completed(staging): web 1.0.0")
 	if _, stderr, code := d.as("ci", "report", "staging", "web", "e2e", "success", "--version", "1.0.0"); code != 0 {

@@ -62,6 +62,7 @@ type replica struct {
 	shard  reconcile.Shard // zero: one replica leads, the others stand by
 	name   string          // of the lease, or what their names begin with
 	client *http.Client
+	scheme string // by which the others answer
 }
 
 // replica makes one, if the configuration or a flag asks for it.
@@ -84,7 +85,7 @@ func (c *config) replica(clusters map[desired.ClusterName]*cluster.Cluster, list
 	if err != nil {
 		return nil, fmt.Errorf("leaderElection: find this replica's name: %w", err)
 	}
-	r := &replica{name: e.Name, client: &http.Client{}}
+	r := &replica{name: e.Name, client: &http.Client{}, scheme: "http"}
 	if c.Shard != "" {
 		if r.shard, err = reconcile.ParseShard(c.Shard, host); err != nil {
 			return nil, err
@@ -105,6 +106,14 @@ func (c *config) replica(clusters map[desired.ClusterName]*cluster.Cluster, list
 		logger.Info("the environments are shared", "identity", o.Identity, "shard", r.shard.String(), "leases", e.Namespace+"/"+e.Name+"-*", "address", o.Address)
 	}
 	return r, nil
+}
+
+// secure has the others asked over TLS, if this one answers so.
+func (r *replica) secure(x *certificate) {
+	if r != nil && x != nil {
+		r.scheme = "https"
+		r.client.Transport = &http.Transport{TLSClientConfig: x.peer(), IdleConnTimeout: time.Minute}
+	}
 }
 
 // lease names the lease of an environment.
@@ -249,7 +258,7 @@ func (r *replica) Forward(w http.ResponseWriter, req *http.Request, env desired.
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), api.AnswerTime)
 	defer cancel()
-	again, err := http.NewRequestWithContext(ctx, req.Method, "http://"+h.Address+req.URL.Path, bytes.NewReader(body))
+	again, err := http.NewRequestWithContext(ctx, req.Method, r.scheme+"://"+h.Address+req.URL.Path, bytes.NewReader(body))
 	if err == nil {
 		for _, name := range []string{"Authorization", "Content-Type"} {
 			if v := req.Header.Get(name); v != "" {

@@ -140,18 +140,27 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		stop(nil) // before the wait, for what is waited for ends with ctx
 		wait.Wait()
 	}()
+	secure, err := config.API.certificate(logger)
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for HTTP: %w; choose another address with --listen", err)
 	}
 	m := newMetrics()
-	answers, err := api.New(config.access())
+	known := &waitingClusters{ready: make(chan struct{})}
+	access, err := config.access(known)
+	if err != nil {
+		return err
+	}
+	answers, err := api.New(access)
 	if err != nil {
 		return err
 	}
 	s := newServer(m, answers, newHooks(config.Forge, logger))
 	s.alone = config.LeaderElection == nil && config.Shard == ""
-	wait.Go(func() { stop(s.serve(ctx, listener)) })
+	wait.Go(func() { stop(s.serve(ctx, listener, secure.server())) })
 	wait.Go(func() { keepSmall(ctx) })
 	logger.Info("pinion is up", "repository", name, "branch", config.Repository.Branch, "listen", listener.Addr().String(), "dataDir", dir)
 
@@ -165,10 +174,13 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	defer closeClusters(clusters)
+	known.all = clusters
+	close(known.ready)
 	self, err := config.replica(clusters, listener.Addr(), logger)
 	if err != nil {
 		return err
 	}
+	self.secure(secure)
 	s.replica.Store(self)
 	mirror, err := openMirror(ctx, options, logger)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -47,18 +48,25 @@ func newServer(m *metrics, a *api.Server, h *hooks) *server {
 	return s
 }
 
-// serve answers until ctx ends, and then lets requests under way finish.
-func (s *server) serve(ctx context.Context, l net.Listener) error {
+// serve answers, over TLS if secure is given, until ctx ends, and then lets requests under way finish.
+func (s *server) serve(ctx context.Context, l net.Listener, secure *tls.Config) error {
 	h := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		MaxHeaderBytes:    64 << 10,
+		TLSConfig:         secure,
 	}
 	h.RegisterOnShutdown(s.api.EndStreams)
 	failed := make(chan error, 1)
-	go func() { failed <- h.Serve(l) }()
+	go func() {
+		if secure != nil {
+			failed <- h.ServeTLS(l, "", "")
+		} else {
+			failed <- h.Serve(l)
+		}
+	}()
 	select {
 	case err := <-failed:
 		return err

@@ -1,0 +1,308 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/reconcile"
+)
+
+// provider is an identity provider over HTTP, with real keys.
+type provider struct {
+	*httptest.Server
+	key   atomic.Pointer[rsa.PrivateKey]
+	kid   atomic.Value // string
+	down  atomic.Bool
+	asked atomic.Int64
+}
+
+func newProvider(t *testing.T) *provider {
+	p := &provider{}
+	p.turn(t, "one")
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		p.asked.Add(1)
+		if p.down.Load() {
+			http.Error(w, "down", http.StatusBadGateway)
+			return
+		}
+		json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys", "authorization_endpoint": p.URL, "token_endpoint": p.URL,
+			"id_token_signing_alg_values_supported": []string{"RS256"}})
+	})
+	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+		k := p.key.Load().PublicKey
+		json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": p.kid.Load().(string),
+			"n": b64(k.N.Bytes()), "e": b64(big.NewInt(int64(k.E)).Bytes())}}})
+	})
+	p.Server = httptest.NewServer(mux)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// turn gives the provider a new key.
+func (p *provider) turn(t *testing.T, kid string) {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.key.Store(k)
+	p.kid.Store(kid)
+}
+
+func b64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }
+
+// token signs claims, besides those that any token has.
+func (p *provider) token(t *testing.T, change map[string]any) string {
+	claims := map[string]any{"iss": p.URL, "aud": "pinion", "sub": "4711", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(),
+		"email": "kim@shop.example", "name": "Kim", "groups": []string{"release managers", "dev"}}
+	for k, v := range change {
+		claims[k] = v
+	}
+	return sign(t, p.key.Load(), map[string]any{"alg": "RS256", "kid": p.kid.Load()}, claims)
+}
+
+func sign(t *testing.T, k *rsa.PrivateKey, header, claims map[string]any) string {
+	t.Helper()
+	h, _ := json.Marshal(header)
+	c, _ := json.Marshal(claims)
+	text := b64(h) + "." + b64(c)
+	switch header["alg"] {
+	case "none":
+		return text + "."
+	case "HS256": // with the public key, which everybody knows
+		mac := hmac.New(sha256.New, k.PublicKey.N.Bytes())
+		mac.Write([]byte(text))
+		return text + "." + b64(mac.Sum(nil))
+	}
+	sum := sha256.Sum256([]byte(text))
+	s, err := rsa.SignPKCS1v15(rand.Reader, k, crypto.SHA256, sum[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text + "." + b64(s)
+}
+
+func TestTokensOfAnIdentityProvider(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t)
+	other := newProvider(t)
+	issuer := &Issuer{URL: p.URL, Audience: "pinion", Principal: "sub", Groups: "groups", Prefix: "sso:", Client: http.DefaultClient}
+	p.down.Store(true)
+	if _, _, _, err := issuer.Verify(t.Context(), p.token(t, nil)); err == nil || !strings.Contains(err.Error(), "keys") {
+		t.Errorf("while the provider is down: %v", err)
+	}
+	p.down.Store(false)
+	if _, _, _, err := issuer.Verify(t.Context(), p.token(t, nil)); err == nil || p.asked.Load() != 1 {
+		t.Errorf("it is asked at once again, %d times: %v", p.asked.Load(), err)
+	}
+	issuer.again = time.Time{}
+	rules := Rules{{Grant: Grant{Scopes: []Scope{ScopeApprove}}, Groups: []string{"sso:release-managers"}}, {Grant: Grant{Scopes: []Scope{ScopePin}}, Groups: []string{"release-managers"}}}
+	m := Remember(issuer, rules, time.Now)
+	c, ok, err := m.Authenticate(t.Context(), p.token(t, nil))
+	want := Caller{Principal: reconcile.Principal{Name: "sso:4711", Email: "kim@shop.example", Groups: []string{"sso:release-managers", "sso:dev"}},
+		Grants: []Grant{{Scopes: []Scope{ScopeApprove}}}, Known: true}
+	if diff := cmp.Diff(want, c); diff != "" || !ok || err != nil {
+		t.Errorf("%v %v\n%s", ok, err, diff)
+	}
+	if c, _, _ := m.Authenticate(t.Context(), p.token(t, map[string]any{"email_verified": false})); c.Email != "" {
+		t.Errorf("an address that nobody has verified counts: %+v", c)
+	}
+	valid := p.token(t, nil)
+	header := func(h map[string]any) string {
+		return sign(t, p.key.Load(), h, map[string]any{"iss": p.URL, "aud": "pinion", "sub": "4711", "exp": time.Now().Add(time.Hour).Unix()})
+	}
+	for what, token := range map[string]string{
+		"for somebody else":                p.token(t, map[string]any{"aud": "grafana"}),
+		"of yesterday":                     p.token(t, map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}),
+		"of tomorrow":                      p.token(t, map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}),
+		"of another issuer":                other.token(t, nil),
+		"of another issuer in its name":    other.token(t, map[string]any{"iss": p.URL}),
+		"not signed":                       header(map[string]any{"alg": "none"}),
+		"signed with what everybody knows": header(map[string]any{"alg": "HS256", "kid": "one"}),
+		"changed":                          valid[:len(valid)-6] + "AAAAAA",
+		"without a signature":              valid[:strings.LastIndexByte(valid, '.')+1],
+		"no token":                         "a.b.c",
+		"text":                             "secret",
+	} {
+		if c, ok, err := m.Authenticate(t.Context(), token); ok || err != nil {
+			t.Errorf("a token %s is %+v's, %v", what, c, err)
+		}
+	}
+	p.turn(t, "two")
+	if _, ok, err := m.Authenticate(t.Context(), p.token(t, nil)); !ok || err != nil {
+		t.Errorf("after the key was turned: %v, %v", ok, err)
+	}
+	m.clock = func() time.Time { return time.Now().Add(2 * time.Minute) }
+	if _, ok, _ := m.Authenticate(t.Context(), valid); ok {
+		t.Error("a token of the key before is taken after two minutes")
+	}
+}
+
+// echo is a body, and what is answered.
+type echo struct {
+	Environment desired.EnvironmentName `json:"environment"`
+	Text        string                  `json:"text,omitempty"`
+}
+
+// newEcho is a server with an operation that reads and one that writes.
+func newEcho(t *testing.T, change func(*Options)) *httptest.Server {
+	t.Helper()
+	token := func(name string, g Grant) Token {
+		return Token{sha256.Sum256([]byte(name)), Caller{Principal: reconcile.Principal{Name: name}, Grants: []Grant{g}, Known: true}}
+	}
+	o := Options{
+		Authenticators: []Authenticator{Tokens{
+			token("reader", Grant{Scopes: []Scope{ScopeRead}}),
+			token("ci", Grant{Scopes: DefaultScopes, Environments: []desired.EnvironmentName{"staging"}}),
+			token("root", Grant{Scopes: []Scope{ScopeAdmin}}),
+		}},
+		More: []Operation{
+			Reading(Operation{Path: "/api/v1/echo", ID: "echo", Parameters: []Parameter{ofService}}, func(c *Call) (echo, error) { return echo{Text: c.Caller.Name}, nil }),
+			Writing(Operation{Path: "/api/v1/echo", ID: "shout", Scope: ScopeReport}, func(e *echo) desired.EnvironmentName { return e.Environment },
+				func(c *Call, e *echo) (echo, error) { return *e, nil }),
+		},
+	}
+	if change != nil {
+		change(&o)
+	}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Open(&Backend{})
+	h := httptest.NewUnstartedServer(s)
+	h.Config.ReadTimeout = 2 * time.Second
+	h.Start()
+	t.Cleanup(h.Close)
+	return h
+}
+
+// ask sends a request, and returns the status and the code or the text.
+func ask(t *testing.T, s *httptest.Server, method, token, query string, body io.Reader) (status int, said string, header http.Header) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+"/api/v1/echo"+query, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(resp.Body)
+	var x struct{ Code, Text, Detail string }
+	if err := json.Unmarshal(data, &x); err != nil {
+		t.Fatalf("%s: %v", data, err)
+	}
+	return resp.StatusCode, x.Code + x.Text, resp.Header
+}
+
+func TestWhoMayAsk(t *testing.T) {
+	t.Parallel()
+	s := newEcho(t, nil)
+	open := newEcho(t, func(o *Options) { o.Anonymous = true })
+	in := func(env string) string { return `{"environment": "` + env + `", "text": "hello"}` }
+	for _, x := range []struct {
+		server              *httptest.Server
+		method, token, body string
+		want                string
+	}{
+		{s, "GET", "", "", "401 unauthenticated"},
+		{s, "GET", "nobody", "", "401 unauthenticated"},
+		{s, "GET", "reader", "", "200 reader"},
+		{open, "GET", "", "", "200 "},
+		{open, "GET", "nobody", "", "401 unauthenticated"},
+		{open, "POST", "", in("staging"), "401 unauthenticated"},
+		{s, "POST", "reader", in("staging"), "403 denied"},
+		{s, "POST", "ci", in("staging"), "200 hello"},
+		{s, "POST", "ci", in("production"), "403 denied"},
+		{s, "POST", "root", in("production"), "200 hello"},
+		{s, "POST", "ci", `{"environment": "staging", "txet": "x"}`, "400 invalid"},
+		{s, "POST", "ci", in("staging") + in("staging"), "400 invalid"},
+		{s, "POST", "ci", `{"environment": 1}`, "400 invalid"},
+		{s, "POST", "ci", ``, "400 invalid"},
+	} {
+		status, said, _ := ask(t, x.server, x.method, x.token, "", strings.NewReader(x.body))
+		if got := fmt.Sprint(status, " ", said); got != x.want {
+			t.Errorf("%s by %q with %s: got %s, want %s", x.method, x.token, x.body, got, x.want)
+		}
+	}
+}
+
+// endless is a body that does not end; it counts what is read of it.
+type endless struct{ n atomic.Int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.n.Add(int64(len(p)))
+	return copy(p, bytes.Repeat([]byte("x"), len(p))), nil
+}
+
+func TestHowMuchOneMayAsk(t *testing.T) {
+	t.Parallel()
+	s := newEcho(t, func(o *Options) { o.Limits = Limits{PerSecond: 0.01, Burst: 3} })
+	var got []int
+	for range 5 {
+		status, _, header := ask(t, s, "GET", "reader", "", nil)
+		if status == http.StatusTooManyRequests && (header.Get("Retry-After") == "" || header.Get("Retry-After") == "0") {
+			t.Errorf("Retry-After: %q", header.Get("Retry-After"))
+		}
+		got = append(got, status)
+	}
+	if want := []int{200, 200, 200, 429, 429}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if status, _, _ := ask(t, s, "GET", "root", "", nil); status != http.StatusOK {
+		t.Errorf("another caller: %d", status)
+	}
+	// 100 MB, of which no more is taken than is looked at.
+	s = newEcho(t, nil)
+	body := &endless{}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, _ := http.NewRequestWithContext(ctx, "POST", s.URL+"/api/v1/echo", io.LimitReader(body, 100<<20))
+	r.Header.Set("Authorization", "Bearer root")
+	if resp, err := http.DefaultClient.Do(r); err == nil {
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("100 MB: %s", resp.Status)
+		}
+	}
+	if n := body.n.Load(); n > 50<<20 {
+		t.Errorf("%d bytes of it were taken", n)
+	}
+	// A sender that stops in the middle is left.
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(conn, "POST /api/v1/echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer root\r\nContent-Length: 100\r\n\r\n{")
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400") {
+		t.Errorf("%v: %s", err, answer)
+	}
+}

@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+
+	"github.com/pinion-cd/pinion/reconcile"
+)
+
+// Issuer is an identity provider whose tokens are taken.
+type Issuer struct {
+	URL, Audience string
+	// Principal and Groups are the claims that have the name and the groups.
+	Principal, Groups string
+	// Prefix stands before each name and group, so that none is taken for one of
+	// the configuration.
+	Prefix string
+	Client *http.Client
+
+	mu       sync.Mutex // guards what follows
+	verifier *oidc.IDTokenVerifier
+	failed   error
+	again    time.Time
+}
+
+// discoverAgain is for how long an issuer that could not be asked is left alone.
+const discoverAgain = 5 * time.Second
+
+// open asks the issuer once where its keys are.
+func (i *Issuer) open(ctx context.Context) (*oidc.IDTokenVerifier, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.verifier != nil {
+		return i.verifier, nil
+	}
+	if time.Now().Before(i.again) {
+		return nil, i.failed
+	}
+	p, err := oidc.NewProvider(oidc.ClientContext(ctx, i.Client), i.URL)
+	if err != nil {
+		i.failed, i.again = fmt.Errorf("ask %s for its keys: %w", i.URL, err), time.Now().Add(discoverAgain)
+		return nil, i.failed
+	}
+	// The keys are read again when a token names one that is not known.
+	i.verifier = p.VerifierContext(oidc.ClientContext(context.WithoutCancel(ctx), i.Client), &oidc.Config{ClientID: i.Audience})
+	return i.verifier, nil
+}
+
+// Verify verifies a token's signature, issuer, audience and times.
+func (i *Issuer) Verify(ctx context.Context, token string) (p reconcile.Principal, until time.Time, ok bool, err error) {
+	if issuer, isJWT := issuerOf(token); !isJWT || issuer != i.URL {
+		return p, until, false, nil // another's, or no such token at all
+	}
+	v, err := i.open(ctx)
+	if err != nil {
+		return p, until, false, err
+	}
+	t, err := v.Verify(ctx, token)
+	if err != nil {
+		// Keys that could not be read are no verdict on the token.
+		if ctx.Err() != nil {
+			return p, until, false, context.Cause(ctx)
+		}
+		return p, until, false, nil
+	}
+	var claims map[string]any
+	if err := t.Claims(&claims); err != nil {
+		return p, until, false, nil
+	}
+	name, _ := claims[i.Principal].(string)
+	if name == "" {
+		return p, until, false, errors.New("the token has no claim " + i.Principal + "; see api.oidc in the daemon's configuration")
+	}
+	p.Name = i.Prefix + name
+	if email, _ := claims["email"].(string); claims["email_verified"] != false {
+		p.Email = email
+	}
+	switch groups := claims[i.Groups].(type) {
+	case []any:
+		for _, g := range groups {
+			if s, ok := g.(string); ok {
+				p.Groups = append(p.Groups, i.Prefix+s)
+			}
+		}
+	case string:
+		p.Groups = append(p.Groups, i.Prefix+groups)
+	}
+	return p, t.Expiry, true, nil
+}
+
+// issuerOf reads who claims to have issued a token. It verifies nothing.
+func issuerOf(token string) (issuer string, ok bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return "", false
+	}
+	data, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return "", false
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	return claims.Issuer, json.Unmarshal(data, &claims) == nil
+}
