@@ -92,11 +92,11 @@ func TestValues(t *testing.T) {
 		t.Errorf("got %v", next)
 	}
 	policies := map[desired.PolicyName]*desired.Policy{
-		"smoke":      {Check: desired.CheckHTTP, HTTP: &desired.HTTP{URL: "http://web.{namespace}.svc/healthz", Expect: "status == 200 && body.ready"}, Timeout: 10 * time.Minute, Expression: desired.Position{File: "policies/smoke.yaml", Line: 3, Column: 59}},
+		"smoke":      {Check: desired.CheckHTTP, HTTP: &desired.HTTP{URL: "http://web.{namespace}.svc/healthz", Position: desired.Position{File: "policies/smoke.yaml", Line: 3, Column: 13}, Expect: "status == 200 && body.ready"}, Timeout: 10 * time.Minute, Expression: desired.Position{File: "policies/smoke.yaml", Line: 3, Column: 59}},
 		"soak":       {Check: desired.CheckSoak, Soak: 30 * time.Minute},
 		"e2e":        {Check: desired.CheckReport, Report: &desired.Report{By: []string{"ci"}}, Timeout: 2 * time.Hour},
 		"job":        {Check: desired.CheckJob, Job: &desired.Job{Manifest: "policies/smoke-job.yaml"}},
-		"error-rate": {Check: desired.CheckPrometheus, Prometheus: &desired.Prometheus{URL: "http://prometheus.monitoring", Query: `sum(rate(errors{service="{service}"}[5m]))`, Expect: "value < 0.01", For: 10 * time.Minute}, Expression: desired.Position{File: "policies/error-rate.yaml", Line: 6, Column: 11}},
+		"error-rate": {Check: desired.CheckPrometheus, Prometheus: &desired.Prometheus{URL: "http://prometheus.monitoring", Position: desired.Position{File: "policies/error-rate.yaml", Line: 4, Column: 8}, Query: `sum(rate(errors{service="{service}"}[5m]))`, Expect: "value < 0.01", For: 10 * time.Minute}, Expression: desired.Position{File: "policies/error-rate.yaml", Line: 6, Column: 11}},
 		"approval":   {Check: desired.CheckApproval, Approval: &desired.Approval{Groups: []string{"release-managers"}, Count: 2, AllowAuthor: true}},
 		"hours": {Check: desired.CheckWindow, Window: &desired.Window{Allow: "Mon-Thu 09:00-16:00, Fri 09:00-24:00", Timezone: "Europe/Prague", Position: desired.Position{File: "policies/hours.yaml", Line: 3, Column: 67}, Spans: []desired.Span{
 			{First: time.Monday, Last: time.Thursday, From: 9 * time.Hour, Until: 16 * time.Hour},

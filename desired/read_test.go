@@ -190,7 +190,7 @@ func TestReadBytes(t *testing.T) {
 	for _, c := range []struct{ name, data, want string }{
 		{"crlf", strings.ReplaceAll(good, "\n", "\r\n"), ""},
 		{"byte order mark", "\ufeff" + good, ""},
-		{"byte order mark and a fault", "\ufeffnothing: x\n" + good, `environments/dev.yaml:1:1: the key "nothing" is not known; known are apiVersion, kind, cluster, namespace, serviceAccount, parameters, pins, drift, ignore, suspend, manifests`},
+		{"byte order mark and a fault", "\ufeffnothing: x\n" + good, `environments/dev.yaml:1:1: the key "nothing" is not known; known are apiVersion, kind, cluster, namespace, serviceAccount, parameters, pins, drift, ignore, suspend, notify, manifests`},
 		{"nul", good + "cluster: a\x00b\n", "environments/dev.yaml:4:11: the file holds a NUL byte: it is not text; save it as UTF-8"},
 		{"latin-1", good + "# \xe9t\xe9\n", "environments/dev.yaml:4:3: the byte 0xe9 is not UTF-8; save the file as UTF-8"},
 		{"utf-16", "\xff\xfea\x00", "environments/dev.yaml:1:1: the file is UTF-16, not UTF-8; save it as UTF-8"},

@@ -174,6 +174,26 @@ func TestStory(t *testing.T) {
 	}) {
 		t.Errorf("told besides: %q", got)
 	}
+	w.until("Kubernetes Events tell what has become of it", func(ctx context.Context) string {
+		list, err := w.kube.EventsV1().Events(w.namespace).List(ctx, metav1.ListOptions{FieldSelector: "reportingController=pinion.dev/pinion"})
+		if err != nil {
+			return err.Error()
+		}
+		var all []string
+		for _, e := range list.Items {
+			subject, _, _ := strings.Cut(e.Note, "\n")
+			all = append(all, e.Type+" "+e.Reason+" "+e.Regarding.Name+" "+subject)
+		}
+		for _, want := range []string{
+			"Normal Verified pinion-dev verified(dev): web 1.0.0 → 1.1.0",
+			"Warning Failed pinion-dev failed(dev): web 1.1.0 → 1.2.0",
+		} {
+			if !slices.Contains(all, want) {
+				return fmt.Sprintf("%q is not among %q", want, all)
+			}
+		}
+		return ""
+	})
 	if got := d.metric("pinion_news_waiting", `"board"`); got != 0 {
 		t.Errorf("%v news wait", got)
 	}

@@ -237,7 +237,9 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Jobs:       config.Apply.services(),
 		Renderings: config.Render.processes(),
 	})
-	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, report, func(entries, moves int, took time.Duration) {
+	announcer := reconcile.NewAnnouncer(engine, logger)
+	recorded := func(ev reconcile.Event) { announcer.Tell(ev); report(ev) }
+	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, recorded, func(entries, moves int, took time.Duration) {
 		m.pushed(entries, moves, took)
 		courier.Moved()
 		index.Poke()
@@ -254,6 +256,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	moved()
 	at.run(ctx, clerk, &wait)
 	wait.Go(func() { s.hooks.run(ctx, func() { mirror.Poke(); at.wake() }) })
+	wait.Go(func() { announcer.Run(ctx) })
 	wait.Go(func() { follow(ctx, mirror, commits, moved, m, logger) })
 	var writers sync.WaitGroup
 	self.run(ctx, &writers)
