@@ -155,18 +155,18 @@ func ProposalBody(t Text) string {
 	default:
 		b.WriteString("\nEvery gate is passed. Merging it is the promotion.\n")
 	}
-	b.WriteString("\n**" + Plain(fmt.Sprintf("environments/%s.yaml", p.Environment)) + "**\n\n" + Fenced("diff", t.Pins))
+	b.WriteString("\n**" + Plain(fmt.Sprintf("environments/%s.yaml", p.Environment)) + "**\n\n" + fenced("diff", t.Pins, maxDiff))
 	if t.Rendered != "" {
-		b.WriteString("\n<details><summary>What is rendered differs</summary>\n\n" + Fenced("diff", t.Rendered) + "\n</details>\n")
+		b.WriteString("\n<details><summary>What is rendered differs</summary>\n\n" + fenced("diff", t.Rendered, maxDiff) + "\n</details>\n")
 	}
 	b.WriteString("\nPinion keeps this up to date, and closes it when it is overtaken. Don't push to its branch.\n")
 	return Marked(b.String())
 }
 
-// Fenced writes a text as code, cut at its end, whatever is in it.
-func Fenced(language, text string) string {
-	if cut := len(text) - maxDiff; cut > 0 {
-		end := strings.LastIndexByte(text[:maxDiff], '\n') + 1
+// fenced writes a text as code, whatever is in it, and at most so much of it.
+func fenced(language, text string, most int) string {
+	if len(text) > most {
+		end := strings.LastIndexByte(text[:most], '\n') + 1
 		text = text[:end] + fmt.Sprintf("… (%d bytes more)\n", len(text)-end)
 	}
 	fence := "```"

@@ -115,6 +115,7 @@ type Clerk struct {
 	// claimed are the messages of pushes whose fate was not known, each with
 	// the commit that it turned out to be in, or "".
 	claimed  map[string]string
+	proposed map[Key]bool // stages for which pull requests may be open
 	apart    time.Time    // until then each branch is pushed by itself
 	stuck    time.Time    // main refuses our pushes until then,
 	barred   error        // with this,
@@ -214,6 +215,7 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		stages:   map[Key]bool{},
 		drafts:   map[desired.EnvironmentName]*draft{},
 		claimed:  map[string]string{},
+		proposed: map[Key]bool{},
 		waiting:  map[Key]bool{},
 		held:     map[desired.EnvironmentName]holding{},
 	}

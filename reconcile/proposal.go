@@ -33,8 +33,15 @@ func (c *Clerk) propose(k Key, stage *desired.Stage, d *policy.Decision) {
 		}
 		return
 	}
+	by := stage != nil && stage.ByPullRequest
+	if !by && !c.proposed[k] {
+		return
+	}
+	if c.proposed[k] = by; !by {
+		delete(c.proposed, k)
+	}
 	p := Proposal{Key: k}
-	if stage != nil && stage.ByPullRequest && d != nil && d.Proposal != nil {
+	if by && d != nil && d.Proposal != nil {
 		p.Promotion, p.Verdicts, p.Reason = d.Proposal, d.Verdicts, d.Reason
 		p.Ready, p.Merge = d.Move == policy.Promote, stage.Merge
 	}

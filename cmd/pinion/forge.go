@@ -5,33 +5,42 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/forge/envoy"
 	"github.com/pinion-cd/pinion/forge/rest"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
+	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
 // atForge is what the daemon does at the forge; the zero value does nothing.
 type atForge struct {
 	teller   *envoy.Teller
 	proposer *envoy.Proposer
+	reviewer *envoy.Reviewer
+	close    func()
 	clerk    *reconcile.Clerk // from run on
+
+	mu    sync.Mutex // guards first
+	first desired.EnvironmentName
 }
 
 // forging is what atForge works with.
 type forging struct {
 	mirror   *gitstate.Mirror
 	renderer reconcile.Renderer
+	clusters map[desired.ClusterName]*cluster.Cluster
 	tenure   *reconcile.Tenure
 	log      *slog.Logger
 }
 
 func (c *config) atForge(with forging) (*atForge, error) {
-	at := &atForge{}
+	at := &atForge{close: func() {}}
 	talk, err := c.dial()
 	if err != nil || talk == nil {
 		return at, err
@@ -59,14 +68,44 @@ func (c *config) atForge(with forging) (*atForge, error) {
 		o.Sign = signer.Sign
 	}
 	for _, u := range c.Forge.Users {
-		o.Users[u.Login] = reconcile.Principal{Name: u.Principal, Email: u.Email, Groups: u.Groups}
+		o.Users[strings.ToLower(u.Login)] = reconcile.Principal{Name: u.Principal, Email: u.Email, Groups: u.Groups}
 	}
 	at.proposer = envoy.NewProposer(o)
+	if c.Forge.PullRequests {
+		sealed := *c
+		sealed.Secrets = secretsConfig{}
+		sealed.Render.Processes = 1
+		var x *examiner
+		if x, at.close, err = sealed.examiner(with); err != nil {
+			return nil, err
+		}
+		at.reviewer = envoy.NewReviewer(envoy.ReviewerOptions{Forge: talk, Mirror: with.mirror, Branch: o.Branch, Examine: x.examine, Poll: o.Poll, Log: log,
+			Leads: func() bool { return at.leads(with.tenure) }})
+	}
 	return at, nil
+}
+
+// examiner makes who looks at pull requests; close ends its workers.
+func (c *config) examiner(with forging) (*examiner, func(), error) {
+	renderer, closePool, err := c.renderer()
+	return &examiner{config: c, commits: with.mirror, renderer: renderer, clusters: with.clusters}, closePool, err
+}
+
+// leads tells whether this replica speaks of what belongs to no environment: it
+// is the one that has the first of them.
+func (a *atForge) leads(tenure *reconcile.Tenure) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return tenure == nil || a.first != "" && tenure.Has(a.first)
 }
 
 // know passes on what a ledger says.
 func (a *atForge) know(r ledger.Record) {
+	a.mu.Lock()
+	if a.first == "" || r.Environment < a.first {
+		a.first = r.Environment
+	}
+	a.mu.Unlock()
 	if a.teller != nil {
 		a.teller.Know(r, time.Now())
 	}
@@ -85,6 +124,9 @@ func (a *atForge) wake() {
 	if a.proposer != nil {
 		a.proposer.Wake()
 	}
+	if a.reviewer != nil {
+		a.reviewer.Wake()
+	}
 }
 
 // run does it until ctx ends.
@@ -95,6 +137,9 @@ func (a *atForge) run(ctx context.Context, clerk *reconcile.Clerk, wait *sync.Wa
 	}
 	if a.proposer != nil {
 		wait.Go(func() { a.proposer.Run(ctx) })
+	}
+	if a.reviewer != nil {
+		wait.Go(func() { a.reviewer.Run(ctx) })
 	}
 }
 

@@ -31,6 +31,8 @@ type forgeConfig struct {
 	// Users are who approves them.
 	MergeMethod rest.Method       `yaml:"mergeMethod,omitempty"`
 	Users       []forgeUserConfig `yaml:"users,omitempty"`
+	// PullRequests: each is told what it would do.
+	PullRequests bool `yaml:"pullRequests,omitempty"`
 	// Poll is how often the forge's pull requests are looked at.
 	Poll time.Duration `yaml:"poll,omitempty"`
 }
@@ -53,6 +55,8 @@ func (c *forgeConfig) check() error {
 	switch {
 	case c.Statuses && c.TokenFile == "":
 		return errors.New("forge.statuses: the forge takes them only with a token; add forge.tokenFile")
+	case c.PullRequests && c.TokenFile == "":
+		return errors.New("forge.pullRequests: the forge takes comments only with a token; add forge.tokenFile")
 	case c.StatusURL != "" && !c.Statuses:
 		return errors.New("forge.statusURL is given without forge.statuses: true, which it is for")
 	case c.TokenFile == "" && (c.URL != "" || c.Repository != ""):

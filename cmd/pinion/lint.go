@@ -52,31 +52,13 @@ func (g *globals) lint(ctx context.Context) error {
 	if len(repo.Environments)+len(repo.Services)+len(repo.Problems) == 0 {
 		return fmt.Errorf("lint: %s has no environments/ and no services/, so it is no deployment repository; name another with --repo, or start with `pinion init`", r.name)
 	}
-	problems := slices.Clone(repo.Problems)
-	problems = append(problems, repo.CheckHolds(time.Now())...)
-	problems = append(problems, repo.CheckTimezones(func(name string) bool {
-		_, err := time.LoadLocation(name)
-		return err == nil
-	})...)
-	problems = append(problems, policy.CheckExpressions(repo)...)
-	problems = append(problems, health.Check(repo)...)
-	if len(r.config.Clusters) > 0 {
-		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(r.config.Clusters)))...)
-	}
 	all, err := r.render(ctx, r.repository, reconcile.Selection{})
 	if err != nil {
 		return err
 	}
-	problems = append(problems, renderProblems(problems, all)...)
-	problems = append(problems, clashes(all)...)
-	problems = append(problems, outOfBounds(r.config.fences(), all, g.config != "")...)
-	if g.config != "" {
-		allow, err := r.config.Outbound.allow()
-		if err != nil {
-			return err
-		}
-		problems = append(problems, unlisted(repo, allow)...)
-		problems = append(problems, repo.CheckSinks(r.config.requestable())...)
+	problems, err := r.config.problems(repo, all, g.config != "")
+	if err != nil {
+		return err
 	}
 	errs := 0
 	for _, p := range problems {
@@ -93,9 +75,7 @@ func (g *globals) lint(ctx context.Context) error {
 		}
 	} else {
 		for _, p := range problems {
-			at := p.Position.String()
-			p.Position = desired.Position{}
-			fmt.Fprintf(g.out, "%s: %s: %s\n", printable(at), p.Severity, printable(p.Error()))
+			fmt.Fprintln(g.out, problemLine(p))
 		}
 	}
 	fmt.Fprintf(g.err, "%s, %s, %s: %s, %s\n", count(len(repo.Environments), "environment"), count(len(repo.Services), "service"),
@@ -104,6 +84,41 @@ func (g *globals) lint(ctx context.Context) error {
 		return &exitError{code: exitDifferent}
 	}
 	return nil
+}
+
+// problemLine is a problem for people to read.
+func problemLine(p desired.Problem) string {
+	at := p.Position.String()
+	p.Position = desired.Position{}
+	return fmt.Sprintf("%s: %s: %s", printable(at), p.Severity, printable(p.Error()))
+}
+
+// problems is all that is wrong with the files of a commit and with what they
+// render. Sure says that the configuration is the daemon's.
+func (c *config) problems(repo *desired.Repository, all []reconcile.Rendered, sure bool) ([]desired.Problem, error) {
+	problems := slices.Clone(repo.Problems)
+	problems = append(problems, repo.CheckHolds(time.Now())...)
+	problems = append(problems, repo.CheckTimezones(func(name string) bool {
+		_, err := time.LoadLocation(name)
+		return err == nil
+	})...)
+	problems = append(problems, policy.CheckExpressions(repo)...)
+	problems = append(problems, health.Check(repo)...)
+	if len(c.Clusters) > 0 {
+		problems = append(problems, repo.CheckClusters(slices.Sorted(maps.Keys(c.Clusters)))...)
+	}
+	problems = append(problems, renderProblems(problems, all)...)
+	problems = append(problems, clashes(all)...)
+	problems = append(problems, outOfBounds(c.fences(), all, sure)...)
+	if sure {
+		allow, err := c.Outbound.allow()
+		if err != nil {
+			return nil, err
+		}
+		problems = append(problems, unlisted(repo, allow)...)
+		problems = append(problems, repo.CheckSinks(c.requestable())...)
+	}
+	return problems, nil
 }
 
 // renderProblems makes problems of renderings that failed, and of warnings;

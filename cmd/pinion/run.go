@@ -194,10 +194,11 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		defer p.start()()
 		report = p.report
 	}
-	at, err := config.atForge(forging{mirror, renderer, self.terms(), logger})
+	at, err := config.atForge(forging{mirror, renderer, clusters, self.terms(), logger})
 	if err != nil {
 		return err
 	}
+	defer func() { stop(nil); wait.Wait(); at.close() }() // its workers serve until it has ended
 	tracer, err := newTracer(ctx, name)
 	if err != nil {
 		return err

@@ -5,7 +5,11 @@
 // pull requests of the promotions into stages that are entered by them, merges
 // them where it is to, and hands on the approvals that are given there.
 //
-// Both are level-triggered: they compare what is to be with what the forge and
+// A [Reviewer] says of each open pull request what it would do: by a status on
+// its head, and by one comment. What is in it is not trusted, so it is the
+// caller's to look at it without keys.
+//
+// All are level-triggered: they compare what is to be with what the forge and
 // the remote have, and do the difference, so that a request that is lost, a
 // forge that is down, and a restart cost time and nothing else. They keep
 // nothing on disk, and nothing that they can't do holds anything else up or

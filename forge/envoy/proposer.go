@@ -30,7 +30,7 @@ type ProposerOptions struct {
 	Ours     func(desired.EnvironmentName) bool
 	// Approve records a person's consent.
 	Approve func(context.Context, reconcile.ApprovalRequest) error
-	// Users are who the forge's logins are.
+	// Users are who the forge's logins are, these in lower case.
 	Users map[string]reconcile.Principal
 	// Rendered shows what a commit renders otherwise than another, of one
 	// service in one environment.
@@ -45,8 +45,9 @@ type Proposer struct {
 	options ProposerOptions
 	woken   chan struct{}
 
-	mu     sync.Mutex // guards wanted
-	wanted map[reconcile.Key]reconcile.Proposal
+	mu      sync.Mutex // guards what follows
+	wanted  map[reconcile.Key]reconcile.Proposal
+	settled map[reconcile.Key]bool // nothing is wanted, and nothing is there
 
 	// What follows belongs to the goroutine in Run.
 
@@ -54,7 +55,7 @@ type Proposer struct {
 	gates    map[string]forge.Status
 	approved map[string]bool
 	rendered map[string]string
-	edited   map[reconcile.Key]time.Time
+	edited   map[string]time.Time // by head, when its text was
 	unsure   map[string]time.Time // heads of which it is not known whether they merge
 	told     map[reconcile.Key]string
 	troubled string
@@ -83,8 +84,8 @@ const (
 func NewProposer(o ProposerOptions) *Proposer {
 	return &Proposer{
 		options: o, woken: make(chan struct{}, 1),
-		wanted: map[reconcile.Key]reconcile.Proposal{}, heads: map[string]written{}, gates: map[string]forge.Status{},
-		approved: map[string]bool{}, rendered: map[string]string{}, edited: map[reconcile.Key]time.Time{},
+		wanted: map[reconcile.Key]reconcile.Proposal{}, settled: map[reconcile.Key]bool{}, heads: map[string]written{}, gates: map[string]forge.Status{},
+		approved: map[string]bool{}, rendered: map[string]string{}, edited: map[string]time.Time{},
 		unsure: map[string]time.Time{}, told: map[reconcile.Key]string{},
 	}
 }
@@ -94,6 +95,9 @@ func (p *Proposer) Propose(x reconcile.Proposal) {
 	p.mu.Lock()
 	old, known := p.wanted[x.Key]
 	p.wanted[x.Key] = x
+	if x.Promotion != nil {
+		delete(p.settled, x.Key)
+	}
 	p.mu.Unlock()
 	if !known || old.Promotion != x.Promotion || old.Ready != x.Ready {
 		p.Wake()
@@ -140,8 +144,10 @@ func (p *Proposer) Run(ctx context.Context) {
 func (p *Proposer) pass(ctx context.Context) error {
 	p.mu.Lock()
 	wanted := maps.Clone(p.wanted)
+	maps.DeleteFunc(wanted, func(k reconcile.Key, _ reconcile.Proposal) bool {
+		return p.settled[k] || !p.options.Ours(k.Environment)
+	})
 	p.mu.Unlock()
-	maps.DeleteFunc(wanted, func(k reconcile.Key, _ reconcile.Proposal) bool { return !p.options.Ours(k.Environment) })
 	if len(wanted) == 0 {
 		return nil
 	}
@@ -162,7 +168,7 @@ func (p *Proposer) pass(ctx context.Context) error {
 			at.pull = &pulls[i]
 		}
 		if x.Promotion == nil && at.head == "" && at.pull == nil {
-			p.forget(k, x)
+			p.settle(k)
 			continue
 		}
 		if err := p.keep(ctx, x, at); err != nil {
@@ -175,15 +181,14 @@ func (p *Proposer) pass(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// forget drops what is withdrawn and gone.
-func (p *Proposer) forget(k reconcile.Key, x reconcile.Proposal) {
+// settle notes that nothing is left of what is not wanted.
+func (p *Proposer) settle(k reconcile.Key) {
 	p.mu.Lock()
 	if p.wanted[k].Promotion == nil {
-		delete(p.wanted, k)
+		p.settled[k] = true
 	}
 	p.mu.Unlock()
 	delete(p.told, k)
-	delete(p.edited, k)
 }
 
 // look is what was seen of a proposal.
@@ -279,10 +284,13 @@ func (p *Proposer) keep(ctx context.Context, x reconcile.Proposal, at look) erro
 			at.pull = &opened
 			return nil
 		case forge.Revise:
-			if time.Since(p.edited[x.Key]) < reviseEvery {
+			if time.Since(p.edited[at.head]) < reviseEvery {
 				return nil
 			}
-			p.edited[x.Key] = time.Now()
+			if len(p.edited) >= mostHeads {
+				clear(p.edited)
+			}
+			p.edited[at.head] = time.Now()
 			if err := p.options.Forge.EditPull(ctx, at.pull.Number, wish.Title, wish.Body); err != nil {
 				return err
 			}
@@ -523,7 +531,7 @@ func (p *Proposer) attend(ctx context.Context, x reconcile.Proposal, at look, se
 		return err
 	}
 	for _, r := range reviews {
-		who, known := p.options.Users[r.User]
+		who, known := p.options.Users[strings.ToLower(r.User)]
 		key := r.User + " " + at.head
 		if !known || !r.Approved || r.Commit != at.head || p.approved[key] {
 			continue
