@@ -450,6 +450,13 @@ func (e *Engine) sight(u *unit, step Step) {
 	e.options.Sight(s)
 }
 
+// sightAt tells that a newer commit wants the same of a unit of which nothing
+// else is news.
+func (e *Engine) sightAt(u *unit) {
+	u.sighting.Tip = u.at
+	e.options.Sight(u.sighting)
+}
+
 func (e *Engine) clusterNames() string {
 	names := slices.Sorted(maps.Keys(e.options.Clusters))
 	return fmt.Sprint(names)

@@ -61,9 +61,11 @@ func (e *Engine) read(now time.Time, r reading) {
 	case r.commit != nil:
 		e.readErr, e.reread, e.rereads = nil, time.Time{}, 0
 		e.took(r.commit)
-	case r.wish != nil:
-		e.wished(now, *r.wish)
-	case r.done:
+	}
+	for _, w := range r.wishes {
+		e.wished(now, w)
+	}
+	if r.done && r.err == nil {
 		e.preparing = false
 		e.missed()
 	}
@@ -141,9 +143,15 @@ func (e *Engine) wished(now time.Time, w wish) {
 		e.units[w.key] = u
 	}
 	u.generation = e.generation
+	delete(e.suspects, w.key)
+	if w.unchanged && u.target == w.target && u.settledBefore() {
+		u.at = e.commit.ID
+		e.suspend(u, e.commit.Repository, true)
+		e.sightAt(u)
+		return
+	}
 	e.dirty[w.key] = true
 	e.suspend(u, e.commit.Repository, w.err == nil)
-	delete(e.suspects, w.key)
 	if w.err != nil {
 		e.suspects[w.key] = true
 		if u.problem != w.err.Error() {

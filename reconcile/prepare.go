@@ -202,14 +202,18 @@ type wish struct {
 }
 
 // reading is what the engine is told of a commit, in this order: one message
-// with commit or err set, then wishes, then one with done set.
+// with commit or err set, then some with wishes, then one with done set.
 type reading struct {
 	generation int
 	commit     *Commit
 	err        error
-	wish       *wish
+	wishes     []wish
 	done       bool
 }
+
+// mostAtOnce is how many services that want what they wanted before are told
+// together: what has changed is told at once, and waits for few of the others.
+const mostAtOnce = 256
 
 // known is the target of a service, and the newest commit of which it is
 // certain that it wants the same.
@@ -258,7 +262,7 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 	if !send(reading{commit: c}) {
 		return
 	}
-	r := rendering{commits: p.commits, renderer: p.renderer, has: p.has, parallel: p.parallel, progress: p.progress, suspects: p.suspects}
+	r := rendering{commits: p.commits, renderer: p.renderer, has: p.has, parallel: p.parallel, progress: p.progress, suspects: p.suspects, changed: changed}
 	r.reuse = func(t *Target, tree desired.Tree) (*Target, error) {
 		old, ok := p.known[t.Key]
 		if !ok {
@@ -270,13 +274,25 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 		}
 		return old.target, nil
 	}
+	var mu sync.Mutex // guards same
+	var same []wish
 	r.run(ctx, c, func(w wish) bool {
-		if w.target != nil && !w.unchanged {
-			w.target.pack()
+		if !w.unchanged {
+			if w.target != nil {
+				w.target.pack()
+			}
+			return send(reading{wishes: []wish{w}})
 		}
-		return send(reading{wish: &w})
+		mu.Lock()
+		defer mu.Unlock()
+		if same = append(same, w); len(same) < mostAtOnce {
+			return true
+		}
+		all := same
+		same = nil
+		return send(reading{wishes: all})
 	})
-	send(reading{done: true})
+	send(reading{wishes: same, done: true})
 }
 
 // rendering turns the deployments of a commit into targets.
@@ -289,6 +305,9 @@ type rendering struct {
 	// suspects are those that took long before: they are rendered when all
 	// others are.
 	suspects map[Key]bool
+	// changed are the files that the commit has changed, as far as that is known:
+	// what they are of comes first.
+	changed []string
 	// reuse returns the target of before that stands for an unrendered one,
 	// or nil.
 	reuse func(*Target, desired.Tree) (*Target, error)
@@ -344,7 +363,7 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 		})
 		return true
 	}
-	for _, d := range c.Repository.Deployments() {
+	for _, d := range touchedFirst(c.Repository.Deployments(), r.changed) {
 		key := Key{d.Environment.Name, d.Service.Name}
 		if !r.has(key) {
 			continue
@@ -390,6 +409,35 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 			return
 		}
 	}
+}
+
+// touchedFirst puts those deployments first whose environment's file or service's
+// folder has changed. The others are most probably what they were.
+func touchedFirst(all []desired.Deployment, changed []string) []desired.Deployment {
+	environments, services := map[desired.EnvironmentName]bool{}, map[desired.ServiceName]bool{}
+	for _, name := range changed {
+		switch folder, rest := cut(name); folder {
+		case "environments":
+			if env, ok := stem(rest); ok {
+				environments[env] = true
+			}
+		case "services":
+			svc, _ := cut(rest)
+			services[desired.ServiceName(svc)] = true
+		}
+	}
+	if len(environments) == 0 && len(services) == 0 {
+		return all
+	}
+	first, rest := make([]desired.Deployment, 0, len(all)), make([]desired.Deployment, 0, len(all))
+	for _, d := range all {
+		if environments[d.Environment.Name] || services[d.Service.Name] {
+			first = append(first, d)
+		} else {
+			rest = append(rest, d)
+		}
+	}
+	return append(first, rest...)
 }
 
 // progress knows what takes long to render. A nil one forgets.

@@ -106,6 +106,9 @@ func (e *Engine) drop(u *unit) {
 	if u.target.guarded() {
 		e.gone[u.key] = u.target
 	}
+	for k := range e.dependents[u.key] {
+		e.dirty[k] = true // they may not wait any more
+	}
 	delete(e.units, u.key)
 	delete(e.wakes, u.key)
 	delete(e.dirty, u.key)

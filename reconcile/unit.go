@@ -135,6 +135,12 @@ func (u *unit) view(now time.Time, dependencies []Dependency) View {
 	return v
 }
 
+// settledBefore tells whether a commit that wants the same is no news of the
+// unit: it was told of, and nothing was wrong with what was wanted.
+func (u *unit) settledBefore() bool {
+	return u.target != nil && u.sighting.Target == u.target && u.problem == "" && u.wanted == nil && u.again.IsZero() && u.tries == 0
+}
+
 // inspect compares the target with what the cluster shows now.
 func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 	u.inSync, u.outOfSync, u.unready, u.going = true, "", nil, false
