@@ -47,9 +47,9 @@ var mayImport = map[string][]string{
 	"trace":             {"ledger", "reconcile"},
 	"dora":              {"desired", "ledger"},
 	"history":           {"desired", "dora", "ledger", "policy", "gitstate", "reconcile"},
-	"api":               {"desired", "ledger", "policy", "gitstate", "reconcile", "history"},
+	"proposal":          {"desired", "ledger", "policy", "gitstate", "reconcile", "history"},
+	"api":               {"desired", "ledger", "policy", "gitstate", "reconcile", "history", "proposal"},
 	"forge/envoy":       {"desired", "ledger", "policy", "gitstate", "reconcile", "forge", "forge/rest"},
-	"history":           {"desired", "ledger", "policy", "gitstate", "reconcile"},
 	// The command wires all together.
 	"cmd/pinion": {
 		"desired",
@@ -72,6 +72,7 @@ var mayImport = map[string][]string{
 		"reconcile/check",
 		"reconcile/trigger",
 		"history",
+		"proposal",
 		"api",
 		"trace",
 		"dora",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -20,6 +21,8 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"` // for people, with the way to mend it
 	Code   Code   `json:"code,omitempty"`   // for machines
+	// Gates are how it is with each gate, of what is refused.
+	Gates []policy.Verdict `json:"gates,omitempty"`
 }
 
 func (p *Problem) Error() string {
@@ -54,7 +57,9 @@ const (
 	MethodNotAllowed   Code = "method-not-allowed"
 	NotCurrent         Code = "not-current" // recorded, and moves nothing
 	Decided            Code = "decided"     // another result is there
-	Broken             Code = "broken"
+	Refused            Code = "refused"     // by a policy, a hold or a guard
+	Conflict           Code = "conflict"    // with what is there
+	Broken             Code = "broken"      // a file of the repository
 	PolicyNotUsed      Code = "policy-not-used"
 	TooMany            Code = "too-many"
 	NotReady           Code = "not-ready"
@@ -84,6 +89,8 @@ var statuses = map[Code]int{
 	MethodNotAllowed:   http.StatusMethodNotAllowed,
 	NotCurrent:         http.StatusConflict,
 	Decided:            http.StatusConflict,
+	Refused:            http.StatusConflict,
+	Conflict:           http.StatusConflict,
 	Broken:             http.StatusConflict,
 	PolicyNotUsed:      http.StatusUnprocessableEntity,
 	TooMany:            http.StatusTooManyRequests,

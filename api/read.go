@@ -30,7 +30,7 @@ func withPaging(all ...Parameter) []Parameter { return append(all, paging...) }
 
 // Operations are all that this package answers.
 func Operations() []Operation {
-	return slices.Concat(reads(), streams(), writes())
+	return slices.Concat(reads(), streams(), writes(), changes())
 }
 
 func reads() []Operation {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/proposal"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -29,9 +30,18 @@ type Backend struct {
 	Present *history.Present
 	Index   *history.Index
 	Clerk   *reconcile.Clerk
+	Writer  *proposal.Writer
+	Reconciler
 	// Forward passes a request on to the replica that has an environment; nil:
 	// there are no others.
 	Forward Forwarder
+}
+
+// Reconciler has things looked at now, instead of when their time comes.
+type Reconciler interface {
+	// Reconcile fetches, and has all objects of an environment, or of all,
+	// compared with the cluster. It returns where main is.
+	Reconcile(ctx context.Context, env desired.EnvironmentName) (main string, err error)
 }
 
 // Forwarder passes requests on to other replicas. It returns false if the

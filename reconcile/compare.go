@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"time"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
 
@@ -14,6 +15,24 @@ type comparison struct {
 	site
 	found cluster.Comparison
 	err   error
+}
+
+// CompareSoon has all objects of an environment, or of all, compared with the
+// API server's truth as soon as there is a place, instead of when it is due.
+func (e *Engine) CompareSoon(env desired.EnvironmentName) {
+	select {
+	case e.sooner <- env:
+	default: // so many are asked for that it is soon in any case
+	}
+}
+
+// compareSooner takes in that somebody does not want to wait.
+func (e *Engine) compareSooner(now time.Time, env desired.EnvironmentName) {
+	for _, est := range e.estates {
+		if env == "" || est.environment == env {
+			est.compareAt = now
+		}
+	}
 }
 
 // compareAll has one environment of each cluster at a time compared with the

@@ -126,7 +126,8 @@ type Engine struct {
 	saves    chan saved
 	left     chan leaving
 	inquired chan inquiry
-	stirred  chan struct{} // capacity 1: a cluster has changed
+	stirred  chan struct{}                // capacity 1: a cluster has changed
+	sooner   chan desired.EnvironmentName // to be compared at once; "": all
 	asks     chan chan Status
 	jobs     sync.WaitGroup
 }
@@ -179,6 +180,7 @@ func NewEngine(o Options) *Engine {
 		left:       make(chan leaving),
 		inquired:   make(chan inquiry),
 		stirred:    make(chan struct{}, 1),
+		sooner:     make(chan desired.EnvironmentName, 64),
 		asks:       make(chan chan Status),
 	}
 }
@@ -256,6 +258,8 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 			e.found(x)
 		case <-e.stirred:
 			e.stir()
+		case env := <-e.sooner:
+			e.compareSooner(time.Now(), env)
 		case <-moved:
 			e.reown(ctx)
 		case answer := <-e.asks:

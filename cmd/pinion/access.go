@@ -16,6 +16,9 @@ import (
 
 	"github.com/pinion-cd/pinion/api"
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/proposal"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
 )
@@ -228,4 +231,42 @@ func (s *serviceAccounts) Verify(ctx context.Context, token string) (p reconcile
 	}
 	u, ok, err := c.ReviewToken(ctx, token, s.config.Audiences)
 	return reconcile.Principal{Name: u.Name, Groups: u.Groups}, until, ok, err
+}
+
+// writer returns who commits to main what callers ask for.
+func (c *config) writer(mirror *gitstate.Mirror, present *history.Present, self *replica) (*proposal.Writer, error) {
+	signer, err := c.Identity.signer()
+	if err != nil {
+		return nil, err
+	}
+	w := &proposal.Writer{Mirror: mirror, Present: present, Branch: c.Repository.Branch, Name: gitstate.Redact(c.Repository.URL), Identity: c.Identity.person()}
+	if signer != nil {
+		w.Sign = signer.Sign
+	}
+	if self != nil {
+		w.Guard = func(env desired.EnvironmentName) error {
+			if self.tenure.Has(env) {
+				return nil
+			}
+			return api.Refusal(api.NotOurs, "environment %s was taken over by another replica; ask again", env)
+		}
+	}
+	return w, nil
+}
+
+// sooner has things looked at now.
+type sooner struct {
+	mirror *gitstate.Mirror
+	engine *reconcile.Engine
+}
+
+// Reconcile fetches, and has the engine compare.
+func (s sooner) Reconcile(ctx context.Context, env desired.EnvironmentName) (string, error) {
+	tip, err := s.mirror.Fetch(ctx)
+	if err != nil {
+		return "", err
+	}
+	s.mirror.Poke() // whoever follows it fetches again, and finds it there
+	s.engine.CompareSoon(env)
+	return tip.Commit, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -182,8 +183,9 @@ func (d *daemon) apiTellsTheStory() {
 	c.Token = "dana-token" // who may not report
 	c.Fuzz(1, 1500, []string{"web", "dev", "staging", "production", "default", "smoke", "e2e", "release", "1.1.0", "1.2.0", id,
 		field(entries, "entry")[0], "dev@" + field(all, "entry")[0], "success", "https://ci.example/5"})
+	d.apiWrites(c)
 	for _, op := range c.Operations() {
-		if c.Answered(op, http.StatusOK) == 0 && op != "approve" && op != "report" && op != "getHold" {
+		if c.Answered(op, http.StatusOK) == 0 && op != "approve" && op != "report" {
 			d.Errorf("%s was never answered well", op)
 		}
 	}
@@ -321,4 +323,77 @@ func TestAccessThatMeansNothing(t *testing.T) {
 			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
 		}
 	}
+}
+
+// apiWrites has commits made by the API, each by whom it is for and where she may.
+func (d *daemon) apiWrites(c *devtest.Contract) {
+	d.Helper()
+	type body = map[string]any
+	none := map[string]string{}
+	ask := func(who, id string, values map[string]string, b body, want string) map[string]any {
+		d.Helper()
+		c.Token = who + "-token"
+		status, answer := c.Ask(id, values, b)
+		got := fmt.Sprint(status)
+		if code, ok := answer["code"]; ok {
+			got += fmt.Sprint(" ", code)
+		}
+		if got != want {
+			d.Errorf("%s asks for %s %v: got %s %v, want %s", who, id, b, got, answer, want)
+		}
+		return answer
+	}
+	inc := map[string]string{"hold": "inc-1"}
+	ask("ci", "pin", none, body{"environment": "dev", "artifact": "web", "version": "1.3.0"}, "403 denied")
+	ask("devs", "pin", none, body{"environment": "staging", "artifact": "web", "version": "1.3.0"}, "403 denied")
+	ask("devs", "pin", none, body{"environment": "dev", "artifact": "wob", "version": "1.3.0"}, "404 unknown-artifact")
+	ask("devs", "pin", none, body{"environment": "dev", "artifact": "web"}, "400 invalid")
+	ask("devs", "pin", none, body{"environment": "dev", "artifact": "web", "version": "no version"}, "409 conflict")
+	if x := ask("devs", "pin", none, body{"environment": "dev", "artifact": "web", "version": "1.1.0"}, "200"); x["nothing"] == nil {
+		d.Errorf("a pin that is there: %v", x)
+	}
+	if x := ask("devs", "pin", none, body{"environment": "dev", "artifact": "web", "version": "1.3.0", "dryRun": true}, "200"); x["commit"] != nil || x["subject"] != "pin(dev): web 1.1.0 → 1.3.0" {
+		d.Errorf("a dry run: %v", x)
+	}
+	ask("devs", "hold", none, body{"name": "all", "reason": "x"}, "403 denied")
+	ask("kim", "hold", none, body{"name": "inc-1"}, "400 invalid")
+	ask("kim", "hold", none, body{"name": "inc-1", "environments": []string{"prod"}, "reason": "x"}, "404 unknown-environment")
+	held := ask("kim", "hold", none, body{"name": "inc-1", "environments": []string{"production"}, "reason": "INC-1, checkout errors", "until": "2099-01-01T00:00:00Z"}, "200")
+	d.git("fetch", "-q", "origin")
+	if said := d.git("show", fmt.Sprint(held["commit"])); !strings.Contains(said, "Requested-By: kim <kim@shop.example>") || !strings.Contains(said, "+owner: kim@shop.example") {
+		d.Errorf("the hold:\n%s", said)
+	}
+	ask("kim", "hold", none, body{"name": "inc-1", "reason": "x"}, "409 conflict")
+	ask("devs", "hold", none, body{"name": "inc-1", "environments": []string{"dev"}, "reason": "x", "replace": true}, "403 denied")
+	ask("devs", "release", inc, body{}, "403 denied")
+	c.Token = "mallory-token"
+	d.until("the hold is read", func(context.Context) string {
+		if status, answer := c.Ask("getHold", inc, nil); status != http.StatusOK {
+			return fmt.Sprint(answer)
+		}
+		return ""
+	})
+	if x := ask("kim", "promote", none, body{"service": "web", "to": "production"}, "200"); x["nothing"] == nil {
+		d.Errorf("a promotion of what is there: %v", x)
+	}
+	ask("kim", "promote", none, body{"service": "web", "to": "production", "version": "9.9.9"}, "409 refused")
+	ask("kim", "rollBack", none, body{"environment": "production", "service": "web", "to": "9.9.9"}, "409 refused")
+	back := ask("kim", "rollBack", none, body{"environment": "production", "service": "web", "reason": "checkout errors"}, "200")
+	if back["subject"] != "rollback(production): web 1.1.0 → 1.0.0" {
+		d.Errorf("the way back: %v", back)
+	}
+	d.recorded("production", "pinned(production): web 1.1.0 → 1.0.0", "started", "completed", "verified")
+	if said := d.git("log", "-4", "--format=%B", "origin/ledger/production"); !strings.Contains(said, "Pinion-Author: kim <kim@shop.example>") || !strings.Contains(said, "Pinion-Cause: rollback") {
+		d.Errorf("the ledger does not say who went back:\n%s", said)
+	}
+	ask("kim", "release", inc, body{"reason": "mended"}, "200")
+	ask("kim", "release", inc, body{}, "404 unknown-hold")
+	mark := d.mark()
+	tip := ask("kim", "reconcile", none, body{"environment": "dev"}, "200")
+	d.git("fetch", "-q", "origin")
+	if want := d.git("rev-parse", "origin/main"); tip["main"] != want {
+		d.Errorf("main is at %v, want %s", tip["main"], want)
+	}
+	d.line(mark, "objects compared with the cluster")
+	c.Fuzz(2, 300, []string{"web", "dev", "1.1.0", "1.0.0", "inc-2", "x"})
 }

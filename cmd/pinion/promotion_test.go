@@ -113,6 +113,8 @@ tokens:
 - {principal: alice, email: alice@shop.example, groups: [release-managers], sha256: ` + token("alice") + `}
 - {principal: dana, email: dana@shop.example, groups: [release-managers], sha256: ` + token("dana") + `}
 - {principal: mallory, sha256: ` + token("mallory") + `}
+- {principal: kim, email: kim@shop.example, scopes: [admin], sha256: ` + token("kim") + `}
+- {principal: devs, scopes: [pin, hold], environments: [dev], sha256: ` + token("devs") + `}
 `
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -251,7 +251,12 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	m.live.Store(&live{engine, renderer, clusters, mirror, self, courier})
-	s.api.Open(&api.Backend{Present: history.NewPresent(mirror, config.Repository.Branch, mirror.Branches), Index: index, Clerk: clerk, Forward: self.forwarder()})
+	present := history.NewPresent(mirror, config.Repository.Branch, mirror.Branches)
+	writer, err := config.writer(mirror, present, self)
+	if err != nil {
+		return err
+	}
+	s.api.Open(&api.Backend{Present: present, Index: index, Clerk: clerk, Writer: writer, Reconciler: sooner{mirror, engine}, Forward: self.forwarder()})
 	commits := make(chan string, 1)
 	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved(); courier.Moved(); index.Poke() }
 	moved()

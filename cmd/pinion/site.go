@@ -18,6 +18,7 @@ import (
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/proposal"
 )
 
 // site is a repository on this machine with a remote to push to.
@@ -182,7 +183,7 @@ func (s *site) fetch(ctx context.Context) (*ground, error) {
 		l.close()
 		return nil, err
 	}
-	return &ground{ledgers: l, site: s, tip: here.rev, commit: commit}, nil
+	return &ground{l, &proposal.Ground{View: l.View, Commit: commit, Branch: s.branch, Name: s.name}}, nil
 }
 
 // ledgers returns the tips of the ledgers as they were fetched.
@@ -317,13 +318,13 @@ func (s *site) push(ctx context.Context, tip, commit string) error {
 		return errors.Join(fmt.Errorf("push %.12s to %s of %s: %w; it may have arrived all the same: look there before you try again", commit, s.branch, s.name, err), fetchErr)
 	}
 	defer gr.close()
-	arrived, ancestryErr := gr.archive.IsAncestor(ctx, commit, gr.tip)
+	arrived, ancestryErr := gr.archive.IsAncestor(ctx, commit, gr.Ground.Commit.ID)
 	switch {
 	case ancestryErr != nil:
 		return ancestryErr
 	case arrived:
 		return nil
-	case gr.tip != tip:
+	case gr.Ground.Commit.ID != tip:
 		return errMoved
 	}
 	hint := "see whether you may push to that branch"

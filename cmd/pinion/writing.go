@@ -13,10 +13,9 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/pinion-cd/pinion/desired"
-	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
+	"github.com/pinion-cd/pinion/proposal"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -32,34 +31,10 @@ type writing struct {
 	yes, dryRun     bool
 }
 
-// proposal is a commit that a command would push.
-type proposal struct {
-	files  map[string][]byte // by name; nil: removed
-	change ledger.Change
-	// warnings are what may surprise, and next is what will happen then.
-	warnings, next []string
-	// nothing says why there is nothing to do; the rest is empty then.
-	nothing string
-	// refused says why a policy, a hold or a guard forbids it, and verdicts how
-	// it is with each gate; the rest is empty then.
-	refused  error
-	verdicts []policy.Verdict
-}
-
-// ground is what a proposal is judged on: the tip of the remote's branch, and
-// the ledgers as they were fetched with it.
+// ground is what a proposal is judged on, at the site.
 type ground struct {
 	*ledgers
-	site   *site
-	tip    string
-	commit *reconcile.Commit // at the tip
-}
-
-// warnOfSuspension says that what is proposed is not applied for now.
-func (gr *ground) warnOfSuspension(p *proposal, env desired.EnvironmentName, svc desired.ServiceName) {
-	if why := gr.commit.Repository.Suspended(env, svc); why != "" {
-		p.warn("%s; until that is taken back, nothing is applied there", why)
-	}
+	*proposal.Ground
 }
 
 // attempts is how often a commit is made again because the branch has moved.
@@ -79,7 +54,7 @@ hooks. The change is shown first, on standard output. On a terminal you are
 asked; elsewhere give --yes. If the branch moves in between, all is judged again.`
 
 // write has a proposal judged, shown, confirmed and pushed.
-func (g *globals) write(ctx context.Context, w *writing, judge func(context.Context, *ground) (*proposal, error)) error {
+func (g *globals) write(ctx context.Context, w *writing, judge func(context.Context, *site, *proposal.Ground) (*proposal.Proposal, error)) error {
 	format, err := g.format("text", "json")
 	if err != nil {
 		return err
@@ -125,6 +100,13 @@ func (g *globals) write(ctx context.Context, w *writing, judge func(context.Cont
 	return err
 }
 
+// asks has judged what somebody asks for.
+func asks(in proposal.Asked) func(context.Context, *site, *proposal.Ground) (*proposal.Proposal, error) {
+	return func(ctx context.Context, _ *site, gr *proposal.Ground) (*proposal.Proposal, error) {
+		return in.Propose(ctx, gr)
+	}
+}
+
 // outcome is what a command that writes tells a script.
 type outcome struct {
 	Branch   string   `json:"branch"`
@@ -146,7 +128,7 @@ type attempt struct {
 	g     *globals
 	w     *writing
 	s     *site
-	judge func(context.Context, *ground) (*proposal, error)
+	judge func(context.Context, *site, *proposal.Ground) (*proposal.Proposal, error)
 	text  bool // the change goes to standard output
 
 	agreed  string // what was shown and confirmed
@@ -162,44 +144,44 @@ func (a *attempt) make(ctx context.Context) error {
 		return err
 	}
 	defer gr.close()
-	p, err := a.judge(ctx, gr)
+	p, err := a.judge(ctx, a.s, gr.Ground)
 	if err != nil {
 		return err
 	}
-	a.outcome = outcome{Branch: a.s.branch, Warnings: p.warnings, Next: p.next, Nothing: p.nothing}
+	a.outcome = outcome{Branch: a.s.branch, Warnings: p.Warnings, Next: p.Next, Nothing: p.Nothing}
 	switch {
-	case p.nothing != "":
-		fmt.Fprintln(a.g.err, printable(p.nothing)+"; nothing to do")
+	case p.Nothing != "":
+		fmt.Fprintln(a.g.err, printable(p.Nothing)+"; nothing to do")
 		return nil
-	case p.refused != nil:
-		a.refused = p.refused
-		a.outcome.Refused, a.outcome.Verdicts = p.refused.Error(), p.verdicts
-		if len(p.verdicts) > 0 && a.text {
+	case p.Refused != nil:
+		a.refused = p.Refused
+		a.outcome.Refused, a.outcome.Verdicts = p.Refused.Error(), p.Verdicts
+		if len(p.Verdicts) > 0 && a.text {
 			here := *a.g
 			here.out = a.g.err
-			return here.writeGates(a.g.now, p.verdicts)
+			return here.writeGates(a.g.now, p.Verdicts)
 		}
 		return nil
 	}
-	message := p.change.Message()
-	draft, err := a.s.draft(ctx, gr.tip, p.files, message)
+	message := p.Change.Message()
+	draft, err := a.s.draft(ctx, gr.Ground.Commit.ID, p.Files, message)
 	if err != nil {
 		return err
 	}
 	if err := gr.sound(ctx, draft); err != nil {
 		return err
 	}
-	diff, err := a.s.git.output(ctx, "diff-tree", "-p", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", gr.tip, draft)
+	diff, err := a.s.git.output(ctx, "diff-tree", "-p", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", gr.Ground.Commit.ID, draft)
 	if err != nil {
 		return err
 	}
 	if diff == "" {
-		return fmt.Errorf("%s would change nothing, and is not pushed", strings.Join(slices.Sorted(maps.Keys(p.files)), ", "))
+		return fmt.Errorf("%s would change nothing, and is not pushed", strings.Join(slices.Sorted(maps.Keys(p.Files)), ", "))
 	}
 	a.outcome.Subject, _, _ = strings.Cut(message, "\n")
 	a.outcome.Diff = diff
 	// Who has agreed to a change is asked again only if it is another one.
-	if shown := diff + strings.Join(p.warnings, "\n"); a.agreed != shown {
+	if shown := diff + strings.Join(p.Warnings, "\n"); a.agreed != shown {
 		a.show(p, diff)
 		if a.w.dryRun {
 			fmt.Fprintf(a.g.err, "a dry run: nothing was pushed to %s of %s\n", a.s.branch, a.s.name)
@@ -212,11 +194,11 @@ func (a *attempt) make(ctx context.Context) error {
 		}
 		a.agreed = shown
 	}
-	commit, err := a.s.finish(ctx, gr.tip, draft, message)
+	commit, err := a.s.finish(ctx, gr.Ground.Commit.ID, draft, message)
 	if err != nil {
 		return err
 	}
-	if err := a.s.push(ctx, gr.tip, commit); err != nil {
+	if err := a.s.push(ctx, gr.Ground.Commit.ID, commit); err != nil {
 		return err
 	}
 	a.outcome.Commit, a.outcome.Pushed = commit, true
@@ -228,17 +210,17 @@ func (a *attempt) make(ctx context.Context) error {
 }
 
 // show writes what would be done, and what comes then.
-func (a *attempt) show(p *proposal, diff string) {
+func (a *attempt) show(p *proposal.Proposal, diff string) {
 	if a.agreed != "" {
 		fmt.Fprintln(a.g.err, "the change is another one now")
 	}
 	if a.text {
 		a.g.writeDiff(diff)
 	}
-	for _, l := range p.warnings {
+	for _, l := range p.Warnings {
 		fmt.Fprintln(a.g.err, paletteFor(a.g.err).wait("warning:"), printable(l))
 	}
-	for i, l := range p.next {
+	for i, l := range p.Next {
 		if i == 0 {
 			l = "next: " + l
 		} else {
@@ -250,21 +232,11 @@ func (a *attempt) show(p *proposal, diff string) {
 
 // sound makes sure that a commit has no mistake that its parent does not have.
 func (gr *ground) sound(ctx context.Context, draft string) error {
-	after, err := reconcile.ReadCommit(ctx, gr.archive, draft, gr.commit)
+	after, err := reconcile.ReadCommit(ctx, gr.archive, draft, gr.Ground.Commit)
 	if err != nil {
 		return err
 	}
-	known := map[string]bool{}
-	for _, p := range gr.commit.Repository.Problems {
-		known[p.File+"\x00"+p.Message] = true // lines move
-	}
-	var errs []error
-	for _, p := range after.Repository.Problems {
-		if p.Severity == desired.SeverityError && !known[p.File+"\x00"+p.Message] {
-			errs = append(errs, fmt.Errorf("the change would not be read: %w", p))
-		}
-	}
-	return errors.Join(errs...)
+	return gr.Sound(after.Repository)
 }
 
 // writeDiff writes a unified diff, coloured on a terminal.
@@ -323,18 +295,4 @@ func people(flag string, values []string) ([]ledger.Person, error) {
 		all = append(all, p)
 	}
 	return all, nil
-}
-
-// missing is the error about a name that the repository does not have.
-func missing[N ~string, V any](kind string, name N, have map[N]V) error {
-	return history.Unknown(kind, string(name), slices.Sorted(maps.Keys(have)), "the repository has")
-}
-
-// texts are names as strings.
-func texts[S ~string](names []S) []string {
-	var all []string
-	for _, n := range names {
-		all = append(all, string(n))
-	}
-	return all
 }
