@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The load of the API.
+const (
+	readers       = 50
+	readFor       = 20 * time.Second
+	reportsSecond = 1000
+	reportFor     = 60 * time.Second
+)
+
+// api measures reads, with 10,000 deployments in the ledgers, and reports.
+func (b *bench) api(ctx context.Context) error {
+	if err := b.apiReads(ctx); err != nil {
+		return err
+	}
+	return b.apiReports(ctx)
+}
+
+// apiDaemon starts a daemon that lets one caller ask as often as it likes.
+func (b *bench) apiDaemon(round int, remote, kubeconfig string) (*daemon, error) {
+	config := b.path(fmt.Sprintf("config-api-%d.yaml", round))
+	text := fmt.Sprintf("apiVersion: pinion.dev/v1\nkind: Config\nclusters: {default: {kubeconfig: %s}}\napi: {limits: {requestsPerSecond: 1000000}}\ntokens:\n- {principal: ci, sha256: %x}\n",
+		kubeconfig, sha256.Sum256([]byte(benchToken)))
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	return b.startDaemonWith(config, remote, b.path(fmt.Sprintf("data-api-%d", round)))
+}
+
+// caller asks over connections that it keeps.
+var caller = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}
+
+// ask sends a request and reads the answer.
+func (d *daemon) ask(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+d.address+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+benchToken)
+	resp, err := caller.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// nowhere writes a kubeconfig that leads to no cluster.
+func (b *bench) nowhere() (string, error) {
+	const text = "apiVersion: v1\nkind: Config\nclusters: [{name: x, cluster: {server: \"http://127.0.0.1:9\"}}]\nusers: [{name: x}]\ncontexts: [{name: x, context: {cluster: x, user: x}}]\ncurrent-context: x\n"
+	return b.path("nowhere"), os.WriteFile(b.path("nowhere"), []byte(text), 0o600)
+}
+
+// apiReads asks for each kind of thing, by readers side by side, each time for
+// another one.
+func (b *bench) apiReads(ctx context.Context) error {
+	remote, _, err := b.makeLedgers(ctx, 40_000)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := b.nowhere()
+	if err != nil {
+		return err
+	}
+	d, err := b.apiDaemon(0, remote, kubeconfig)
+	if err != nil {
+		return err
+	}
+	defer d.stop()
+	begun := time.Now()
+	for ready := false; !ready; {
+		status, _, err := d.ask(ctx, "GET", "/api/v1/deployments?limit=1&version=none", nil)
+		if ready = err == nil && status == http.StatusOK; !ready && time.Since(begun) > 5*time.Minute {
+			return fmt.Errorf("the API does not become ready: %d, %v", status, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Printf("10,000 deployments in %d ledgers; %s after the start all of them are read, from a clone on\n", ledgerEnvironments, time.Since(begun).Round(10*time.Millisecond))
+	var cursors, ids []string
+	for next := ""; ; {
+		path := "/api/v1/deployments?limit=50"
+		if next != "" {
+			path += "&cursor=" + next
+		}
+		_, data, err := d.ask(ctx, "GET", path, nil)
+		if err != nil {
+			return err
+		}
+		var page struct {
+			Items []struct{ ID, Environment, Entry string }
+			Next  string
+		}
+		if err := json.Unmarshal(data, &page); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		for _, x := range page.Items {
+			ids = append(ids, x.Environment+" "+x.ID+" "+x.Entry)
+		}
+		if next = page.Next; next == "" {
+			break
+		}
+		cursors = append(cursors, next)
+	}
+	if len(ids) != 10_000 {
+		return fmt.Errorf("the pages have %d deployments, not 10,000", len(ids))
+	}
+	kinds := []struct {
+		name string
+		path func(n int) string
+	}{
+		{"a page of deployments", func(n int) string { return "/api/v1/deployments?cursor=" + cursors[n*7919%len(cursors)] }},
+		{"deployments of a version", func(n int) string { return fmt.Sprintf("/api/v1/deployments?version=1.0.%d", n%100+1) }},
+		{"one deployment", func(n int) string {
+			x := strings.Fields(ids[n*7919%len(ids)])
+			return "/api/v1/environments/" + x[0] + "/deployments/" + x[1]
+		}},
+		{"a page of entries", func(n int) string {
+			x := strings.Fields(ids[n*7919%len(ids)])
+			return "/api/v1/environments/" + x[0] + "/entries?cursor=" + x[2]
+		}},
+		{"one entry", func(n int) string {
+			x := strings.Fields(ids[n*7919%len(ids)])
+			return "/api/v1/environments/" + x[0] + "/entries/" + x[2]
+		}},
+		{"flows of a version", func(n int) string { return fmt.Sprintf("/api/v1/flows?service=s%d&version=1.0.%d", n%5, n%100+1) }},
+		{"the matrix", func(int) string { return "/api/v1/matrix" }},
+		{"why", func(n int) string { return fmt.Sprintf("/api/v1/why?environment=e%02d&service=s%d", n%20, n%5) }},
+		{"where", func(n int) string { return fmt.Sprintf("/api/v1/where?artifact=s%d&version=1.0.%d", n%5, n%100+1) }},
+		{"environments", func(int) string { return "/api/v1/environments" }},
+	}
+	for _, k := range kinds {
+		if _, _, err := d.ask(ctx, "GET", k.path(0), nil); err != nil {
+			return err
+		}
+	}
+	took := make([][]float64, len(kinds))
+	var mu sync.Mutex // guards took and failure
+	var failure error
+	var wait sync.WaitGroup
+	end := time.Now().Add(readFor)
+	for r := range readers {
+		wait.Go(func() {
+			for n := r; time.Now().Before(end); n += readers {
+				k := n % len(kinds)
+				begun := time.Now()
+				status, data, err := d.ask(ctx, "GET", kinds[k].path(n), nil)
+				spent := time.Since(begun).Seconds()
+				if err == nil && status != http.StatusOK {
+					err = fmt.Errorf("%s: %d %.300s", kinds[k].path(n), status, data)
+				}
+				mu.Lock()
+				took[k] = append(took[k], spent)
+				failure = errors.Join(failure, err)
+				mu.Unlock()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if failure != nil {
+		return failure
+	}
+	all := slices.Concat(took...)
+	fmt.Printf("%d readers side by side: %.0f answers a second\n", readers, float64(len(all))/readFor.Seconds())
+	for i, k := range kinds {
+		fmt.Printf("%s: median %s, p99 %s\n", k.name, seconds(median(took[i])), seconds(share(took[i], 0.99)))
+	}
+	_, peak, err := d.process()
+	fmt.Printf("all: median %s, p99 %s, longest %s; peak memory %.0f MiB\n", seconds(median(all)), seconds(share(all, 0.99)), seconds(share(all, 1)), peak)
+	return err
+}
+
+// share is the value that a share of the values is not above.
+func share(xs []float64, p float64) float64 {
+	s := slices.Sorted(slices.Values(xs))
+	if len(s) == 0 {
+		return 0
+	}
+	return s[min(len(s)-1, int(float64(len(s))*p))]
+}
+
+// apiReports sends reports at a steady pace, each of which becomes an entry; and
+// once more, while the daemon is killed in the middle.
+func (b *bench) apiReports(ctx context.Context) error {
+	p, err := b.makePromoted(ctx, "reports", 20, "e2e", "apiVersion: pinion.dev/v1\nkind: Policy\nreport: {by: [ci]}\n")
+	if err != nil {
+		return err
+	}
+	c, err := b.startControlPlane(ctx, "reports-cluster")
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	d, err := b.apiDaemon(1, p.remote, c.kubeconfig)
+	if err != nil {
+		return err
+	}
+	defer func() { d.stop() }()
+	if err := counted(ctx, p.remote, "ledger/dev", "completed", p.services); err != nil {
+		return err
+	}
+	took, acknowledged, failed := b.reportSteadily(ctx, d, p, "a", reportFor, nil)
+	fmt.Printf("%d reports a second for %s: %d acknowledged, %d not; median %s, p99 %s, longest %s\n", reportsSecond, reportFor, len(acknowledged), failed,
+		seconds(median(took)), seconds(share(took, 0.99)), seconds(share(took, 1)))
+	if err := b.lost(ctx, p, acknowledged); err != nil {
+		return err
+	}
+	_, acknowledged, failed = b.reportSteadily(ctx, d, p, "b", 20*time.Second, func() {
+		d.cmd.Process.Kill()
+		d.cmd.Wait()
+	})
+	fmt.Printf("killed in the middle: %d acknowledged, %d not\n", len(acknowledged), failed)
+	if d, err = b.apiDaemon(1, p.remote, c.kubeconfig); err != nil {
+		return err
+	}
+	return b.lost(ctx, p, acknowledged)
+}
+
+// reportSteadily sends reports of versions that are not there any more, for each
+// of them is an entry of its own; it returns how long each took from the moment
+// when it was due, and the versions that were acknowledged. In the middle it has
+// something happen.
+func (b *bench) reportSteadily(ctx context.Context, d *daemon, p *promoted, prefix string, whole time.Duration, middle func()) (took []float64, acknowledged []string, failed int) {
+	var mu sync.Mutex // guards what is returned
+	var wait sync.WaitGroup
+	begun := time.Now()
+	total := int(whole.Seconds() * reportsSecond)
+	for i := range total {
+		due := begun.Add(time.Duration(i) * time.Second / reportsSecond)
+		time.Sleep(time.Until(due))
+		if middle != nil && i == total/2 {
+			wait.Go(middle)
+		}
+		wait.Go(func() {
+			version := fmt.Sprintf("%s-%d-x", prefix, i)
+			body := fmt.Sprintf(`{"environment":"dev","service":%q,"policy":"e2e","status":"success","version":%q}`, service(i%p.services), version)
+			status, _, err := d.ask(ctx, "POST", "/api/v1/reports", []byte(body))
+			spent := time.Since(due).Seconds()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil || status != http.StatusConflict { // it moves nothing, and is recorded
+				failed++
+				return
+			}
+			took, acknowledged = append(took, spent), append(acknowledged, version)
+		})
+	}
+	wait.Wait()
+	return took, acknowledged, failed
+}
+
+// lost tells how many of the versions that were acknowledged the remote's ledger
+// does not have.
+func (b *bench) lost(ctx context.Context, p *promoted, acknowledged []string) error {
+	out, err := exec.CommandContext(ctx, "git", "--git-dir="+p.remote, "log", "--format=%B", "ledger/dev").Output()
+	if err != nil {
+		return fmt.Errorf("git log: %w", err)
+	}
+	there := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		if _, rest, ok := strings.Cut(line, `It came for version "`); ok {
+			version, _, _ := strings.Cut(rest, `"`)
+			there[version] = true
+		}
+	}
+	lost := 0
+	for _, v := range acknowledged {
+		if !there[v] {
+			lost++
+		}
+	}
+	fmt.Printf("lost: %d of %d\n", lost, len(acknowledged))
+	return nil
+}
