@@ -25,14 +25,15 @@ const module = "github.com/pinion-cd/pinion"
 // The rows are in the order of the flow: a package imports only what stands
 // above it, and nobody imports a command.
 var mayImport = map[string][]string{
-	"desired":           {},
+	"artifact":          {},
+	"desired":           {"artifact"},
 	"render/sops":       {},
 	"render":            {"desired", "render/sops"},
 	"render/worker":     {"desired", "render", "render/sops"},
 	"ledger":            {"desired"},
 	"expression":        {"desired"},
-	"policy":            {"desired", "expression", "ledger"},
-	"audit":             {"desired", "ledger", "policy"},
+	"policy":            {"artifact", "desired", "expression", "ledger"},
+	"audit":             {"artifact", "desired", "ledger", "policy"},
 	"forge":             {"desired", "ledger", "policy"},
 	"forge/rest":        {"forge"},
 	"gitstate":          {"desired"},
@@ -43,15 +44,16 @@ var mayImport = map[string][]string{
 	"reconcile/cluster": {"desired", "render", "reconcile/health"},
 	"reconcile/check":   {"desired", "ledger", "policy", "render", "outbound", "reconcile/cluster"},
 	"reconcile/trigger": {"desired", "ledger", "notify", "outbound"},
-	"reconcile":         {"desired", "render", "render/worker", "ledger", "policy", "gitstate", "notify", "reconcile/health", "reconcile/cluster", "reconcile/check", "reconcile/trigger"},
+	"reconcile":         {"artifact", "desired", "render", "render/worker", "ledger", "policy", "gitstate", "notify", "reconcile/health", "reconcile/cluster", "reconcile/check", "reconcile/trigger"},
 	"trace":             {"ledger", "reconcile"},
 	"dora":              {"desired", "ledger"},
-	"history":           {"desired", "dora", "ledger", "policy", "gitstate", "reconcile"},
+	"history":           {"artifact", "desired", "dora", "ledger", "policy", "gitstate", "reconcile"},
 	"proposal":          {"desired", "ledger", "policy", "gitstate", "reconcile", "history"},
-	"api":               {"desired", "ledger", "policy", "gitstate", "reconcile", "history", "proposal"},
+	"api":               {"artifact", "desired", "ledger", "policy", "gitstate", "reconcile", "history", "proposal"},
 	"forge/envoy":       {"desired", "ledger", "policy", "gitstate", "reconcile", "forge", "forge/rest"},
 	// The command wires all together.
 	"cmd/pinion": {
+		"artifact",
 		"desired",
 		"forge",
 		"forge/rest",
@@ -108,6 +110,7 @@ var edges = map[string][]string{
 // what they need to know, and touch nothing.
 var (
 	core = []string{
+		"artifact",
 		"desired",
 		"forge",
 		"render",

@@ -33,7 +33,7 @@ const (
 var Scopes = []Scope{ScopeRead, ScopeReport, ScopeApprove, ScopeArtifact, ScopePin, ScopePromote, ScopeHold, ScopeReconcile, ScopeAdmin}
 
 // DefaultScopes are those of a token of which nothing else is said.
-var DefaultScopes = []Scope{ScopeRead, ScopeReport, ScopeApprove}
+var DefaultScopes = []Scope{ScopeRead, ScopeReport, ScopeApprove, ScopeArtifact}
 
 // Grant is what a caller may do, and where.
 type Grant struct {

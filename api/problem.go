@@ -62,6 +62,9 @@ const (
 	Broken             Code = "broken"      // a file of the repository
 	PolicyNotUsed      Code = "policy-not-used"
 	TooMany            Code = "too-many"
+	NotAPublisher      Code = "not-a-publisher"
+	NotTracked         Code = "not-tracked" // no rule can choose the version
+	MovedTag           Code = "moved-tag"   // the version is bound to another digest
 	NotReady           Code = "not-ready"
 	NotOurs            Code = "not-ours" // another replica has the environment
 	Internal           Code = "internal"
@@ -92,6 +95,9 @@ var statuses = map[Code]int{
 	Refused:            http.StatusConflict,
 	Conflict:           http.StatusConflict,
 	Broken:             http.StatusConflict,
+	NotAPublisher:      http.StatusForbidden,
+	NotTracked:         http.StatusUnprocessableEntity,
+	MovedTag:           http.StatusConflict,
 	PolicyNotUsed:      http.StatusUnprocessableEntity,
 	TooMany:            http.StatusTooManyRequests,
 	NotReady:           http.StatusServiceUnavailable,

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
@@ -43,7 +44,8 @@ func fieldsOf(t reflect.Type) []field {
 // words are the values of the types that have only some.
 var words = map[reflect.Type][]string{
 	reflect.TypeFor[ledger.State]():      {"pinned", "started", "completed", "verified", "failed", "superseded"},
-	reflect.TypeFor[ledger.Cause]():      {"pin", "manifests", "promotion", "rollback", "revert"},
+	reflect.TypeFor[ledger.Cause]():      {"pin", "tracking", "manifests", "promotion", "rollback", "revert"},
+	reflect.TypeFor[artifact.Result]():   {"passed", "failed"},
 	reflect.TypeFor[ledger.Result]():     {"success", "failure"},
 	reflect.TypeFor[ledger.Answer]():     {"corrected", "reported", "contested", "ended"},
 	reflect.TypeFor[ledger.Event]():      {"pinned", "started", "completed", "verified", "failed", "superseded", "check", "approved", "offered", "drifted", "retired", "rerun"},

@@ -52,6 +52,7 @@ type Receipt struct {
 func writes() []Operation {
 	recording := []Code{UnknownEnvironment, UnknownService, UnknownPolicy, NotCurrent, Decided, PolicyNotUsed, NotOurs}
 	return []Operation{
+		publishing(),
 		Writing(Operation{Path: ReportsPath, ID: "report", Summary: "Report the result of a policy's check for a version.", Scope: ScopeReport,
 			Problems: append([]Code{NotAReporter}, recording...)}, func(b *Report) desired.EnvironmentName { return b.Environment }, report),
 		Writing(Operation{Path: ApprovalsPath, ID: "approve", Summary: "Approve a version.", Scope: ScopeApprove,

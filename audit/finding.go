@@ -47,8 +47,9 @@ const (
 	RuleDeployment Rule = "deployment" // what is pinned was asked for, by whom the entry says
 	RuleVerified   Rule = "verified"   // what is verified has passed its stage's policies
 	RulePromotion  Rule = "promotion"  // a promotion was allowed at its moment
+	RuleTracked    Rule = "tracked"    // a version that was brought to a first stage was known and allowed at its moment
 	RuleRollback   Rule = "rollback"   // a rollback leads to what was verified there
-	RuleDaemon     Rule = "daemon"     // the daemon writes promotions and rollbacks to main, and nothing else
+	RuleDaemon     Rule = "daemon"     // the daemon writes promotions, tracked versions and rollbacks to main, and nothing else
 	RulePin        Rule = "pin"        // a person has changed a version: a note
 )
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
@@ -184,6 +185,9 @@ type Move struct {
 	Past func(desired.EnvironmentName) Past
 	// RulesOf returns the rules of a commit; of a rollback only.
 	RulesOf func(commit string) (policy.Rules, error)
+	// Shelf returns what a commit of the branch of artifacts knew; nil: the branch
+	// does not have that commit. Of a tracked version only.
+	Shelf func(commit string) (*artifact.Shelf, error)
 	// Older tells whether a commit of main comes before another one.
 	Older func(commit, than string) bool
 }
@@ -232,7 +236,7 @@ func Promotion(m Move) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	ok, decision, err := m.admitted(after, seen)
+	ok, decision, err := m.admitted(after, seen, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +322,7 @@ func verifiedIn(r ledger.Record, x ledger.Release, pinsOnly bool) bool {
 }
 
 // admitted asks policy, at the moments in which it may have been asked before.
-func (m Move) admitted(after []desired.EnvironmentName, seen map[desired.EnvironmentName]moment) (bool, policy.Decision, error) {
+func (m Move) admitted(after []desired.EnvironmentName, seen map[desired.EnvironmentName]moment, shelf *artifact.Shelf) (bool, policy.Decision, error) {
 	target := m.Past(m.Change.Environment)
 	pasts := []Past{target}
 	lists := [][]moment{target.moments(m.Commit.Time, 0, m.Commit.ID)}
@@ -331,7 +335,7 @@ func (m Move) admitted(after []desired.EnvironmentName, seen map[desired.Environ
 	ok, err := choose(lists, func(chosen []moment) (bool, error) {
 		a := policy.Admission{
 			Now: m.Commit.Time, Service: m.Change.Service, Environment: m.Change.Environment,
-			Rules: m.Rules, Pinned: m.Pinned, Locations: m.Locations, Older: m.Older,
+			Rules: m.Rules, Pinned: m.Pinned, Locations: m.Locations, Older: m.Older, Shelf: shelf,
 			Before:  map[desired.EnvironmentName]ledger.Record{},
 			Entries: map[desired.EnvironmentName]string{},
 		}

@@ -173,6 +173,10 @@ func (d *decoder) pipeline(raw *pipelineFile) *Pipeline {
 		if !x.After.Set && i > 0 {
 			s.After = []EnvironmentName{EnvironmentName(raw.Stages[i-1].Environment.Text)}
 		}
+		s.Track = d.tracks(x.Track, s.After)
+		if len(s.Track) > 0 && s.ByPullRequest {
+			d.failAt(x.By.Position, "by: pullRequest is for versions that come from a stage before, and this stage tracks new ones", "remove by:, or track:; a later stage can be entered by pull request")
+		}
 		names = append(names, x.Environment.Text)
 		for _, a := range x.After.Items {
 			after[x.Environment.Text] = append(after[x.Environment.Text], a.Text)

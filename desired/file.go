@@ -152,14 +152,15 @@ type pipelineFile struct {
 
 type stageFile struct {
 	Position    Position
-	Environment word `yaml:"environment,required" form:"label" doc:"The environment of the stage."`
-	After       list `yaml:"after" form:"label" doc:"The stages that come right before this one, by their environments. Absent: the stage written before it. []: none."`
-	Verify      list `yaml:"verify" form:"label" doc:"Policies that must hold for a deployment here to count as verified, besides its rollout."`
-	Admit       list `yaml:"admit" form:"label" doc:"Policies that must hold for a version to enter this stage."`
-	OnFailure   word `yaml:"onFailure" enum:"stop,rollback,rollbackAll" default:"stop" doc:"What happens when a deployment fails here: nothing moves until a person acts, the service goes back to its last verified version here, or it does so in every environment of the pipeline that runs the failed version."`
-	By          word `yaml:"by" enum:"commit,pullRequest" default:"commit" doc:"How a version enters this stage: by a commit of the daemon, or by a pull request that it opens and keeps up to date."`
-	Merge       word `yaml:"merge" enum:"people,auto" default:"people" doc:"Of by: pullRequest: who merges it. auto: the daemon, when the stage may be entered and the forge allows it."`
-	Manifests   word `yaml:"manifests" enum:"head" doc:"head: the manifests are always those of the newest commit here. Absent: they move like versions, as they were verified in the stage before."`
+	Environment word        `yaml:"environment,required" form:"label" doc:"The environment of the stage."`
+	After       list        `yaml:"after" form:"label" doc:"The stages that come right before this one, by their environments. Absent: the stage written before it. []: none."`
+	Verify      list        `yaml:"verify" form:"label" doc:"Policies that must hold for a deployment here to count as verified, besides its rollout."`
+	Admit       list        `yaml:"admit" form:"label" doc:"Policies that must hold for a version to enter this stage."`
+	OnFailure   word        `yaml:"onFailure" enum:"stop,rollback,rollbackAll" default:"stop" doc:"What happens when a deployment fails here: nothing moves until a person acts, the service goes back to its last verified version here, or it does so in every environment of the pipeline that runs the failed version."`
+	By          word        `yaml:"by" enum:"commit,pullRequest" default:"commit" doc:"How a version enters this stage: by a commit of the daemon, or by a pull request that it opens and keeps up to date."`
+	Merge       word        `yaml:"merge" enum:"people,auto" default:"people" doc:"Of by: pullRequest: who merges it. auto: the daemon, when the stage may be entered and the forge allows it."`
+	Track       []trackFile `yaml:"track" atLeastOne:"true" doc:"New versions of artifacts enter this stage by themselves, by commits of Pinion. It must be a first stage."`
+	Manifests   word        `yaml:"manifests" enum:"head" doc:"head: the manifests are always those of the newest commit here. Absent: they move like versions, as they were verified in the stage before."`
 }
 
 func (s *stageFile) place(at Position) { s.Position = at }

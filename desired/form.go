@@ -53,6 +53,8 @@ var forms = map[string]form{
 	"version":  {noun: "an API version", pattern: apiVersionRegexp.String(), check: checkAPIVersion},
 	"pattern":  {noun: "a name", pattern: `^[^\s/?\[\]]+$`, check: checkPattern},
 	"pointer":  {noun: "a JSON pointer", pattern: pointerRegexp.String(), check: checkPointer},
+	"range":    {noun: "a range of versions", pattern: `\S`, check: checkRange},
+	"tags":     {noun: "a pattern of tags", pattern: `\{(date|number|version)\}`, check: checkTags},
 	"text":     {noun: "text", pattern: `\S`, check: checkText},
 }
 

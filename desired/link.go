@@ -334,6 +334,7 @@ func (l *linker) pipelines() {
 			l.stageRefs(s, name, KindEnvironment, []word{raw.Stages[i].Environment})
 			l.stageRefs(s, name, KindPolicy, raw.Stages[i].Verify.Items)
 			l.stageRefs(s, name, KindPolicy, raw.Stages[i].Admit.Items)
+			l.track(s, name, raw.Stages[i].Track)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.broken[KindPipeline])) {

@@ -33,6 +33,7 @@ type Stage struct {
 	// ByPullRequest: promotions into the stage are proposed as pull requests, and
 	// Merge says that the daemon merges them.
 	ByPullRequest, Merge bool
+	Track                []Track // by which new versions enter a first stage
 	// ManifestsHead: the stage opts out of moving manifests like versions;
 	// they are always read from the newest commit.
 	ManifestsHead bool

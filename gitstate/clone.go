@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -140,7 +141,8 @@ func (c *Clone) Published(branch string) (name, id string, err error) {
 	return "", "", nil
 }
 
-// Ledgers are the branches "ledger/…" of the remote and where they were when
+// Ledgers are the branches "ledger/…" of the remote, and [ArtifactsBranch] if
+// there is one, and where they were when
 // they were last fetched; in a repository that has none of those, such as a
 // bare one, its own branches of that name.
 func (c *Clone) Ledgers() (map[string]string, error) {
@@ -149,9 +151,19 @@ func (c *Clone) Ledgers() (map[string]string, error) {
 		return nil, err
 	}
 	for _, prefix := range []string{"refs/remotes/" + remote + "/", "refs/heads/"} {
-		branches, err := c.folder.below(prefix, "ledger/")
-		if err != nil || len(branches) > 0 {
-			return branches, err
+		branches, err := c.folder.below(prefix, LedgerPrefix)
+		if err != nil {
+			return nil, err
+		}
+		others, err := c.folder.below(prefix, path.Dir(ArtifactsBranch)+"/")
+		if err != nil {
+			return nil, err
+		}
+		if tip, ok := others[ArtifactsBranch]; ok {
+			branches[ArtifactsBranch] = tip
+		}
+		if len(branches) > 0 {
+			return branches, nil
 		}
 	}
 	return nil, nil

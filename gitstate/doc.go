@@ -8,8 +8,9 @@
 // bare repository, and a file that names the present one. A generation only
 // grows. When it is damaged, or crowded with packs (go-git can't repack), the
 // next one is cloned beside it and swapped in by renaming one small file;
-// readers do not notice. It holds one branch, the ledgers (ledger/…) and
-// SinksBranch, with their whole history, and no tags. A fetch that brings little adds loose
+// readers do not notice. It holds one branch, the ledgers (ledger/…),
+// ArtifactsBranch and SinksBranch, with their whole history, and no tags. A
+// fetch that brings little adds loose
 // objects, one that brings much adds a pack.
 //
 // Where a branch is, is what the mirror's own references say; they move only

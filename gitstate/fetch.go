@@ -25,6 +25,14 @@ const LedgerPrefix = "ledger/"
 // told twice.
 const SinksBranch = "pinion/sinks"
 
+// ArtifactsBranch is the branch that says which artifacts are known.
+const ArtifactsBranch = "pinion/artifacts"
+
+// recorded tells whether a branch is one that Pinion records something on.
+func recorded(name string) bool {
+	return strings.HasPrefix(name, LedgerPrefix) || name == ArtifactsBranch || name == SinksBranch
+}
+
 // remote is the repository that is mirrored.
 type remote struct {
 	ep      *transport.Endpoint
@@ -87,7 +95,7 @@ func (r *remote) local() bool { return r.ep.Protocol == "file" && !haveGit() }
 // its short name.
 func (r *remote) follows(ref string) (string, bool) {
 	name, ok := strings.CutPrefix(ref, "refs/heads/")
-	if !ok || name != r.branch && !strings.HasPrefix(name, LedgerPrefix) && name != SinksBranch {
+	if !ok || name != r.branch && !recorded(name) {
 		return "", false
 	}
 	return name, validBranch(name)

@@ -395,10 +395,10 @@ func (g *generation) check(ctx context.Context, s *store) error {
 		}
 	}
 	for name, id := range g.refs {
-		// Of a ledger the present is read, and its entries only when somebody
+		// Of what is recorded the present is read, and its entries only when somebody
 		// asks: a start must not cost more the longer it is.
 		newest := 5000
-		if strings.HasPrefix(name, LedgerPrefix) || name == SinksBranch {
+		if recorded(name) {
 			newest = 10
 		}
 		if err := s.complete(ctx, id, newest); err != nil {

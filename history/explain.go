@@ -121,7 +121,7 @@ func (view *View) enter(ctx context.Context, env desired.EnvironmentName, svc de
 	switch {
 	case stage == nil:
 		return nil, why, nil
-	case why == "" && len(stage.After) == 0:
+	case why == "" && len(stage.After) == 0 && len(stage.Track) == 0:
 		return nil, fmt.Sprintf("%s is a first stage of the pipeline %s: versions are pinned there", env, pipeline.Name), nil
 	}
 	d, err := view.Admit(in)
@@ -260,6 +260,9 @@ func (a *Entrance) answer(now time.Time, env string) string {
 		from[i] = string(e)
 	}
 	text := a.Version + ", verified in " + strings.Join(from, " and ")
+	if len(from) == 0 {
+		text = a.Version + ", the newest that " + env + " takes"
+	}
 	if !a.Verified.IsZero() {
 		text += " " + Age(now, a.Verified) + " ago"
 	}

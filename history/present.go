@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -39,8 +39,9 @@ func (p *Present) Look(ctx context.Context, now time.Time, f func(*View) error) 
 		return errors.New("the repository has not been fetched yet")
 	}
 	tips := Tips(branches)
-	if p.view == nil || p.view.main != tip || !maps.Equal(p.view.Tips, tips) {
-		next, err := p.advance(ctx, tip, tips)
+	artifacts := branches[artifact.Branch]
+	if p.view == nil || p.view.main != tip || p.view.Artifacts != artifacts || !maps.Equal(p.view.Tips, tips) {
+		next, err := p.advance(ctx, tip, View{Archive: p.archive, Tips: tips, Artifacts: artifacts})
 		if err != nil {
 			return err
 		}
@@ -51,8 +52,8 @@ func (p *Present) Look(ctx context.Context, now time.Time, f func(*View) error) 
 }
 
 // advance makes the next view, with what is the same in it as in the last one.
-func (p *Present) advance(ctx context.Context, main string, tips map[desired.EnvironmentName]string) (*View, error) {
-	next := NewView(View{Archive: p.archive, Tips: tips})
+func (p *Present) advance(ctx context.Context, main string, v View) (*View, error) {
+	next := NewView(v)
 	next.main = main
 	last := p.view
 	if last == nil {
@@ -60,7 +61,9 @@ func (p *Present) advance(ctx context.Context, main string, tips map[desired.Env
 		next.commit = c
 		return next, err
 	}
-	next.commit = last.commit
+	if next.commit = last.commit; last.Artifacts == v.Artifacts {
+		next.shelf = last.shelf
+	}
 	if last.main != main {
 		c, err := reconcile.ReadCommit(ctx, p.archive, main, last.commit)
 		if err != nil {
@@ -71,7 +74,7 @@ func (p *Present) advance(ctx context.Context, main string, tips map[desired.Env
 	next.rules, next.ages, next.zones, next.read, next.suspensions = last.rules, last.ages, last.zones, last.read, last.suspensions
 	if last.main == main {
 		for env, all := range last.stand {
-			if tips[env] == last.Tips[env] {
+			if v.Tips[env] == last.Tips[env] {
 				next.stand[env] = all
 			}
 		}

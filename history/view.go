@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
@@ -27,9 +28,10 @@ type Archive interface {
 // ledgers. Nothing is read before it is asked for, and nothing twice. It is for
 // one goroutine at a time.
 type View struct {
-	Archive Archive
-	Now     time.Time
-	Tips    map[desired.EnvironmentName]string // of the ledgers
+	Archive   Archive
+	Now       time.Time
+	Tips      map[desired.EnvironmentName]string // of the ledgers
+	Artifacts string                             // the tip of what is known of artifacts; "": there is no such branch
 	// FindMain finds the commit at the tip of main, if somebody asks for it.
 	FindMain func(ctx context.Context) (string, error)
 	// Shallow: the history is cut off somewhere, and can be brought.
@@ -37,6 +39,7 @@ type View struct {
 
 	main        string            // the full id of the tip; empty: not looked up yet
 	commit      *reconcile.Commit // at the tip; nil: not read yet
+	shelf       *artifact.Shelf   // at Artifacts; nil: not read yet
 	rules       map[string]policy.Rules
 	read        map[place]reading
 	stand       map[desired.EnvironmentName][]Standing // whole environments that were read
@@ -388,6 +391,11 @@ func (view *View) Admission(ctx context.Context, env desired.EnvironmentName, sv
 	if a.Rules.PipelineBlob, err = snapshot.ID(pipeline.File); err != nil {
 		return a, err
 	}
+	if len(stage.Track) > 0 {
+		if a.Shelf, err = view.Shelf(ctx); err != nil {
+			return a, err
+		}
+	}
 	for _, before := range stage.After {
 		r, ok, err := view.Record(ctx, before, svc)
 		if err != nil {
@@ -398,6 +406,19 @@ func (view *View) Admission(ctx context.Context, env desired.EnvironmentName, sv
 		}
 	}
 	return a, nil
+}
+
+// Shelf reads what is known of artifacts. A record that can't be read is in the
+// error, and nothing else is.
+func (view *View) Shelf(ctx context.Context) (*artifact.Shelf, error) {
+	if view.shelf != nil {
+		return view.shelf, nil
+	}
+	shelf, err := reconcile.ReadShelf(ctx, view.Archive, view.Artifacts)
+	if err == nil {
+		view.shelf = shelf
+	}
+	return shelf, err
 }
 
 // Admit judges. What could not be looked up is an error, not a judgement.

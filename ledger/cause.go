@@ -12,6 +12,8 @@ func CauseOf(r Record, next Release, change Change, isPinion bool) Cause {
 		switch change.Kind {
 		case ChangePromoted:
 			return CausePromotion
+		case ChangeTracked:
+			return CauseTracking
 		case ChangeRolledBack:
 			return CauseRollback
 		}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ type ChangeKind string
 // The kinds.
 const (
 	ChangePromoted   ChangeKind = "promoted"
+	ChangeTracked    ChangeKind = "tracked" // a new version of an artifact has entered a first stage
 	ChangeRolledBack ChangeKind = "rolled-back"
 	ChangePinned     ChangeKind = "pinned"
 	ChangeHeld       ChangeKind = "held"
@@ -26,6 +28,8 @@ func (k ChangeKind) word() string {
 	switch k {
 	case ChangePromoted:
 		return "promote"
+	case ChangeTracked:
+		return "track"
 	case ChangeRolledBack:
 		return "rollback"
 	case ChangePinned:
@@ -51,7 +55,11 @@ type Change struct {
 	// Summary is what the subject of a held or released says after the name:
 	// one line.
 	Summary string
-	From    []string // "staging@<ledger commit>", of a promoted
+	// From is, of a promoted, "staging@<ledger commit>"; of a tracked, the
+	// commit that knew the version: "pinion/artifacts@<commit>".
+	From []string
+	// Builds are how the artifacts were made that a tracked brings.
+	Builds []Build
 	// Release is what the environment has afterwards. Source is set if the
 	// commit of the manifests moves.
 	Release Release
@@ -76,13 +84,17 @@ func (c Change) normal() Change {
 	c.Checks = normalChecks(c.Checks, time.Time{}, false)
 	c.RequestedBy = normalPersons(c.RequestedBy)
 	c.CoAuthors = normalPersons(c.CoAuthors)
+	c.Builds = slices.Clone(c.Builds)
+	for i := range c.Builds {
+		c.Builds[i] = c.Builds[i].normal()
+	}
 	return c
 }
 
 // valid tells whether a change says all that one of its kind has to.
 func (c Change) valid() bool {
 	switch c.Kind {
-	case ChangePromoted, ChangeRolledBack, ChangePinned:
+	case ChangePromoted, ChangeTracked, ChangeRolledBack, ChangePinned:
 		if !isLabel(string(c.Environment)) || !isLabel(string(c.Service)) || c.Hold != "" || c.Summary != "" || c.Release.isZero() {
 			return false
 		}
@@ -91,6 +103,9 @@ func (c Change) valid() bool {
 			return false
 		}
 	default:
+		return false
+	}
+	if slices.ContainsFunc(c.Builds, func(b Build) bool { return !isLabel(string(b.Artifact)) }) {
 		return false
 	}
 	return c.Release.valid() == nil && validChecks(c.Checks) == nil
@@ -123,6 +138,9 @@ func (c Change) Message() string {
 	}
 	for _, p := range c.Release.Pins {
 		add("Pinion-Pin", p.trailer())
+	}
+	for _, b := range c.Builds {
+		add("Pinion-Artifact", b.trailer())
 	}
 	add("Pinion-Source", c.Release.Source)
 	add("Pinion-Policy", c.Policy)
@@ -187,6 +205,8 @@ func parseChange(message string) (Change, error) {
 				c.From = append(c.From, v)
 			case t.key == "Pinion-Pin":
 				c.Release.Pins = append(c.Release.Pins, parsePin(v))
+			case t.key == "Pinion-Artifact":
+				c.Builds = append(c.Builds, parseBuild(v))
 			case t.key == "Pinion-Check":
 				k, err := parseCheck(v)
 				if err != nil {

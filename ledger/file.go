@@ -160,7 +160,7 @@ func (s State) known() bool {
 
 func (c Cause) known() bool {
 	switch c {
-	case CausePin, CauseManifests, CausePromotion, CauseRollback, CauseRevert:
+	case CausePin, CauseTracking, CauseManifests, CausePromotion, CauseRollback, CauseRevert:
 		return true
 	}
 	return false

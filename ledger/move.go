@@ -201,7 +201,7 @@ func (r *Record) pin(e Entry) (reason string) {
 		r.Previous = slices.Insert(r.Previous, 0, p)
 		r.Previous = r.Previous[:min(len(r.Previous), MaxPrevious)]
 	}
-	if e.Cause != CausePromotion && e.Cause != CauseRollback {
+	if e.Cause != CausePromotion && e.Cause != CauseTracking && e.Cause != CauseRollback {
 		r.forgive(e.Release)
 	}
 	if (e.Cause == CauseRollback || e.Cause == CauseRevert) && d.ID != "" && !d.Release.Equal(e.Release) {

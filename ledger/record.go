@@ -51,6 +51,7 @@ type Cause string
 const (
 	CausePin       Cause = "pin"       // somebody has changed a pin
 	CauseManifests Cause = "manifests" // the pins are the same; manifests, parameters or the service's file have changed
+	CauseTracking  Cause = "tracking"  // the daemon has brought a new version that the stage tracks
 	CausePromotion Cause = "promotion" // the daemon has promoted it, or a person with its commit
 	CauseRollback  Cause = "rollback"  // the daemon, or a person with `pinion rollback`, went back to it
 	CauseRevert    Cause = "revert"    // somebody went back to it by a commit of their own

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 )
@@ -18,11 +19,13 @@ type work struct {
 	pipeline *desired.Pipeline
 	stage    *desired.Stage
 	decision Decision
+	chosen   []chosen // of a stage that tracks
 }
 
 // Admit decides whether a stage is entered, and with which release: the newest
 // one that is verified in all stages before it, if that leads forward, no hold
-// is in its way, and each gate of the stage is passed.
+// is in its way, and each gate of the stage is passed. Of a first stage that
+// tracks artifacts, it is the newest one that the stage's rules allow.
 //
 // Of a Dismiss, what is dismissed is Target.Candidate; Decision.Candidate is
 // what is judged instead, if anything is. A decision about a Forced release
@@ -37,7 +40,11 @@ func Admit(a Admission) Decision {
 		w.void(why, gone)
 		return *d
 	}
-	found, verdicts, unknown := w.find()
+	find := w.find
+	if w.tracks() {
+		find = w.track
+	}
+	found, verdicts, unknown := find()
 	d.Verdicts = verdicts
 	if len(found) == 0 {
 		d.Verdicts = append(d.Verdicts, w.holds(a.Now)...)
@@ -46,7 +53,10 @@ func Admit(a Admission) Decision {
 			d.Verdicts = append(d.Verdicts, b.judge(name))
 		}
 		why := fmt.Sprintf("nothing is verified that could enter %s: %s", a.Environment, reasons(verdicts, Pending))
-		if a.Forced != nil {
+		switch {
+		case w.tracks():
+			why = fmt.Sprintf("nothing is known that could enter %s: %s", a.Environment, reasons(verdicts, Pending))
+		case a.Forced != nil:
 			why = fmt.Sprintf("%s is not verified in all stages before %s: %s", version(*a.Forced), a.Environment, reasons(verdicts, Pending))
 		}
 		w.void(why, !unknown)
@@ -87,7 +97,7 @@ func (w *work) place() (gone bool, why, needs string) {
 		return free, why, "mend the file"
 	}
 	w.pipeline, w.stage = p, s
-	if len(s.After) == 0 {
+	if len(s.After) == 0 && len(s.Track) == 0 {
 		return true, fmt.Sprintf("%s is a first stage of the pipeline %s: nothing is promoted into it", w.Environment, p.Name), "pin a version there"
 	}
 	for _, env := range s.After {
@@ -128,8 +138,14 @@ func (w *work) void(why string, certain bool) {
 // is not what keeps the candidate out.
 func (w *work) passed(old ledger.Release) string {
 	c := w.decision.Candidate
-	if w.stage == nil || c != nil && same(old, c.Release, w.stage.ManifestsHead) {
+	if w.stage == nil || c != nil && same(old, c.Release, w.pinsOnly()) {
 		return ""
+	}
+	if w.tracks() {
+		if c == nil {
+			return ""
+		}
+		return fmt.Sprintf("%s is the newest that the stage takes, and %s", version(c.Release), w.decision.Reason)
 	}
 	for _, env := range w.stage.After {
 		r := w.Before[env]
@@ -149,7 +165,7 @@ func (w *work) passed(old ledger.Release) string {
 // offered now, and whether it is recorded.
 func (w *work) candidate(found []proof) (ledger.Candidate, bool) {
 	x := found[0].release
-	for i, p := range found {
+	for i, p := range found[:min(len(found), len(w.stage.After))] {
 		// The manifests of a stage that reads them from the newest commit were
 		// verified with none of the others.
 		if !w.pipeline.Stage(w.stage.After[i]).ManifestsHead {
@@ -165,8 +181,11 @@ func (w *work) candidate(found []proof) (ledger.Candidate, bool) {
 		}
 		c.From = append(c.From, from)
 	}
+	if w.tracks() {
+		c.From = []string{artifact.Branch + "@" + w.Shelf.At()}
+	}
 	old := w.Target.Candidate
-	offered := old != nil && same(old.Release, x, w.stage.ManifestsHead)
+	offered := old != nil && same(old.Release, x, w.pinsOnly())
 	if offered {
 		c = *old
 		c.Authors = slices.Clone(old.Authors)
@@ -271,15 +290,18 @@ func (w *work) bench(c *ledger.Candidate, found []proof) *bench {
 	for _, p := range found {
 		verified = later(verified, p.at)
 	}
-	if old := w.Target.Candidate; old != nil && same(old.Release, c.Release, w.stage.ManifestsHead) {
+	if old := w.Target.Candidate; old != nil && same(old.Release, c.Release, w.pinsOnly()) {
 		b.begun = c.Offered
 	}
 	b.now = later(later(w.Now, verified), b.begun)
 	b.checks, b.approvals, b.authors = c.Checks, c.Approvals, c.Authors
 	b.deployment = ledger.Deployment{Commit: found[0].commit, Release: c.Release, Cause: ledger.CausePromotion, Authors: c.Authors}
+	if w.tracks() {
+		b.deployment.Cause = ledger.CauseTracking
+	}
 	b.soak = func(long time.Duration) Verdict {
 		if verified.IsZero() {
-			return Verdict{Outcome: Pending, Reason: "it is not known when it was verified"}
+			return Verdict{Outcome: Pending, Reason: "it is not known since when it could soak"}
 		}
 		return soaked(Verdict{Outcome: Pending, Since: verified}, b.now, long)
 	}
@@ -295,6 +317,9 @@ func (w *work) move(b *bench, found []proof, offered bool) {
 		from[i] = string(env)
 	}
 	verified := fmt.Sprintf("%s is verified in %s", version(c.Release), strings.Join(from, " and "))
+	if w.tracks() {
+		verified = fmt.Sprintf("%s is the newest that %s takes", version(c.Release), w.Environment)
+	}
 	failed, pending := reasons(d.Verdicts, Failed), reasons(d.Verdicts, Pending)
 	another := w.Target.Candidate != nil && !offered
 	if w.stage.ByPullRequest && failed == "" {
@@ -335,8 +360,9 @@ func (w *work) promotion(b *bench, found []proof) *Promotion {
 		Service:     w.Service,
 		Environment: w.Environment,
 		Release:     c.Release,
-		Manifests:   !w.stage.ManifestsHead,
+		Manifests:   !w.pinsOnly(),
 		From:        c.From,
+		Tracked:     w.tracks(),
 		Authors:     c.Authors,
 		Pipeline:    string(w.pipeline.Name),
 	}
@@ -347,6 +373,13 @@ func (w *work) promotion(b *bench, found []proof) *Promotion {
 		p.Before = w.Target.Deployment.Release.Version()
 	}
 	var sentences []string
+	if w.tracks() {
+		p.From = []string{artifact.Branch + "@" + w.Shelf.At()} // not that of the offer: more may be known by now
+	}
+	for _, x := range w.chosen {
+		p.Builds = append(p.Builds, x.build())
+		sentences = append(sentences, x.sentence())
+	}
 	for i, env := range w.stage.After {
 		sentences = append(sentences, fmt.Sprintf("Verified in %s: %s.", env, w.verified(found[i], w.pipeline.Stage(env))))
 		p.Checks = append(p.Checks, found[i].checks...)

@@ -26,6 +26,9 @@ func same(a, b ledger.Release, pinsOnly bool) bool {
 	return a.Equal(b) || pinsOnly && a.SamePins(b)
 }
 
+// pinsOnly tells whether manifests do not move into the stage.
+func (w *work) pinsOnly() bool { return w.stage.ManifestsHead || w.tracks() }
+
 // refusal returns what keeps a release out of an environment.
 func refusal(r ledger.Record, x ledger.Release, pinsOnly bool) (ledger.Refusal, bool) {
 	if pinsOnly {
@@ -166,10 +169,10 @@ func (w *work) apart(p proof, other iter.Seq[proof], env desired.EnvironmentName
 
 // had tells whether the target has or had a release.
 func (w *work) had(x ledger.Release) bool {
-	if w.Target.Deployment.ID != "" && same(w.Target.Deployment.Release, x, w.stage.ManifestsHead) {
+	if w.Target.Deployment.ID != "" && same(w.Target.Deployment.Release, x, w.pinsOnly()) {
 		return true
 	}
-	return slices.ContainsFunc(w.Target.Previous, func(p ledger.Past) bool { return same(p.Release, x, w.stage.ManifestsHead) })
+	return slices.ContainsFunc(w.Target.Previous, func(p ledger.Past) bool { return same(p.Release, x, w.pinsOnly()) })
 }
 
 // standing says how it is with an environment from which nothing comes.
@@ -200,7 +203,7 @@ type block struct {
 // compare holds the candidate against what the target has. Nil: it may enter.
 func (w *work) compare(x proof) *block {
 	t, d := w.Target, w.Target.Deployment
-	env, pinsOnly := w.Environment, w.stage.ManifestsHead
+	env, pinsOnly := w.Environment, w.pinsOnly()
 	here := d.ID != "" && t.Retired.IsZero()
 	if len(problems(w.Pinned)) > 0 {
 		return &block{fmt.Sprintf("%s can't move in %s: %s", w.Service, env, w.Pinned.Problems[0].Error()), "mend the file", true}
@@ -222,10 +225,14 @@ func (w *work) compare(x proof) *block {
 		}
 		return &block{reason: why}
 	}
-	if f, no := refusal(t, x.release, pinsOnly); no {
+	if w.tracks() {
+		if b := w.stale(); b != nil {
+			return b
+		}
+	} else if f, no := refusal(t, x.release, pinsOnly); no {
 		return &block{fmt.Sprintf("%s is refused in %s since %s: %s", version(x.release), env, on(f.Time), clause(f.Reason)), "pin it by hand to try again", false}
 	}
-	if w.Forced == nil {
+	if w.Forced == nil && !w.tracks() {
 		if b := w.backward(x); b != nil {
 			return b
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"sigs.k8s.io/yaml"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
@@ -35,6 +36,9 @@ type scene struct {
 	Unknown []string              `json:"unknown,omitempty"` // environments without a record
 	Files   map[string]string     `json:"files,omitempty"`   // what the environments' files say, if not what their records do
 	Records map[string]recordText `json:"records"`
+	// Known are the versions of web that are known: "1.4.3", or with what is known
+	// besides, "1.4.3 branch=main by=ci moved".
+	Known []string `json:"known,omitempty"`
 }
 
 type health struct {
@@ -418,12 +422,48 @@ func (s scene) admission(t testing.TB, now time.Time, rules policy.Rules, record
 			a.Before[name], a.Entries[name] = r, "entry-of-"+string(name)
 		}
 	}
+	a.Shelf = s.shelf(t, now)
 	if s.Forced != "" {
 		version, source, _ := strings.Cut(s.Forced, "@")
 		x := release(version, source)
 		a.Forced = &x
 	}
 	return a
+}
+
+func (s scene) shelf(t testing.TB, now time.Time) *artifact.Shelf {
+	var all []artifact.Record
+	for i, text := range s.Known {
+		words := strings.Fields(text)
+		x := artifact.Sighting{Repository: "ghcr.io/acme/web", Version: words[0], Digest: fmt.Sprintf("sha256:%064d", i+1), Origin: artifact.FromRegistry, Time: now.Add(-time.Hour)}
+		moved := false
+		for _, w := range words[1:] {
+			switch key, value, _ := strings.Cut(w, "="); key {
+			case "branch":
+				x.Branch = value
+			case "tests":
+				x.Tests = artifact.Result(value)
+			case "build":
+				x.Build = value
+			case "by":
+				x.Origin, x.By = artifact.FromPublisher, value
+			case "moved":
+				moved = true
+			default:
+				t.Fatalf("known has %q", w)
+			}
+		}
+		taken, err := (*artifact.Shelf)(nil).Take(x)
+		if err == nil && moved {
+			x.Digest = fmt.Sprintf("sha256:%064d", 1000)
+			taken, err = (&artifact.Shelf{}).With("", taken.Record).Take(x)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, taken.Record)
+	}
+	return (&artifact.Shelf{}).With("entry-of-artifacts", all...)
 }
 
 func moment(t time.Time) string {

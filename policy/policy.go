@@ -3,6 +3,7 @@ package policy
 import (
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 )
@@ -22,6 +23,7 @@ type Verdict struct {
 	// Gate is a policy's name, or "rollout", "hold <name>" ("hold" alone, of
 	// what in holds/ has no name), "stage <name>" (a stage before, from which
 	// the release has to come, or the stage itself if it can't be used),
+	// "track <artifact>" (whether there is a newer version that the stage takes),
 	// "version" (the environment already has it, has a newer one, or has
 	// refused it).
 	Gate    string        `json:"gate"`
@@ -106,6 +108,9 @@ type Admission struct {
 	Older     func(commit, than string) bool
 	Health    Health // of the target, for gates that look at it
 	Locations map[string]*time.Location
+	// Shelf is what is known of artifacts, for a stage that tracks them; nil:
+	// nothing.
+	Shelf *artifact.Shelf
 	// Forced, if set, is the release that a person asks for by name
 	// (`pinion promote`): it must still be verified in the stages before, but
 	// need not be the newest.
@@ -131,7 +136,11 @@ type Promotion struct {
 	// Manifests: the commit of the manifests moves, too.
 	Manifests bool
 	From      []string // "staging@<ledger commit>"
-	Authors   []ledger.Person
+	// Tracked: nothing was verified before; the release has versions that the
+	// stage tracks, and Builds say how they were made.
+	Tracked bool
+	Builds  []ledger.Build
+	Authors []ledger.Person
 	// Evidence says in words how the release was verified, and Checks by what.
 	Evidence string
 	Checks   []ledger.Check

@@ -12,7 +12,7 @@ func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
 	if err := c.note(ctx, old, commit); err != nil {
 		return err
 	}
-	c.commit = commit
+	c.commit, c.tracked = commit, commit.Repository.Tracked()
 	if old == nil {
 		for _, d := range commit.Repository.Deployments() {
 			c.touch(Key{d.Environment.Name, d.Service.Name})
@@ -22,7 +22,7 @@ func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
 	}
 	changed, err := commit.Snapshot.Changed(old.Snapshot)
 	if err != nil {
-		c.commit = old
+		c.commit, c.tracked = old, old.Repository.Tracked()
 		return err
 	}
 	folders := map[string]bool{}
@@ -43,11 +43,11 @@ func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
 			for env := range commit.Repository.Environments {
 				c.touch(Key{env, desired.ServiceName(svc)})
 			}
-		case "pipelines", "policies", "holds":
+		case "pipelines", "policies", "holds", "keys":
 			folders[folder] = true
 		}
 	}
-	if folders["pipelines"] || folders["policies"] || folders["holds"] {
+	if folders["pipelines"] || folders["policies"] || folders["holds"] || folders["keys"] {
 		c.everyStage()
 	}
 	return nil

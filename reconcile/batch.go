@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
@@ -25,6 +26,8 @@ type batch struct {
 	records map[Key]ledger.Record // after the entries
 	pages   map[desired.EnvironmentName][]page
 	moves   []move
+	// finds are what came to be known of artifacts.
+	finds []artifact.Taken
 	// withheld: moves have to wait for another batch.
 	withheld bool
 	// answers are the requests that are answered when the batch is pushed.
@@ -98,10 +101,12 @@ func (b *batch) put(k Key, p page) {
 	b.pages[k.Environment] = append(b.pages[k.Environment], p)
 }
 
-func (b *batch) empty() bool { return len(b.pages) == 0 && len(b.moves) == 0 }
+func (b *batch) empty() bool {
+	return len(b.pages) == 0 && len(b.moves) == 0 && len(b.finds) == 0
+}
 
-// changesOf returns the commits of the ledgers, and then those of the main
-// branch with the deployment that each of them changes.
+// changesOf returns the commits of the ledgers, then what is known of artifacts,
+// and then those of the main branch with the deployment that each of them changes.
 func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 	who := gitstate.Signature{Name: c.options.Identity.Name, Email: c.options.Identity.Email, Time: b.now}
 	var all []gitstate.Change
@@ -144,6 +149,7 @@ func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
 			all = append(all, change)
 		}
 	}
+	all = append(all, c.finds(b, who)...)
 	first := len(all)
 	var keys []Key
 	drafts := map[desired.EnvironmentName]*draft{}
@@ -230,8 +236,9 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 			switch {
 			case got[i] != "" && change.Branch == "":
 				moves++
-			case got[i] != "":
+			case got[i] != "" && change.Branch != artifact.Branch:
 				entries++
+			case got[i] != "":
 			case errors.Is(err, gitstate.ErrUnknown):
 				c.claim(change.Message)
 			}
@@ -344,7 +351,7 @@ func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMa
 	case wrote:
 		return true, nil
 	case refused:
-		err = fmt.Errorf("allow the daemon's account to create the branches %s*, and to push to them: %w", gitstate.LedgerPrefix, err)
+		err = fmt.Errorf("allow the daemon's account to create the branches %s* and %s, and to push to them: %w", gitstate.LedgerPrefix, artifact.Branch, err)
 	}
 	return false, errors.Join(err, fetchErr)
 }
@@ -356,6 +363,9 @@ func (c *Clerk) overtaken(b *batch) bool {
 		return true
 	}
 	tips := c.options.Mirror.Branches()
+	if len(b.finds) > 0 && tips[artifact.Branch] != c.shelf.At() {
+		return true
+	}
 	for env := range b.pages {
 		judged := ""
 		if book := c.books[env]; book != nil {
@@ -403,6 +413,7 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 		c.noteWhole(env, next)
 		delete(b.pages, env)
 	}
+	n, any = c.shelved(b, ids, n, any)
 	for i, k := range keys {
 		id := ids[n+i]
 		if id == "" {

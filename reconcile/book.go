@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
@@ -65,7 +66,9 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	for name, at := range c.options.Mirror.Branches() {
+	branches := c.options.Mirror.Branches()
+	c.stock(ctx, branches[artifact.Branch])
+	for name, at := range branches {
 		env, ok := ledgerOf(name)
 		if !ok {
 			continue

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
@@ -100,18 +101,23 @@ type Clerk struct {
 	fetched bool      // since the start, or since something became ours
 	looked  time.Time // at the clock
 	held    map[desired.EnvironmentName]holding
-	commit  *Commit // the tip of main that is judged on
+	commit  *Commit           // the tip of main that is judged on
+	tracked []desired.Tracked // of the commit
 	books   map[desired.EnvironmentName]*book
-	cards   map[Key]*card
-	rules   map[string]*policy.Rules // by pipelines and policies
-	checks  map[checkKey]*running
-	zones   map[string]*time.Location
-	calls   map[Key]*calling // of webhooks that deploy
-	dirty   map[Key]bool     // to be reviewed
-	stages  map[Key]bool     // stages that may be entered
-	drafts  map[desired.EnvironmentName]*draft
-	press   press
-	pace    pace
+	// shelf is what is known of artifacts, as it was pushed; shelfErr, that it
+	// can't be read.
+	shelf    *artifact.Shelf
+	shelfErr error
+	cards    map[Key]*card
+	rules    map[string]*policy.Rules // by pipelines and policies
+	checks   map[checkKey]*running
+	zones    map[string]*time.Location
+	calls    map[Key]*calling // of webhooks that deploy
+	dirty    map[Key]bool     // to be reviewed
+	stages   map[Key]bool     // stages that may be entered
+	drafts   map[desired.EnvironmentName]*draft
+	press    press
+	pace     pace
 	// claimed are the messages of pushes whose fate was not known, each with
 	// the commit that it turned out to be in, or "".
 	claimed  map[string]string

@@ -26,6 +26,7 @@ const (
 	EventRecorded EventType = "recorded" // an entry was pushed to a ledger
 	EventMoved    EventType = "moved"    // a promotion or a rollback was pushed to the main branch
 	EventChecking EventType = "checking" // a check begins
+	EventArtifact EventType = "artifact" // a version of an artifact came to be known
 )
 
 // Event is one thing that an engine reports as it goes.

@@ -314,6 +314,11 @@ func (w wanted) pinned(k Key, r ledger.Record) ledger.Entry {
 	switch e.Cause {
 	case ledger.CauseManifests:
 		e.Reason = fmt.Sprintf("%s changed the manifests, the parameters or the service's file with commit %.12s; the pins are the same.", w.actor, w.commit)
+	case ledger.CauseTracking:
+		e.Reason = fmt.Sprintf("Brought by commit %.12s, for the stage tracks it.", w.commit)
+		if w.change.Reason != "" {
+			e.Reason = sentence(w.change.Reason)
+		}
 	case ledger.CausePromotion:
 		e.Reason = fmt.Sprintf("Promoted by commit %.12s.", w.commit)
 		if w.change.Open() {

@@ -123,11 +123,11 @@ func (c *Clerk) rulesAt(ctx context.Context, commit string) (*policy.Rules, erro
 	return r, nil
 }
 
-// RulesKey is the same for two commits that have the same pipelines and
-// policies, and so the same rules; but see Faulty.
+// RulesKey is the same for two commits that have the same pipelines, policies
+// and keys, and so the same rules; but see Faulty.
 func RulesKey(tree desired.Tree) (string, error) {
 	var ids []string
-	for _, folder := range []string{"pipelines", "policies"} {
+	for _, folder := range []string{"pipelines", "policies", "keys"} {
 		id, err := tree.ID(folder)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
@@ -229,6 +229,7 @@ func (c *Clerk) admission(ctx context.Context, b *batch, k Key) (policy.Admissio
 		Before:    map[desired.EnvironmentName]ledger.Record{},
 		Entries:   map[desired.EnvironmentName]string{},
 		Locations: c.zones,
+		Shelf:     c.shelf,
 	}
 	c.locate(c.commit.Repository)
 	pipeline, stage, _ := a.Rules.Stage(k.Environment, k.Service)
@@ -261,9 +262,12 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 	}
 	d := c.card(k)
 	d.decision, d.enter = nil, time.Time{}
-	if stage == nil || len(stage.After) == 0 && a.Target.Candidate == nil {
+	if stage == nil || len(stage.After) == 0 && len(stage.Track) == 0 && a.Target.Candidate == nil {
 		c.propose(k, nil, nil)
 		return nil
+	}
+	if c.shelfErr != nil && len(stage.Track) > 0 {
+		return fmt.Errorf("what is known of artifacts can't be read: %w", c.shelfErr)
 	}
 	for env := range a.Before {
 		if b.changes(Key{env, k.Service}) {
@@ -312,7 +316,8 @@ func (c *Clerk) grounds(a policy.Admission) (string, error) {
 	if book := c.books[a.Environment]; book != nil {
 		ids = append(ids, book.tip)
 	}
-	for _, folder := range []string{"environments", "pipelines", "policies", "holds", serviceFolder(a.Service)} {
+	ids = append(ids, a.Shelf.At())
+	for _, folder := range []string{"environments", "pipelines", "policies", "holds", "keys", serviceFolder(a.Service)} {
 		id, err := c.commit.Snapshot.ID(folder)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err

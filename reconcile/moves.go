@@ -25,11 +25,18 @@ func GoBack(r policy.Retreat, ed *desired.Editor) ([]byte, ledger.Change, error)
 func promotion(p policy.Promotion) (desired.Edit, ledger.Change) {
 	// A stage that a release enters for the first time has no pins of it yet.
 	edit, release := put(p.Service, p.Release, p.Manifests, true)
+	kind := ledger.ChangePromoted
+	if p.Tracked {
+		kind = ledger.ChangeTracked
+		// Whoever has removed a pin did not ask to have it back.
+		edit.Add = false
+	}
 	return edit, ledger.Change{
-		Kind:        ledger.ChangePromoted,
+		Kind:        kind,
 		Environment: p.Environment,
 		Service:     p.Service,
 		From:        p.From,
+		Builds:      p.Builds,
 		Release:     release,
 		Policy:      p.Pipeline,
 		Before:      p.Before,

@@ -71,7 +71,11 @@ const (
 	OwnRelease         RejectionCode = "own-release"
 	Invalid            RejectionCode = "invalid"
 	NotReady           RejectionCode = "not-ready"
-	NotOurs            RejectionCode = "not-ours" // another replica has the environment
+	UnknownArtifact    RejectionCode = "unknown-artifact" // no stage tracks it
+	NotTracked         RejectionCode = "not-tracked"      // no rule can choose the version
+	NotAPublisher      RejectionCode = "not-a-publisher"
+	MovedTag           RejectionCode = "moved-tag" // the version is bound to another digest
+	NotOurs            RejectionCode = "not-ours"  // another replica has the environment
 )
 
 // Rejection is a request that was not taken, or that moves nothing.
@@ -92,6 +96,7 @@ type request struct {
 	ctx      context.Context
 	report   *ReportRequest
 	approval *ApprovalRequest
+	publish  *PublishRequest
 	reply    chan answer // capacity 1
 	// sent is the answer that was to be given when a push was made whose fate
 	// was not known; nil: there was none.
@@ -99,8 +104,11 @@ type request struct {
 }
 
 func (r *request) key() Key {
-	if r.report != nil {
+	switch {
+	case r.report != nil:
 		return Key{r.report.Environment, r.report.Service}
+	case r.publish != nil:
+		return Key{} // what is known of artifacts is of no environment
 	}
 	return Key{r.approval.Environment, r.approval.Service}
 }
@@ -160,6 +168,10 @@ func (c *Clerk) answer(b *batch) {
 	answers := b.answers
 	b.answers = nil
 	for _, a := range answers {
+		if a.request.publish != nil {
+			c.answerPublish(b, a)
+			continue
+		}
 		if len(b.pages[a.key.Environment]) > 0 {
 			b.answers = append(b.answers, a)
 			continue
@@ -183,6 +195,10 @@ func (c *Clerk) serve(b *batch, r *request) {
 	}
 	if r.sent != nil && c.landed(r.sent.entries) {
 		b.answers = append(b.answers, *r.sent)
+		return
+	}
+	if r.publish != nil {
+		c.servePublish(b, r)
 		return
 	}
 	a := answer{request: r, key: r.key()}

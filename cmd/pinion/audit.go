@@ -77,6 +77,7 @@ type audited struct {
 	Entries    int             `json:"entries"`
 	Commits    int             `json:"commits"` // of main
 	Promotions int             `json:"promotions"`
+	Tracked    int             `json:"tracked"`   // versions that were brought to a first stage
 	Rollbacks  int             `json:"rollbacks"` // by the daemon
 	Daemon     []string        `json:"daemon,omitempty"`
 	Signatures auditSignatures `json:"signatures"`
@@ -184,6 +185,9 @@ func (a *auditor) summary(out audited) error {
 		came += ", " + count(n[audit.Warning], "warning")
 	}
 	looked := []string{grouped(out.Ledgers, "ledger"), grouped(out.Entries, "entry"), grouped(out.Promotions, "promotion")}
+	if out.Tracked > 0 {
+		looked = append(looked, grouped(out.Tracked, "tracked version"))
+	}
 	if out.Rollbacks > 0 {
 		looked = append(looked, grouped(out.Rollbacks, "rollback"))
 	}
@@ -250,6 +254,7 @@ type auditor struct {
 	daemons    []ledger.Person
 	entries    int
 	promotions int
+	tracked    int
 	rollbacks  int
 	checked    int
 	known      auditKnown
@@ -455,7 +460,7 @@ func (a *auditor) tell(found ...audit.Finding) {
 }
 
 func (a *auditor) result() audited {
-	out := audited{Ledgers: len(a.ledgers.Tips), Entries: a.entries, Commits: len(a.line), Promotions: a.promotions, Rollbacks: a.rollbacks,
+	out := audited{Ledgers: len(a.ledgers.Tips), Entries: a.entries, Commits: len(a.line), Promotions: a.promotions, Tracked: a.tracked, Rollbacks: a.rollbacks,
 		Signatures: auditSignatures{Checked: a.checked, File: a.file, Skipped: a.skipped}, Known: a.known, Findings: []audit.Finding{}}
 	if a.only != "" {
 		out.Ledgers, out.Entries = 1, 0

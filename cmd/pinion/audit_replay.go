@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/audit"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
@@ -272,9 +273,9 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	tell := func(severity audit.Severity, rule audit.Rule, env desired.EnvironmentName, svc desired.ServiceName, meaning, format string, args ...any) {
 		r.tell(audit.Finding{Severity: severity, Rule: rule, Branch: branch, Commit: c.ID, Time: c.Time, Environment: env, Service: svc, Message: fmt.Sprintf(format, args...), Meaning: meaning})
 	}
-	moves := claimed && !change.Open() && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeRolledBack && daemon)
+	moves := claimed && !change.Open() && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeTracked || change.Kind == ledger.ChangeRolledBack && daemon)
 	if daemon && !moves {
-		tell(audit.Error, audit.RuleDaemon, "", "", "somebody has used the daemon's name", "it was committed by %s, the daemon, and is neither a promotion nor a rollback", c.Committer)
+		tell(audit.Error, audit.RuleDaemon, "", "", "somebody has used the daemon's name", "it was committed by %s, the daemon, and is neither a promotion nor a tracked version nor a rollback", c.Committer)
 	}
 	if moves && r.only != "" && change.Environment != r.only || !moves && !r.flags.verbose {
 		return nil
@@ -302,9 +303,12 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	}
 	m := audit.Move{Branch: branch, Commit: c, Change: change, ByDaemon: daemon, Past: r.past(ctx, change.Service)}
 	r.mu.Lock()
-	if change.Kind == ledger.ChangePromoted {
+	switch change.Kind {
+	case ledger.ChangePromoted:
 		r.promotions++
-	} else {
+	case ledger.ChangeTracked:
+		r.tracked++
+	default:
 		r.rollbacks++
 	}
 	r.mu.Unlock()
@@ -345,9 +349,13 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		rules, _, err := r.rulesAt(ctx, commit)
 		return rules, err
 	}
+	m.Shelf = func(commit string) (*artifact.Shelf, error) { return r.shelf(ctx, commit) }
 	judge := audit.Promotion
-	if change.Kind == ledger.ChangeRolledBack {
+	switch change.Kind {
+	case ledger.ChangeRolledBack:
 		judge = audit.Rollback
+	case ledger.ChangeTracked:
+		judge = audit.Tracked
 	}
 	var failure error
 	m.Older = func(commit, than string) bool {
@@ -370,8 +378,11 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 }
 
 func ruleOf(c ledger.Change) audit.Rule {
-	if c.Kind == ledger.ChangeRolledBack {
+	switch c.Kind {
+	case ledger.ChangeRolledBack:
 		return audit.RuleRollback
+	case ledger.ChangeTracked:
+		return audit.RuleTracked
 	}
 	return audit.RulePromotion
 }
@@ -502,6 +513,26 @@ func (r *auditReader) past(ctx context.Context, svc desired.ServiceName) func(de
 			return record, nil
 		}}
 	}
+}
+
+// shelf reads what a commit of the branch of artifacts knew; nil: the branch
+// does not have it.
+func (r *auditReader) shelf(ctx context.Context, commit string) (*artifact.Shelf, error) {
+	if commit == "" || r.ledgers.Artifacts == "" {
+		return nil, nil
+	}
+	has, err := r.archive.IsAncestor(ctx, commit, r.ledgers.Artifacts)
+	if errors.Is(err, gitstate.ErrNoCommit) || err == nil && !has {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	shelf, err := reconcile.ReadShelf(ctx, r.archive, commit)
+	if shelf != nil {
+		err = nil // a record that can't be read keeps its version out
+	}
+	return shelf, err
 }
 
 // before tells whether a commit of main comes before another.

@@ -26,7 +26,7 @@ func exitCodeOf(p *api.Problem) int {
 	switch {
 	case p.Status == http.StatusUnauthorized, p.Status == http.StatusForbidden:
 		return exitDenied
-	case p.Code == api.NotCurrent, p.Code == api.Decided:
+	case p.Code == api.NotCurrent, p.Code == api.Decided, p.Code == api.NotTracked:
 		return exitDifferent
 	}
 	return exitFailed

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/history"
@@ -78,7 +79,7 @@ func (g *globals) openLedgers(ctx context.Context) (*ledgers, error) {
 			l.branch = c.Repository.Branch
 		}
 	}
-	l.View = history.NewView(history.View{Archive: l.archive, Now: g.now, Tips: history.Tips(branches), Shallow: shallow,
+	l.View = history.NewView(history.View{Archive: l.archive, Now: g.now, Tips: history.Tips(branches), Artifacts: branches[artifact.Branch], Shallow: shallow,
 		FindMain: func(ctx context.Context) (string, error) {
 			if mainTip != "" {
 				return mainTip, nil

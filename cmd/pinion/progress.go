@@ -152,7 +152,7 @@ func (p *progress) report(ev reconcile.Event) {
 		p.line(fmt.Sprintf("deleted %s", join(name, ev.Message)))
 	case reconcile.EventRecorded:
 		p.line(p.entry(ev))
-	case reconcile.EventMoved, reconcile.EventChecking:
+	case reconcile.EventMoved, reconcile.EventChecking, reconcile.EventArtifact:
 		p.line(join(name, ev.Message))
 	default:
 		p.line(join(name, string(ev.Type)+": "+ev.Message))

@@ -84,6 +84,7 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 		newReleaseCommand(g),
 		newReportCommand(g),
 		newApproveCommand(g),
+		newArtifactCommand(g),
 		newAuditCommand(g),
 		newDoctorCommand(g),
 		newNotifyCommand(g),
@@ -95,6 +96,9 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 	})
 	for _, cmd := range root.Commands() {
 		explainArguments(cmd)
+		for _, below := range cmd.Commands() {
+			explainArguments(below)
+		}
 	}
 	return root
 }

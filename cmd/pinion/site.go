@@ -159,7 +159,8 @@ func (s *site) tracking(branch string) string { return "refs/remotes/" + s.remot
 func (s *site) fetch(ctx context.Context) (*ground, error) {
 	_, err := s.git.talk(ctx, "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", s.remote,
 		"+refs/heads/"+s.branch+":"+s.tracking(s.branch),
-		"+refs/heads/ledger/*:"+s.tracking("ledger/*"))
+		"+refs/heads/ledger/*:"+s.tracking("ledger/*"),
+		"+refs/heads/pinion/*:"+s.tracking("pinion/*"))
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s of %s: %w; check the remote's address, your access to it, and whether it has that branch (--branch names another one)", s.branch, s.name, err)
 	}

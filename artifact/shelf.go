@@ -1,0 +1,239 @@
+package artifact
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Shelf is what is known at one commit of the branch. It is not modified; With
+// makes another one.
+type Shelf struct {
+	Commit       string // "": there is no branch yet
+	repositories map[string]map[string]Record
+	broken       map[string]error // what can't be read, by file
+}
+
+// ReadShelf reads a commit's tree. What of it can't be read is in the error,
+// and the rest comes all the same: that a version is not known keeps it out.
+func ReadShelf(commit string, tree fs.FS) (*Shelf, error) {
+	var all []Record
+	var errs []error
+	broken := map[string]error{}
+	err := fs.WalkDir(tree, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(name, ".yaml") {
+			return err
+		}
+		data, err := fs.ReadFile(tree, name)
+		if err != nil {
+			return err
+		}
+		r, err := Decode(name, data)
+		if err != nil {
+			errs, broken[name] = append(errs, err), err
+			return nil
+		}
+		all = append(all, r)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s at %.12s: %w", Branch, commit, err)
+	}
+	return (&Shelf{broken: broken}).With(commit, all...), errors.Join(errs...)
+}
+
+// With returns the shelf of a later commit, with these records in the place of
+// what was known of their versions.
+func (s *Shelf) With(commit string, records ...Record) *Shelf {
+	next := &Shelf{Commit: commit, repositories: map[string]map[string]Record{}}
+	if s != nil {
+		maps.Copy(next.repositories, s.repositories)
+		next.broken = s.broken
+	}
+	copied := map[string]bool{}
+	for _, r := range records {
+		if !copied[r.Repository] {
+			copied[r.Repository] = true
+			versions := map[string]Record{}
+			maps.Copy(versions, next.repositories[r.Repository])
+			next.repositories[r.Repository] = versions
+		}
+		next.repositories[r.Repository][r.Version] = r
+	}
+	return next
+}
+
+// At is the commit; of no shelf, and where there is no branch yet, "".
+func (s *Shelf) At() string {
+	if s == nil {
+		return ""
+	}
+	return s.Commit
+}
+
+// Lookup returns what is known of a version.
+func (s *Shelf) Lookup(repository, version string) (Record, bool) {
+	if s == nil {
+		return Record{}, false
+	}
+	r, ok := s.repositories[repository][version]
+	return r, ok
+}
+
+// Digest returns what is known of a digest; of several versions that share it,
+// the one whose tag comes first.
+func (s *Shelf) Digest(repository, digest string) (Record, bool) {
+	for _, r := range s.Versions(repository) {
+		if r.Digest == digest {
+			return r, true
+		}
+	}
+	return Record{}, false
+}
+
+// Image returns what is known of the image that a reference stands for.
+func (s *Shelf) Image(repository, version, digest string) (Record, bool) {
+	r, ok := s.Lookup(repository, version)
+	switch {
+	case ok && (digest == "" || digest == r.Digest):
+		return r, true
+	case version == "" && digest != "":
+		return s.Digest(repository, digest)
+	}
+	return Record{}, false
+}
+
+// Versions returns what is known of a repository, sorted by tag.
+func (s *Shelf) Versions(repository string) []Record {
+	if s == nil {
+		return nil
+	}
+	all := slices.Collect(maps.Values(s.repositories[repository]))
+	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.Version, b.Version) })
+	return all
+}
+
+// Repositories returns the names of those of which something is known, sorted.
+func (s *Shelf) Repositories() []string {
+	if s == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(s.repositories))
+}
+
+// Event is what a commit of the branch tells.
+type Event string
+
+// The events.
+const (
+	EventFound     Event = "found"     // a look at a registry has found it
+	EventPublished Event = "published" // somebody has published it
+	EventUpdated   Event = "updated"   // more is known of it
+	EventMoved     Event = "moved"     // its tag leads to another digest, which is refused
+)
+
+// Sighting is a version as it was found or published.
+type Sighting struct {
+	Repository, Version, Digest string
+	Facts
+	Signed []string // fingerprints of keys whose signature was verified
+	Origin Origin
+	By     string
+	Time   time.Time
+}
+
+// Taken is what a sighting comes to.
+type Taken struct {
+	Event  Event // "": nothing is new
+	Record Record
+	// Refused says why the sighting's digest is not taken.
+	Refused string
+}
+
+// Take decides what a sighting adds to what is known. Facts that a publisher
+// has given are not changed by what a registry says.
+func (s *Shelf) Take(x Sighting) (Taken, error) {
+	known, ok := s.Lookup(x.Repository, x.Version)
+	if s != nil {
+		if err := s.broken[File(x.Repository, x.Version)]; err != nil {
+			return Taken{}, fmt.Errorf("what is known of %s:%s can't be read: %w", x.Repository, x.Version, err)
+		}
+	}
+	if !ok {
+		r := Record{Repository: x.Repository, Version: x.Version, Digest: x.Digest, Facts: Facts{}.with(x.Facts), Origin: x.Origin, By: x.By,
+			Found: x.Time.UTC().Truncate(time.Second), Signed: fingerprints(nil, x.Signed)}
+		if err := r.check(); err != nil {
+			return Taken{}, err
+		}
+		event := EventFound
+		if x.Origin == FromPublisher {
+			event = EventPublished
+		}
+		return Taken{Event: event, Record: r}, nil
+	}
+	next := known
+	if x.Digest != known.Digest {
+		t := Taken{Record: known, Refused: fmt.Sprintf("%s:%s is bound to %s, and %s is refused: a version is not changed, publish a new one",
+			x.Repository, x.Version, known.Digest, x.Digest)}
+		if len(known.Moved) >= mostMoved || slices.Contains(known.Moved, x.Digest) {
+			return t, nil
+		}
+		next.Moved = append(slices.Clone(known.Moved), x.Digest)
+		t.Event, t.Record = EventMoved, next
+		return t, next.check()
+	}
+	if x.Origin == FromPublisher || known.Origin == FromRegistry {
+		next.Facts = known.Facts.with(x.Facts)
+	} else {
+		next.Facts = x.Facts.with(known.Facts)
+	}
+	if x.Origin == FromPublisher {
+		next.Origin, next.By = x.Origin, x.By
+	}
+	next.Signed = fingerprints(known.Signed, x.Signed)
+	if err := next.check(); err != nil {
+		return Taken{}, err
+	}
+	if string(next.Encode()) == string(known.Encode()) {
+		return Taken{Record: known}, nil
+	}
+	return Taken{Event: EventUpdated, Record: next}, nil
+}
+
+func fingerprints(known, more []string) []string {
+	all := slices.Concat(known, more)
+	slices.Sort(all)
+	return slices.Clip(slices.Compact(all))
+}
+
+// Message is what the commit says that records the event.
+func (t Taken) Message() string {
+	r := t.Record
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s(%s): %s\n\n", t.Event, r.Repository, r.Version)
+	switch t.Event {
+	case EventFound:
+		b.WriteString("The registry has it.\n")
+	case EventPublished:
+		fmt.Fprintf(&b, "Published by %s.\n", r.By)
+	case EventUpdated:
+		b.WriteString("More is known of it.\n")
+	case EventMoved:
+		fmt.Fprintf(&b, "Its tag leads to %s now, which is refused: it is bound to %s.\n", r.Moved[len(r.Moved)-1], r.Digest)
+	}
+	b.WriteString("\n")
+	add := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s: %s\n", key, value)
+		}
+	}
+	add("Pinion-Event", string(t.Event))
+	add("Pinion-Artifact", r.Reference())
+	add("Pinion-Build", r.Build)
+	add("Pinion-Actor", r.By)
+	return b.String()
+}

@@ -1,0 +1,179 @@
+package artifact_test
+
+import (
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/pinion-cd/pinion/artifact"
+)
+
+var began = time.Date(2026, 11, 19, 10, 0, 0, 0, time.UTC)
+
+func digest(first string) string { return "sha256:" + first + strings.Repeat("0", 64-len(first)) }
+
+func sighting(version, digest string) artifact.Sighting {
+	return artifact.Sighting{Repository: "localhost:5000/acme/web", Version: version, Digest: digest, Origin: artifact.FromRegistry, Time: began}
+}
+
+// take takes a sighting in, and goes by way of the file.
+func take(t testing.TB, s *artifact.Shelf, x artifact.Sighting) (*artifact.Shelf, artifact.Taken) {
+	t.Helper()
+	got, err := s.Take(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Event == "" {
+		return s, got
+	}
+	file := artifact.File(got.Record.Repository, got.Record.Version)
+	back, err := artifact.Decode(file, got.Record.Encode())
+	if err != nil || !reflect.DeepEqual(back, got.Record) {
+		t.Fatalf("%+v is read back as %+v, %v", got.Record, back, err)
+	}
+	return s.With("c1", got.Record), got
+}
+
+func TestAVersionIsBoundToItsDigest(t *testing.T) {
+	s, first := take(t, nil, sighting("1.2.3", digest("a")))
+	if first.Event != artifact.EventFound {
+		t.Errorf("the first sighting is %q", first.Event)
+	}
+	if _, again := take(t, s, sighting("1.2.3", digest("a"))); again.Event != "" || again.Refused != "" {
+		t.Errorf("seen again: %+v", again)
+	}
+	later := s
+	for i := range 20 {
+		var moved artifact.Taken
+		later, moved = take(t, later, sighting("1.2.3", digest(string(rune('b'+i%5))+strings.Repeat("1", i))))
+		if moved.Refused == "" || moved.Record.Digest != digest("a") {
+			t.Fatalf("moved: %+v", moved)
+		}
+	}
+	r, _ := later.Lookup("localhost:5000/acme/web", "1.2.3")
+	if len(r.Moved) != 10 {
+		t.Errorf("%d digests are kept of a tag that never rests", len(r.Moved))
+	}
+	rules := rule(t, semantic)
+	if err := rules.Refuses(r); err == nil || !strings.Contains(err.Error(), "its tag was moved") {
+		t.Errorf("a version whose tag was moved is refused for %v", err)
+	}
+	if _, ok := s.Lookup("localhost:5000/acme/web", "1.2.3"); !ok {
+		t.Error("a later shelf has changed an earlier one")
+	}
+}
+
+func TestPublishersKnowBetter(t *testing.T) {
+	label := sighting("1.2.3", digest("a"))
+	label.Facts = artifact.Facts{Commit: "aaaaaaa", Branch: "main"}
+	told := sighting("1.2.3", digest("a"))
+	told.Origin, told.By, told.Facts = artifact.FromPublisher, "ci", artifact.Facts{Commit: "bbbbbbb", Tests: artifact.Passed}
+	for _, order := range [][]artifact.Sighting{{label, told}, {told, label}, {label, told, label}} {
+		var s *artifact.Shelf
+		for _, x := range order {
+			s, _ = take(t, s, x)
+		}
+		r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3")
+		if want := (artifact.Facts{Commit: "bbbbbbb", Branch: "main", Tests: artifact.Passed}); r.Facts != want || r.By != "ci" {
+			t.Errorf("%+v by %q, want %+v", r.Facts, r.By, want)
+		}
+	}
+}
+
+// What is chosen is a member, is allowed, is newer than what is there, and no
+// other one that is allowed is newer; the order of what is known does not matter.
+func TestChooseProperties(t *testing.T) {
+	r := rule(t, artifact.Rule{Range: ">=1.0.0 <3"})
+	random := rand.New(rand.NewPCG(1, 2))
+	numbers := "0 1 2 3 9 10 11"
+	pick := func() string { f := strings.Fields(numbers); return f[random.IntN(len(f))] }
+	for range 500 {
+		var s *artifact.Shelf
+		var all []artifact.Record
+		for range random.IntN(12) {
+			tag := pick() + "." + pick() + "." + pick()
+			if random.IntN(4) == 0 {
+				tag += "-rc." + pick()
+			}
+			s, _ = take(t, s, sighting(tag, digest("a")))
+			if random.IntN(5) == 0 {
+				s, _ = take(t, s, sighting(tag, digest("b")))
+			}
+		}
+		all = s.Versions("localhost:5000/acme/web")
+		present, err := r.Read(pick() + "." + pick() + ".0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := s.Choose(r, "localhost:5000/acme/web", present)
+		best := present
+		found := false
+		for _, x := range all {
+			v, err := r.Read(x.Version)
+			if err == nil && r.Refuses(x) == nil && v.Newer(best) {
+				best, found = v, true
+			}
+		}
+		if c.Found != found || found && c.Record.Version != best.Tag {
+			t.Fatalf("of %v after %s: chose %q, want %q", all, present.Tag, c.Record.Version, best.Tag)
+		}
+		slices.Reverse(all)
+		if again := (&artifact.Shelf{}).With("c2", all...).Choose(r, "localhost:5000/acme/web", present); !reflect.DeepEqual(again, c) {
+			t.Fatalf("in another order: %+v, want %+v", again, c)
+		}
+	}
+}
+
+func TestReadShelf(t *testing.T) {
+	s, _ := take(t, nil, sighting("1.2.3", digest("a")))
+	r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3")
+	tree := fstest.MapFS{
+		"localhost:5000/acme/web/_tags/1.2.3.yaml": {Data: r.Encode()},
+		"localhost:5000/acme/web/_tags/1.2.4.yaml": {Data: r.Encode()},
+		"README.md": {Data: []byte("hello")},
+	}
+	got, err := artifact.ReadShelf("c1", tree)
+	if got.At() != "c1" || len(got.Versions("localhost:5000/acme/web")) != 1 {
+		t.Errorf("read %+v", got)
+	}
+	const want = "localhost:5000/acme/web/_tags/1.2.4.yaml: it is the record of localhost:5000/acme/web:1.2.3"
+	if err == nil || err.Error() != want {
+		t.Errorf("the error is %v, want %s", err, want)
+	}
+	// What can't be read is not unknown: nobody may bind it anew.
+	if taken, err := got.Take(sighting("1.2.4", digest("b"))); err == nil {
+		t.Errorf("a version whose record can't be read was taken as %+v", taken)
+	}
+}
+
+func TestSoundFacts(t *testing.T) {
+	f, dropped := artifact.Facts{Commit: "not a commit", Branch: "main", Build: "https://user:secret@ci.example/5", Source: "javascript:alert(1)", Tests: "perhaps", Quality: artifact.Passed,
+		Created: time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)}.Sound()
+	if want := (artifact.Facts{Branch: "main", Quality: artifact.Passed}); f != want {
+		t.Errorf("sound are %+v, want %+v", f, want)
+	}
+	if len(dropped) != 5 || strings.Contains(strings.Join(dropped, " "), "secret") {
+		t.Errorf("dropped: %q", dropped)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	s, _ := take(f, nil, sighting("1.2.3", digest("a")))
+	r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3")
+	f.Add(string(r.Encode()))
+	f.Add("repository: a\nversion: [1]\n")
+	f.Fuzz(func(t *testing.T, data string) {
+		got, err := artifact.Decode("localhost:5000/acme/web/_tags/1.2.3.yaml", []byte(data))
+		if err != nil {
+			return
+		}
+		back, err := artifact.Decode("localhost:5000/acme/web/_tags/1.2.3.yaml", got.Encode())
+		if err != nil || !reflect.DeepEqual(back, got) && got.Found.Nanosecond() == 0 && got.Created.Nanosecond() == 0 && got.Found.Location() == time.UTC {
+			t.Fatalf("%+v is read back as %+v, %v", got, back, err)
+		}
+	})
+}
