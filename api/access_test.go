@@ -51,6 +51,10 @@ func newProvider(t *testing.T) *provider {
 			"id_token_signing_alg_values_supported": []string{"RS256"}})
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+		if p.down.Load() {
+			http.Error(w, "down", http.StatusBadGateway)
+			return
+		}
 		k := p.key.Load().PublicKey
 		json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": p.kid.Load().(string),
 			"n": b64(k.N.Bytes()), "e": b64(big.NewInt(int64(k.E)).Bytes())}}})
@@ -150,6 +154,11 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 		}
 	}
 	p.turn(t, "two")
+	p.down.Store(true)
+	if _, ok, err := m.Authenticate(t.Context(), p.token(t, nil)); ok || err == nil {
+		t.Errorf("while the new key can't be read: %v, %v", ok, err)
+	}
+	p.down.Store(false)
 	if _, ok, err := m.Authenticate(t.Context(), p.token(t, nil)); !ok || err != nil {
 		t.Errorf("after the key was turned: %v, %v", ok, err)
 	}

@@ -66,9 +66,8 @@ func (i *Issuer) Verify(ctx context.Context, token string) (p reconcile.Principa
 	}
 	t, err := v.Verify(ctx, token)
 	if err != nil {
-		// Keys that could not be read are no verdict on the token.
-		if ctx.Err() != nil {
-			return p, until, false, context.Cause(ctx)
+		if strings.Contains(err.Error(), "fetching keys") { // no verdict on the token
+			return p, until, false, fmt.Errorf("read the keys of %s: %w", i.URL, err)
 		}
 		return p, until, false, nil
 	}

@@ -107,6 +107,16 @@ type Matrix struct {
 	Environments []desired.EnvironmentName `json:"environments"` // in the order of the pipelines
 	Items        []MatrixRow               `json:"items"`
 	Next         string                    `json:"next,omitempty"`
+	Problems     []string                  `json:"problems,omitempty"` // what can't be read, and so is not among the items
+}
+
+// told are errors in words.
+func told(errs []error) []string {
+	var all []string
+	for _, err := range errs {
+		all = append(all, err.Error())
+	}
+	return all
 }
 
 func getMatrix(c *Call) (Matrix, error) {
@@ -121,7 +131,7 @@ func getMatrix(c *Call) (Matrix, error) {
 	if err != nil {
 		return Matrix{}, err
 	}
-	out := Matrix{Environments: m.Environments}
+	out := Matrix{Environments: m.Environments, Problems: told(m.Failures)}
 	services := m.Services
 	if svc := c.service(); svc != "" {
 		if _, ok := m.Standings[svc]; !ok {
@@ -157,19 +167,28 @@ func explain(c *Call) (x *history.Explanation, err error) {
 	return x, err
 }
 
-func locate(c *Call) (p history.Page[history.Presence], err error) {
-	err = c.look(func(v *history.View) error {
-		found, err := v.Where(c, history.Sought{Artifact: desired.ArtifactName(c.text("artifact")), Version: c.text("version")}, c.text("all") == "true")
-		if err != nil {
-			return err
-		}
-		if len(found.Failures) > 0 { // what is missing may be in what could not be read
-			return found.Failures[0]
-		}
-		p.Items = found.Presences
-		return nil
-	})
-	return p, err
+// Located is where an artifact is.
+type Located struct {
+	Items    []history.Presence `json:"items"`
+	Problems []string           `json:"problems,omitempty"` // what can't be read, in which there may be more
+}
+
+func locate(c *Call) (x Located, err error) {
+	sought := history.Sought{Artifact: desired.ArtifactName(c.text("artifact")), Version: c.text("version")}
+	find := func(v *history.View) error {
+		found, err := v.Where(c, sought, c.text("all") == "true")
+		x = Located{found.Presences, told(found.Failures)}
+		return err
+	}
+	if c.text("all") != "true" {
+		err = c.look(find)
+		return x, err
+	}
+	v, err := c.Backend.Present.Aside(c, c.Now) // the whole history may take long
+	if err == nil {
+		err = find(v)
+	}
+	return x, err
 }
 
 func listDeployments(c *Call) (history.Page[*history.Deployment], error) {

@@ -51,6 +51,18 @@ func (p *Present) Look(ctx context.Context, now time.Time, f func(*View) error) 
 	return f(p.view)
 }
 
+// Aside returns a view of the present for one caller alone, who may take long
+// over it: nobody waits for her.
+func (p *Present) Aside(ctx context.Context, now time.Time) (*View, error) {
+	var aside *View
+	err := p.Look(ctx, now, func(v *View) error {
+		aside = NewView(View{Archive: v.Archive, Now: now, Tips: v.Tips})
+		aside.main, aside.commit = v.main, v.commit
+		return nil
+	})
+	return aside, err
+}
+
 // advance makes the next view, with what is the same in it as in the last one.
 func (p *Present) advance(ctx context.Context, main string, v View) (*View, error) {
 	next := NewView(v)
