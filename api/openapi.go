@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"reflect"
@@ -33,6 +34,9 @@ func document(operations []Operation) ([]byte, error) {
 	problem := s.of(reflect.TypeFor[Problem](), false)
 	codes := slices.Sorted(maps.Keys(statuses))
 	s.all["Problem"]["properties"].(schema)["code"] = schema{"type": "string", "enum": codes}
+	if s.failure != nil {
+		return nil, fmt.Errorf("make the OpenAPI document: %w", s.failure)
+	}
 	responses := schema{}
 	for code, status := range statuses {
 		name := http.StatusText(status)

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -60,6 +62,8 @@ var words = map[reflect.Type][]string{
 type schemas struct {
 	all   map[string]schema
 	types map[string]reflect.Type
+
+	failure error
 }
 
 // of returns the schema of a type, or a reference to it. Requests are closed:
@@ -119,16 +123,28 @@ func (s *schemas) named(t reflect.Type, closed bool) string {
 	return name
 }
 
-// name returns the name of a type: its own, with that of its package if another
-// one has it already.
+// titles are the names of the types whose own name another one has.
+var titles = map[reflect.Type]string{
+	reflect.TypeFor[ledger.Deployment](): "RecordedDeployment",
+	reflect.TypeFor[ledger.Candidate]():  "RecordedCandidate",
+	reflect.TypeFor[desired.Problem]():   "FileProblem",
+	reflect.TypeFor[Pin]():               "PinRequest",
+	reflect.TypeFor[Approval]():          "ApprovalRequest",
+}
+
+// name returns the name of a type. Two types of one name are a mistake, which
+// failure tells.
 func (s *schemas) name(t reflect.Type) string {
 	name := t.Name()
+	if title, ok := titles[t]; ok {
+		name = title
+	}
 	if own, of, ok := strings.Cut(name, "["); ok { // Page[*…/history.Deployment]
 		of = strings.TrimSuffix(of, "]")
-		name = strings.TrimLeft(of[strings.LastIndexByte(of, '.')+1:], "*") + own
+		name = of[strings.LastIndexByte(of, '.')+1:] + own
 	}
 	if other, ok := s.types[name]; ok && other != t {
-		name = strings.Title(t.PkgPath()[strings.LastIndexByte(t.PkgPath(), '/')+1:]) + name //nolint:staticcheck // package names are ASCII
+		s.failure = errors.Join(s.failure, fmt.Errorf("the types %v and %v have one name", t, other))
 	}
 	return name
 }
