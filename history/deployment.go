@@ -35,6 +35,8 @@ type Deployment struct {
 	Drifts      int                     `json:"drifts,omitempty"` // how many entries tell that it drifted
 	Entry       string                  `json:"entry"`            // the ledger's commit with which it begins
 	LastEntry   string                  `json:"lastEntry"`        // the newest one that is about it
+
+	images []desired.Image // of the pins, taken apart once, for who looks for a version
 }
 
 // began returns the deployment that a pinned entry begins.
@@ -79,6 +81,14 @@ func (d *Deployment) take(before ledger.Record, e Entry) {
 		return // forged: `pinion audit` says so
 	}
 	x := r.Deployment
+	if len(d.images) != len(x.Release.Pins) {
+		d.images = make([]desired.Image, len(x.Release.Pins))
+		for i, p := range x.Release.Pins {
+			if d.images[i], err = desired.ParseImage(p.Image); err != nil {
+				d.images[i] = desired.Image{Reference: p.Image}
+			}
+		}
+	}
 	d.Commit, d.Pins, d.Source, d.Manifests, d.Version = x.Commit, x.Release.Pins, x.Release.Source, x.Manifests, x.Release.Version()
 	d.State, d.Reason, d.Cause, d.Authors = x.State, x.Reason, x.Cause, x.Authors
 	d.Started, d.Completed, d.Ended = x.Started, x.Completed, x.Ended
@@ -118,5 +128,5 @@ func (q DeploymentQuery) wants(d *Deployment) bool {
 // hasVersion tells whether a person who says version can mean this deployment.
 func (d *Deployment) hasVersion(version string) bool {
 	return d.Version == version || len(version) >= 7 && strings.HasPrefix(d.Commit, strings.ToLower(version)) ||
-		slices.ContainsFunc(d.Pins, func(p ledger.Pin) bool { return isVersion(p.Image, version) })
+		slices.ContainsFunc(d.images, func(i desired.Image) bool { return imageIs(i, version) })
 }

@@ -295,7 +295,7 @@ func (x *Index) line(c gitstate.CommitInfo, e Entry) line {
 		deployment: x.name(e.Deployment), author: gitstate.Signature{Name: x.name(c.Author.Name), Email: x.name(c.Author.Email)}}
 	hex.Decode(l.id[:], []byte(c.ID))
 	if x.text+len(c.Message) <= MaxText {
-		l.message = strings.Clone(c.Message)
+		l.message = c.Message // the deployment has parts of it, too
 		x.text += len(c.Message)
 	}
 	x.lines++

@@ -56,7 +56,12 @@ func isVersion(image, version string) bool {
 	if err != nil {
 		return image == version
 	}
-	return version == image || img.Version != "" && (version == img.Version || version == img.Version+"@"+img.Digest) ||
+	return imageIs(img, version)
+}
+
+// imageIs is isVersion of an image that was taken apart.
+func imageIs(img desired.Image, version string) bool {
+	return version == img.Reference || img.Version != "" && (version == img.Version || version == img.Version+"@"+img.Digest) ||
 		strings.HasPrefix(version, "sha256:") && len(version) > len("sha256:") && strings.HasPrefix(img.Digest, version)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -219,6 +220,11 @@ func (b *bench) apiReports(ctx context.Context) error {
 	if err := counted(ctx, p.remote, "ledger/dev", "completed", p.services); err != nil {
 		return err
 	}
+	for i := range p.services {
+		if err := d.report(ctx, service(i), "1.0.0"); err != nil {
+			return err
+		}
+	}
 	took, acknowledged, failed := b.reportSteadily(ctx, d, p, "a", reportFor, nil)
 	fmt.Printf("%d reports a second for %s: %d acknowledged, %d not; median %s, p99 %s, longest %s\n", reportsSecond, reportFor, len(acknowledged), failed,
 		seconds(median(took)), seconds(share(took, 0.99)), seconds(share(took, 1)))
@@ -236,10 +242,10 @@ func (b *bench) apiReports(ctx context.Context) error {
 	return b.lost(ctx, p, acknowledged)
 }
 
-// reportSteadily sends reports of versions that are not there any more, for each
-// of them is an entry of its own; it returns how long each took from the moment
-// when it was due, and the versions that were acknowledged. In the middle it has
-// something happen.
+// reportSteadily sends reports that contradict the result that is there: each of
+// them is an entry of its own, and moves nothing. It returns how long each took
+// from the moment when it was due, and those that were acknowledged, by what they
+// say. In the middle it has something happen.
 func (b *bench) reportSteadily(ctx context.Context, d *daemon, p *promoted, prefix string, whole time.Duration, middle func()) (took []float64, acknowledged []string, failed int) {
 	var mu sync.Mutex // guards what is returned
 	var wait sync.WaitGroup
@@ -252,40 +258,37 @@ func (b *bench) reportSteadily(ctx context.Context, d *daemon, p *promoted, pref
 			wait.Go(middle)
 		}
 		wait.Go(func() {
-			version := fmt.Sprintf("%s-%d-x", prefix, i)
-			body := fmt.Sprintf(`{"environment":"dev","service":%q,"policy":"e2e","status":"success","version":%q}`, service(i%p.services), version)
-			status, _, err := d.ask(ctx, "POST", "/api/v1/reports", []byte(body))
+			said := fmt.Sprintf("load-%s-%d", prefix, i)
+			body := fmt.Sprintf(`{"environment":"dev","service":%q,"policy":"e2e","status":"failure","version":"1.0.0","description":%q}`, service(i%p.services), said)
+			status, answer, err := d.ask(ctx, "POST", "/api/v1/reports", []byte(body))
 			spent := time.Since(due).Seconds()
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil || status != http.StatusConflict { // it moves nothing, and is recorded
+			if err != nil || status != http.StatusConflict || !bytes.Contains(answer, []byte(`"decided"`)) {
 				failed++
 				return
 			}
-			took, acknowledged = append(took, spent), append(acknowledged, version)
+			took, acknowledged = append(took, spent), append(acknowledged, said)
 		})
 	}
 	wait.Wait()
 	return took, acknowledged, failed
 }
 
-// lost tells how many of the versions that were acknowledged the remote's ledger
-// does not have.
+// lost tells how many of those that were acknowledged the remote's ledger does not
+// have.
 func (b *bench) lost(ctx context.Context, p *promoted, acknowledged []string) error {
 	out, err := exec.CommandContext(ctx, "git", "--git-dir="+p.remote, "log", "--format=%B", "ledger/dev").Output()
 	if err != nil {
 		return fmt.Errorf("git log: %w", err)
 	}
 	there := map[string]bool{}
-	for line := range strings.Lines(string(out)) {
-		if _, rest, ok := strings.Cut(line, `It came for version "`); ok {
-			version, _, _ := strings.Cut(rest, `"`)
-			there[version] = true
-		}
+	for _, said := range regexp.MustCompile(`load-[ab]-[0-9]+`).FindAllString(string(out), -1) {
+		there[said] = true
 	}
 	lost := 0
-	for _, v := range acknowledged {
-		if !there[v] {
+	for _, said := range acknowledged {
+		if !there[said] {
 			lost++
 		}
 	}
