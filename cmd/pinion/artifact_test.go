@@ -75,7 +75,7 @@ func TestArtifactsArePublishedAndTracked(t *testing.T) {
 	d.says("ci", 2, `no stage tracks registry.example/wep\s+tracked are registry.example/web`, "artifact", "publish", strings.Replace(image("1.3.0", "c"), "web", "wep", 1))
 	d.says("ci", 2, `tests: "perhaps" is not a result`, "artifact", "publish", image("1.3.0", "c"), "--tests", "perhaps")
 	d.says("mallory", 4, `mallory may not publish registry.example/web\s+the stage that tracks it lets ci do that`, "artifact", "publish", image("1.3.0", "c"))
-	d.says("nobody", 4, `send a token`, "artifact", "publish", image("1.3.0", "c"))
+	d.says("nobody", 4, `nobody is known who has that token`, "artifact", "publish", image("1.3.0", "c"))
 	d.line(0, "the tag registry.example/web:1.2.10 was moved to sha256:b0")
 
 	w.git("pull", "-q", "origin", "main")
