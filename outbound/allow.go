@@ -51,6 +51,9 @@ func ParseAllow(list []string) (Allow, error) {
 func parseEntry(text string) (entry, error) {
 	wrong := fmt.Errorf(`%q is not a host; write a name (status.shop.example), a domain (*.shop.example), each with a port if only that is meant (:8443), a network (10.0.0.0/8), or "*" for all`, text)
 	if p, err := netip.ParsePrefix(text); err == nil {
+		if p.Addr().Is4In6() {
+			return entry{}, fmt.Errorf("%q is a network of IPv4 written as IPv6; write it as in 10.0.0.0/8", text)
+		}
 		return entry{prefix: p.Masked()}, nil
 	}
 	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {

@@ -16,6 +16,8 @@ func TestMetadataAddresses(t *testing.T) {
 	for address, want := range map[string]bool{
 		"169.254.169.254": true, "169.254.0.1": true, "::ffff:169.254.169.254": true, "64:ff9b::a9fe:a9fe": true,
 		"fe80::1": true, "fe80::1%eth0": true, "fd00:ec2::254": true, "fd20:ce::254": true, "168.63.129.16": true, "100.100.100.200": true,
+		"fd00:42::42": true, "fd00:c1::a9fe:a9fe": true, "192.0.0.192": true, "64:ff9b:1::a9fe:a9fe": true, "2002:a9fe:a9fe::1": true, "::169.254.169.254": true,
+		"2002:a00:1::1": false, "192.0.0.193": false, "64:ff9b:1::a00:1": false,
 		"127.0.0.1": false, "::1": false, "10.96.0.10": false, "fd00:1234::1": false, "168.63.129.17": false, "64:ff9b::a00:1": false,
 	} {
 		if got := isMetadata(netip.MustParseAddr(address)); got != want {
@@ -68,7 +70,7 @@ func TestAllow(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, text := range []string{"", "http://x.example", "x.example/path", "*", "**.example", "a b", "x:port", "x:123456", "10.0.0.0/33", "*x.example"} {
+	for _, text := range []string{"", "http://x.example", "x.example/path", "*", "**.example", "a b", "x:port", "x:123456", "10.0.0.0/33", "*x.example", "::ffff:10.0.0.0/104"} {
 		if _, err := ParseAllow([]string{text}); (err == nil) != (text == "*") {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -151,6 +153,24 @@ func TestRedirects(t *testing.T) {
 		if asked != (test.status == 200) {
 			t.Errorf("%s: the other host was asked: %v", test.path, asked)
 		}
+	}
+}
+
+// Neither a name nor an address of the network comes into a log with the cause.
+func TestCauseNamesNoAddress(t *testing.T) {
+	client := NewClient(Options{Allow: Any(), Timeout: 5 * time.Second})
+	_, err := client.Get("http://user:secret@hooks.nowhere.invalid/T0/B0/secret")
+	if err == nil {
+		t.Fatal("it was found")
+	}
+	if got := Cause(err).Error(); strings.Contains(got, "nowhere") || strings.Contains(got, "secret") || !strings.Contains(got, "name") {
+		t.Error(got)
+	}
+	at := serve(t, func(http.ResponseWriter, *http.Request) {})
+	free := *at
+	free.Host = "127.0.0.1:1"
+	if _, err = client.Get(free.String()); err == nil || strings.Contains(Cause(err).Error(), "127.0.0.1") || !strings.Contains(Cause(err).Error(), "refused") {
+		t.Error(Cause(err))
 	}
 }
 
