@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -85,7 +86,7 @@ func (c *config) replica(clusters map[desired.ClusterName]*cluster.Cluster, list
 	if err != nil {
 		return nil, fmt.Errorf("leaderElection: find this replica's name: %w", err)
 	}
-	r := &replica{name: e.Name, client: &http.Client{}, scheme: "http"}
+	r := &replica{name: e.Name, client: peerClient(nil), scheme: "http"}
 	if c.Shard != "" {
 		if r.shard, err = reconcile.ParseShard(c.Shard, host); err != nil {
 			return nil, err
@@ -108,11 +109,20 @@ func (c *config) replica(clusters map[desired.ClusterName]*cluster.Cluster, list
 	return r, nil
 }
 
+// peerClient returns what asks other replicas. A caller's token goes with the
+// request, so it goes straight there: through no proxy, and after no redirect.
+func peerClient(t *tls.Config) *http.Client {
+	return &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: t, IdleConnTimeout: time.Minute},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
 // secure has the others asked over TLS, if this one answers so.
 func (r *replica) secure(x *certificate) {
 	if r != nil && x != nil {
 		r.scheme = "https"
-		r.client.Transport = &http.Transport{TLSClientConfig: x.peer(), IdleConnTimeout: time.Minute}
+		r.client = peerClient(x.peer())
 	}
 }
 
@@ -269,7 +279,7 @@ func (r *replica) Forward(w http.ResponseWriter, req *http.Request, env desired.
 		var resp *http.Response
 		if resp, err = r.client.Do(again); err == nil {
 			defer resp.Body.Close()
-			for _, name := range []string{"Content-Type", "Cache-Control", "WWW-Authenticate"} {
+			for _, name := range []string{"Content-Type", "Cache-Control", "WWW-Authenticate", "Retry-After"} {
 				if v := resp.Header.Get(name); v != "" {
 					w.Header().Set(name, v)
 				}
