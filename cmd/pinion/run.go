@@ -239,14 +239,18 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		Renderings: config.Render.processes(),
 	})
 	announcer := reconcile.NewAnnouncer(engine, logger)
-	recorded := func(ev reconcile.Event) { announcer.Tell(ev); report(ev) }
-	if clerk, err = config.clerk(mirror, engine, self.terms(), clusters, dir, recorded, func(entries, moves int, took time.Duration) {
+	keeps, err := config.clerkOptions(clusters, dir)
+	if err != nil {
+		return err
+	}
+	keeps.Mirror, keeps.Tenure, keeps.Known, keeps.Propose = mirror, self.terms(), at.know, at.propose()
+	keeps.Report = func(ev reconcile.Event) { announcer.Tell(ev); report(ev) }
+	keeps.Pushed = func(entries, moves int, took time.Duration) {
 		m.pushed(entries, moves, took)
 		courier.Moved()
 		index.Poke()
-	}, at); err != nil {
-		return err
 	}
+	clerk = reconcile.NewClerk(keeps, engine)
 	if courier, err = config.courier(mirror, engine, self.terms(), logger); err != nil {
 		return err
 	}
@@ -279,42 +283,24 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	return nil
 }
 
-// clerk makes who keeps the ledgers.
-func (c *config) clerk(mirror *gitstate.Mirror, engine *reconcile.Engine, tenure *reconcile.Tenure, clusters map[desired.ClusterName]*cluster.Cluster, dir string,
-	report func(reconcile.Event), pushed func(entries, moves int, took time.Duration), at *atForge) (*reconcile.Clerk, error) {
+// clerkOptions are what the configuration says of who keeps the ledgers.
+func (c *config) clerkOptions(clusters map[desired.ClusterName]*cluster.Cluster, dir string) (o reconcile.ClerkOptions, err error) {
 	signer, err := c.Identity.signer()
 	if err != nil {
-		return nil, err
-	}
-	digests, err := c.digestKey(dir)
-	if err != nil {
-		return nil, err
-	}
-	allow, err := c.Outbound.allow()
-	if err != nil {
-		return nil, err
-	}
-	caller, err := c.trigger()
-	if err != nil {
-		return nil, err
-	}
-	o := reconcile.ClerkOptions{
-		Mirror:   mirror,
-		Branch:   c.Repository.Branch,
-		Identity: c.Identity.person(),
-		Digests:  digests,
-		Tenure:   tenure,
-		Trigger:  caller,
-		Checks:   check.New(clusters, check.Options{Allow: allow}),
-		Report:   report,
-		Pushed:   pushed,
-		Known:    at.know,
-		Propose:  at.propose(),
+		return o, err
 	}
 	if signer != nil {
 		o.Sign = signer.Sign
 	}
-	return reconcile.NewClerk(o, engine), nil
+	if o.Digests, err = c.digestKey(dir); err != nil {
+		return o, err
+	}
+	if o.Trigger, err = c.trigger(); err != nil {
+		return o, err
+	}
+	allow, err := c.Outbound.allow()
+	o.Branch, o.Identity, o.Checks = c.Repository.Branch, c.Identity.person(), check.New(clusters, check.Options{Allow: allow})
+	return o, err
 }
 
 // digestKey returns the key under which a ledger shows the values of Secrets.
