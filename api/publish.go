@@ -1,10 +1,13 @@
 package api
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -54,4 +57,43 @@ func publish(c *Call, body *Publication) (Receipt, error) {
 		return Receipt{}, err
 	}
 	return receiptOf(c.Backend.Clerk.Publish(c, q))
+}
+
+// Known is a version of an artifact that came to be known.
+type Known struct {
+	Repository string          `json:"repository"`
+	Version    string          `json:"version"` // the tag
+	Digest     string          `json:"digest"`  // that it is bound to
+	Commit     string          `json:"commit,omitempty"`
+	Branch     string          `json:"branch,omitempty"`
+	Source     string          `json:"source,omitempty"`
+	Build      string          `json:"build,omitempty"`
+	Tests      artifact.Result `json:"tests,omitempty"`
+	Quality    artifact.Result `json:"quality,omitempty"`
+	Created    time.Time       `json:"created,omitzero"`
+	By         string          `json:"by,omitempty"` // who has published it
+	Found      time.Time       `json:"found"`        // when it came to be known
+	Moved      []string        `json:"moved,omitempty" doc:"other digests that its tag has led to, which are refused"`
+}
+
+// listArtifacts lists what is known of artifacts.
+func listArtifacts(c *Call) (page history.Page[Known], err error) {
+	err = c.look(func(v *history.View) error {
+		shelf, err := v.Shelf(c)
+		if err != nil {
+			return err
+		}
+		records := map[string]artifact.Record{}
+		for _, repository := range shelf.Repositories() {
+			for _, r := range shelf.Versions(repository) {
+				records[r.Reference()] = r
+			}
+		}
+		page, err = pageOf(c, slices.Sorted(maps.Keys(records)), func(reference string) (Known, error) {
+			r := records[reference]
+			return Known{r.Repository, r.Version, r.Digest, r.Commit, r.Branch, r.Source, r.Build, r.Tests, r.Quality, r.Created, r.By, r.Found, r.Moved}, nil
+		})
+		return err
+	})
+	return page, err
 }

@@ -51,6 +51,8 @@ func reads() []Operation {
 			Parameters: withPaging()}, listPolicies),
 		Reading(Operation{Path: "/api/v1/policies/{policy}", ID: "getPolicy", Summary: "One policy.",
 			Parameters: []Parameter{{Name: "policy", Summary: "The name of a policy.", Form: formName, Path: true}}, Problems: []Code{UnknownPolicy, Broken}}, getPolicy),
+		Reading(Operation{Path: ArtifactsPath, ID: "listArtifacts", Summary: "The versions of artifacts that are known, by their references.",
+			Parameters: withPaging()}, listArtifacts),
 		Reading(Operation{Path: "/api/v1/holds", ID: "listHolds", Summary: "The holds, by name; those that have come to their end, too.",
 			Parameters: withPaging()}, listHolds),
 		Reading(Operation{Path: "/api/v1/holds/{hold}", ID: "getHold", Summary: "One hold.",

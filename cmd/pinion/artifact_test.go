@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -57,6 +59,22 @@ func (w *world) tells(code int, want string, args ...string) {
 	}
 }
 
+// answers checks what the daemon answers a principal.
+func (d *daemon) answers(principal, path, want string) {
+	d.Helper()
+	req, err := http.NewRequestWithContext(d.Context(), http.MethodGet, "http://"+d.address+path, nil)
+	d.must(err)
+	req.Header.Set("Authorization", "Bearer "+principal+"-token")
+	resp, err := http.DefaultClient.Do(req)
+	d.must(err)
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	d.must(err)
+	if resp.StatusCode != http.StatusOK || !regexp.MustCompile(want).Match(data) {
+		d.Errorf("GET %s: %s, want %s\n%s", path, resp.Status, want, data)
+	}
+}
+
 func TestArtifactsArePublishedAndTracked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, tracking)
@@ -77,6 +95,8 @@ func TestArtifactsArePublishedAndTracked(t *testing.T) {
 	d.says("mallory", 4, `mallory may not publish registry.example/web\s+the stage that tracks it lets ci do that`, "artifact", "publish", image("1.3.0", "c"))
 	d.says("nobody", 4, `nobody is known who has that token`, "artifact", "publish", image("1.3.0", "c"))
 	d.line(0, "the tag registry.example/web:1.2.10 was moved to sha256:b0")
+
+	d.answers("mallory", "/api/v1/artifacts", `"version":"1\.2\.10","digest":"sha256:a0+","commit":"4f1c2aa90b7e".*"tests":"passed".*"by":"ci".*"moved":\["sha256:b0+"\]`)
 
 	w.git("pull", "-q", "origin", "main")
 	w.git("fetch", "-q")
