@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/dora"
 	"github.com/pinion-cd/pinion/gitstate"
@@ -24,9 +25,8 @@ const firstSeen = time.Hour
 
 // Changes tells what changed in environments since a moment, and before it as
 // far as [Lookback] goes: by the ledgers, and from before there were any by the
-// pins on main. built returns when an image was made; zero: nobody has said.
-// Truncated: there may be older ones that x does not hold.
-func (view *View) Changes(ctx context.Context, x *Index, envs []desired.EnvironmentName, since time.Time, built func(image string) time.Time) (changes []dora.Change, truncated bool, err error) {
+// pins on main. Truncated: there may be older ones that x does not hold.
+func (view *View) Changes(ctx context.Context, x *Index, envs []desired.EnvironmentName, since time.Time) (changes []dora.Change, truncated bool, err error) {
 	since = since.Add(-Lookback)
 	var recorded []*Deployment
 	for after := ""; ; {
@@ -48,10 +48,14 @@ func (view *View) Changes(ctx context.Context, x *Index, envs []desired.Environm
 	if err != nil {
 		return nil, false, err
 	}
+	shelf, err := view.Shelf(ctx)
+	if err != nil {
+		return nil, false, err
+	}
 	about := func(c dora.Change, pins []ledger.Pin) dora.Change {
 		c.Chosen = first[artifactVersion{c.Service, c.Version}]
 		for _, p := range pins {
-			if at := built(p.Image); !at.IsZero() && (!c.Built || at.After(c.Chosen)) {
+			if at := builtAt(shelf, p.Image); !at.IsZero() && (!c.Built || at.After(c.Chosen)) {
 				c.Chosen, c.Built = at, true
 			}
 		}
@@ -96,6 +100,20 @@ func (view *View) Changes(ctx context.Context, x *Index, envs []desired.Environm
 		}, d.Pins))
 	}
 	return changes, truncated, nil
+}
+
+// builtAt is when an image was made, as far as somebody has said; one that was
+// published without that was made just before.
+func builtAt(shelf *artifact.Shelf, reference string) time.Time {
+	image, err := desired.ParseImage(reference)
+	if err != nil || shelf == nil {
+		return time.Time{}
+	}
+	r, ok := shelf.Image(image.Repository, image.Version, image.Digest)
+	if ok && r.Created.IsZero() && r.Origin == artifact.FromPublisher {
+		return r.Found
+	}
+	return r.Created
 }
 
 func failedAt(d *Deployment) time.Time {

@@ -139,7 +139,7 @@ func (l *ledgers) changes(ctx context.Context, envs []desired.EnvironmentName, s
 	reading.Go(func() { index.Run(ctx) })
 	defer reading.Wait()
 	defer stop()
-	return l.Changes(ctx, index, envs, since, func(string) time.Time { return time.Time{} })
+	return l.Changes(ctx, index, envs, since)
 }
 
 // lastStages are the environments with which the pipelines end.
