@@ -116,14 +116,19 @@ func (p *Proposer) Wake() {
 func (p *Proposer) Run(ctx context.Context) {
 	next := time.NewTimer(0)
 	defer next.Stop()
+	soon := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.woken:
-			next.Reset(proposeSoon) // what comes together is looked at together
+			if !soon { // what comes together is looked at together, and not put off by more
+				soon = true
+				next.Reset(proposeSoon)
+			}
 			continue
 		case <-next.C:
+			soon = false
 		}
 		err := p.pass(ctx)
 		switch {

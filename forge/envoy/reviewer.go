@@ -72,14 +72,19 @@ func (r *Reviewer) Wake() {
 func (r *Reviewer) Run(ctx context.Context) {
 	next := time.NewTimer(0)
 	defer next.Stop()
+	soon := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.woken:
-			next.Reset(proposeSoon)
+			if !soon { // what comes together is looked at together, and not put off by more
+				soon = true
+				next.Reset(proposeSoon)
+			}
 			continue
 		case <-next.C:
+			soon = false
 		}
 		err := r.pass(ctx)
 		switch {
