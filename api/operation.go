@@ -76,7 +76,7 @@ var (
 	formTime     = Form{Format: "date-time", Says: "a moment as RFC 3339 has it: 2026-12-01T09:00:00Z"}
 	formLimit    = Form{Least: 1, Most: 500, Says: "a number from 1 to 500"}
 	formPosition = Form{Pattern: `^[a-z0-9:,-]+$`, Says: "the id of an event"}
-	formCursor   = Form{Pattern: `^[A-Za-z0-9@.-]{1,200}$`, Says: "the next of the page before"}
+	formCursor   = Form{Pattern: `^[A-Za-z0-9@.:/_-]{1,500}$`, Says: "the next of the page before"}
 	formYes      = Form{Enum: []string{"true", "false"}, Says: "true or false"}
 	patterns     = map[string]*regexp.Regexp{}
 	paging       = []Parameter{{Name: "limit", Summary: "How many items at most; 50 if it is not given.", Form: formLimit}, {Name: "cursor", Summary: "Where to go on: the `next` of the page before.", Form: formCursor}}

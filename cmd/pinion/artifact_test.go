@@ -97,6 +97,7 @@ func TestArtifactsArePublishedAndTracked(t *testing.T) {
 	d.line(0, "the tag registry.example/web:1.2.10 was moved to sha256:b0")
 
 	d.answers("mallory", "/api/v1/artifacts", `"version":"1\.2\.10","digest":"sha256:a0+","commit":"4f1c2aa90b7e".*"tests":"passed".*"by":"ci".*"moved":\["sha256:b0+"\]`)
+	d.answers("mallory", "/api/v1/artifacts?cursor="+image("1.2.10", "a"), `"items":\[\]`)
 
 	w.git("pull", "-q", "origin", "main")
 	w.git("fetch", "-q")
