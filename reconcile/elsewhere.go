@@ -192,6 +192,23 @@ func (c *Clerk) deployOf(k Key) *desired.Deploy {
 	return nil
 }
 
+// reportable tells whether what a record has can be reported as version, and
+// as nothing else. taken says that its webhook has taken it, which the record may
+// not have yet: nobody can have deployed what no webhook has taken.
+func reportable(r ledger.Record, version string, taken bool) *Rejection {
+	d := r.Deployment
+	if !means(version, d.ID, d.Commit, d.Release) {
+		return reject(NotCurrent, "%s is not what is being deployed in %s, that is %s (%s), which is %s; nothing is recorded", version, r.Environment, d.ID, d.Release.Version(), d.State)
+	}
+	if past, twice := lookBack(r, version); twice && version != d.ID {
+		return reject(NotCurrent, "%s was deployed in %s before, as %s, so this may be a late report of that; report %s, the deployment that is there; nothing is recorded", version, r.Environment, past.ID, d.ID)
+	}
+	if d.State == ledger.StatePinned && !taken {
+		return reject(NotReady, "the webhook of %s has not taken %s yet, so nobody can have deployed it; nothing is recorded; report it again once the call is answered", r.Service, d.ID)
+	}
+	return nil
+}
+
 // takeDeployed takes in the report of the tool that deploys.
 func (c *Clerk) takeDeployed(b *batch, k Key, by *desired.Deploy, r ReportRequest) (string, *Rejection) {
 	if err := c.known(k, ""); err != nil {
@@ -206,8 +223,9 @@ func (c *Clerk) takeDeployed(b *batch, k Key, by *desired.Deploy, r ReportReques
 	}
 	record := b.record(k)
 	d := record.Deployment
-	if !means(r.Version, d.ID, d.Commit, d.Release) {
-		return "", reject(NotCurrent, "%s is not what is being deployed in %s, that is %s (%s), which is %s; nothing is recorded", r.Version, k.Environment, d.ID, d.Release.Version(), d.State)
+	x := c.calls[k]
+	if err := reportable(record, r.Version, x != nil && x.id == d.ID && x.taken); err != nil {
+		return "", err
 	}
 	e := ledger.Entry{Event: ledger.EventCompleted, Actor: ledger.Person{Name: r.Principal.Name, Email: r.Principal.Email}}
 	e.Reason = fmt.Sprintf("%s reports that it is deployed.", r.Principal.Name)
@@ -232,7 +250,7 @@ func (c *Clerk) takeDeployed(b *batch, k Key, by *desired.Deploy, r ReportReques
 		before = record.Previous[0].Release.Version()
 	}
 	if d.State == ledger.StatePinned {
-		// It was heard, or nobody could report.
+		// The call was taken, and that is not recorded yet.
 		s := ledger.Entry{Event: ledger.EventStarted, Before: before, Reason: "Its webhook has taken it."}
 		aboutDeployment(&s, record)
 		if seen := c.card(k).sighting; seen != nil && seen.Target != nil && seen.Target.Result != nil {

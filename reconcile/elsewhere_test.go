@@ -82,3 +82,40 @@ func TestFollowElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// What a report can be about: what a webhook has taken, and that alone.
+func TestReportable(t *testing.T) {
+	release := func(version, source string) ledger.Release {
+		return ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:" + version}}, Source: source}
+	}
+	first := ledger.Past{ID: "web-1", Commit: strings.Repeat("1", 40), Release: release("1.0.0", "x"), State: ledger.StateVerified}
+	second := ledger.Past{ID: "web-2", Commit: strings.Repeat("2", 40), Release: release("1.1.0", "x"), State: ledger.StateFailed}
+	for _, c := range []struct {
+		name, version string
+		release       ledger.Release
+		state         ledger.State
+		taken         bool
+		want          RejectionCode
+	}{
+		{"a new version", "1.2.0", release("1.2.0", "x"), ledger.StateStarted, false, ""},
+		{"by its commit", "3333333", release("1.2.0", "x"), ledger.StateStarted, false, ""},
+		{"another version", "1.1.0", release("1.2.0", "x"), ledger.StateStarted, false, NotCurrent},
+		{"before the call was taken", "1.2.0", release("1.2.0", "x"), ledger.StatePinned, false, NotReady},
+		{"by its id, before the call was taken", "web-3", release("1.2.0", "x"), ledger.StatePinned, false, NotReady},
+		{"taken, and not recorded yet", "1.2.0", release("1.2.0", "x"), ledger.StatePinned, true, ""},
+		{"back, which may be a repetition", "1.0.0", release("1.0.0", "x"), ledger.StateStarted, false, NotCurrent},
+		{"back, before the call was taken", "1.0.0", release("1.0.0", "x"), ledger.StatePinned, false, NotCurrent},
+		{"back, by its id", "web-3", release("1.0.0", "x"), ledger.StateStarted, false, ""},
+		{"back, by its commit", "3333333", release("1.0.0", "x"), ledger.StateStarted, false, ""},
+		{"the same with other manifests", "1.1.0", release("1.1.0", "y"), ledger.StateStarted, false, NotCurrent},
+		{"repeated, when it is over", "1.2.0", release("1.2.0", "x"), ledger.StateVerified, false, ""},
+		{"a report of before, when it is over", "1.0.0", release("1.0.0", "x"), ledger.StateVerified, false, NotCurrent},
+	} {
+		r := ledger.Record{Environment: "dev", Service: "web", Previous: []ledger.Past{second, first},
+			Deployment: ledger.Deployment{ID: "web-3", Commit: strings.Repeat("3", 40), Release: c.release, State: c.state}}
+		switch err := reportable(r, c.version, c.taken); {
+		case err == nil && c.want != "", err != nil && err.Code != c.want:
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}

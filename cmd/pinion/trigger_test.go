@@ -176,20 +176,34 @@ func TestAnotherToolDeploys(t *testing.T) {
 		t.Errorf("the opposite is reported: %d\n%s", status, text)
 	}
 
-	// A failure is rolled back, by another call.
+	// A failure is rolled back, by another call. Until that is taken nothing is
+	// reported, and a repetition of what was reported of the version is not for it.
 	w.replace("environments/dev.yaml", "web:1.0.0", "web:1.1.0")
-	w.until("1.1.0 is asked for", func(context.Context) string {
-		if len(x.called("/dev/web 1.1.0")) == 0 {
-			return "it is not"
+	w.recorded("dev", "pinned(dev): web 1.0.0 → 1.1.0", "started(dev)")
+	x.busy.Store(true)
+	must(d, "dev", "failure", "1.1.0")
+	w.recorded("dev", "failed(dev): web 1.0.0 → 1.1.0", "pinned(dev): web 1.1.0 → 1.0.0")
+	back := ""
+	w.until("it is asked to go back", func(context.Context) string {
+		all := x.called("busy")
+		_, back, _ = strings.Cut(all[len(all)-1], ".")
+		if back == call.Deployment || len(all) < 4 {
+			return fmt.Sprint(all)
 		}
 		return ""
 	})
-	must(d, "dev", "failure", "1.1.0")
-	w.recorded("dev", "failed(dev): web 1.0.0 → 1.1.0", "pinned(dev): web 1.1.0 → 1.0.0", "started(dev)")
+	if text, status := report(d, "dev", "success", "1.0.0"); status != 409 || !strings.Contains(text, "nothing is recorded") {
+		t.Errorf("a repetition: %d\n%s", status, text)
+	}
+	if text, status := report(d, "dev", "success", back); status != 503 || !strings.Contains(text, "has not taken") {
+		t.Errorf("a report of what was not taken: %d\n%s", status, text)
+	}
+	x.busy.Store(false)
+	w.recorded("dev", "pinned(dev): web 1.1.0 → 1.0.0", "started(dev)")
 	if text, status := report(d, "dev", "success", "1.1.0"); status != 409 || !strings.Contains(text, "nothing is recorded") {
 		t.Errorf("a late report: %d\n%s", status, text)
 	}
-	must(d, "dev", "success", "1.0.0")
+	must(d, "dev", "success", back)
 	w.recorded("dev", "completed(dev): web 1.1.0 → 1.0.0", "verified(dev)")
 
 	// What is verified is promoted, and asked for there.
