@@ -159,6 +159,7 @@ type card struct {
 	decision *policy.Decision
 	admitted *admitted
 	enter    time.Time // of the admission
+	back     string    // the deployment whose call dependsOn or suspend was seen to hold back
 }
 
 // sighted is what makes an identity another one.

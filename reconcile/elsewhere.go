@@ -72,6 +72,9 @@ func followElsewhere(f *finding, s situation, add adder, about template) error {
 			if s.Refusal != "" {
 				what = "Its webhook did not take it (" + s.Refusal + ")"
 			}
+			if s.Refusal == "" && s.Now.Sub(s.Calling) >= limit {
+				return nil // the daemon was away meanwhile; what it says now counts
+			}
 			_, err := late(s.Calling, what)
 			return err
 		}
@@ -87,6 +90,16 @@ func followElsewhere(f *finding, s situation, add adder, about template) error {
 		return err
 	}
 	return judge(f, s, &policy.Health{Known: true, Healthy: true}, add, about)
+}
+
+// calledSince is from when on the time counts in which a webhook has to take a
+// deployment: from its pin, whoever called first, but for one that was seen to be
+// held back until now.
+func calledSince(d ledger.Deployment, back string, now time.Time) time.Time {
+	if back == d.ID || d.Pinned.IsZero() {
+		return now
+	}
+	return d.Pinned
 }
 
 // calling is the call of a webhook for one deployment.
@@ -119,6 +132,9 @@ func (c *Clerk) callElsewhere(ctx context.Context, k Key) {
 		x = nil
 	}
 	seen := d.sighting
+	if seen != nil && (seen.Phase == Blocked || seen.Phase == Suspended) {
+		d.back = at.ID
+	}
 	switch {
 	case x != nil, c.options.Trigger == nil, seen == nil || seen.Target == nil || seen.Target.Deploy == nil || seen.Problem != "",
 		seen.Phase != Progressing && seen.Phase != Ready, at.State != ledger.StatePinned, d.identity == nil || d.identity.id != at.ID:
@@ -134,7 +150,7 @@ func (c *Clerk) callElsewhere(ctx context.Context, k Key) {
 		URL: desired.Expand(seen.Target.Deploy.Webhook, env, k.Service),
 	}
 	ctx, cancel := c.termOf(k.Environment).Context(ctx)
-	c.calls[k] = &calling{id: at.ID, since: c.options.Clock(), cancel: cancel}
+	c.calls[k] = &calling{id: at.ID, since: calledSince(at, d.back, c.options.Clock()), cancel: cancel}
 	c.report(Event{Type: EventChecking, Environment: k.Environment, Service: k.Service, Version: call.Version, Message: "its webhook is called"})
 	c.jobs.Go(func() {
 		defer cancel()

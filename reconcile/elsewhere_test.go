@@ -59,6 +59,7 @@ func TestFollowElsewhere(t *testing.T) {
 		{"it was taken", ledger.StatePinned, 0, situation{Calling: now.Add(-time.Minute), Called: true}, ledger.EventStarted, "has taken it"},
 		{"it was taken at last", ledger.StatePinned, 0, situation{Calling: now.Add(-2 * time.Hour), Called: true}, ledger.EventStarted, "has taken it"},
 		{"it is not taken", ledger.StatePinned, 0, situation{Calling: now.Add(-time.Hour), Refusal: "it answers 500"}, ledger.EventFailed, "did not take it (it answers 500) within 1h"},
+		{"it is asked again after a long time", ledger.StatePinned, 0, situation{Calling: now.Add(-2 * time.Hour)}, "", ""},
 		{"it is awaited", ledger.StateStarted, 59 * time.Minute, situation{}, "", ""},
 		{"nobody reports", ledger.StateStarted, time.Hour, situation{}, ledger.EventFailed, "Nobody reported that it is deployed within 1h"},
 	} {
@@ -77,7 +78,7 @@ func TestFollowElsewhere(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		case c.want == "" && len(got) > 0, c.want != "" && (len(got) != 1 || got[0].Event != c.want || !strings.Contains(got[0].Reason, c.reason)):
 			t.Errorf("%s: recorded %+v, want %s: %s", c.name, got, c.want, c.reason)
-		case c.want == "" && f.Wake.IsZero() && (c.state == ledger.StateStarted || !c.s.Calling.IsZero()):
+		case c.want == "" && f.Wake.IsZero() && (c.state == ledger.StateStarted || now.Sub(c.s.Calling) < time.Hour):
 			t.Errorf("%s: it is not looked at again", c.name)
 		}
 	}
@@ -116,6 +117,27 @@ func TestReportable(t *testing.T) {
 		switch err := reportable(r, c.version, c.taken); {
 		case err == nil && c.want != "", err != nil && err.Code != c.want:
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// A restart does not begin the time anew in which a webhook has to take it.
+func TestCalledSince(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	pinned := now.Add(-time.Hour)
+	for _, c := range []struct {
+		name string
+		d    ledger.Deployment
+		back string
+		want time.Time
+	}{
+		{"pinned", ledger.Deployment{ID: "web-1", Pinned: pinned}, "", pinned},
+		{"held back until now", ledger.Deployment{ID: "web-1", Pinned: pinned}, "web-1", now},
+		{"the one before was held back", ledger.Deployment{ID: "web-2", Pinned: pinned}, "web-1", pinned},
+		{"the record does not say", ledger.Deployment{ID: "web-1"}, "", now},
+	} {
+		if got := calledSince(c.d, c.back, now); !got.Equal(c.want) {
+			t.Errorf("%s: since %s, want %s", c.name, got, c.want)
 		}
 	}
 }
