@@ -17,6 +17,8 @@ type Receiver struct {
 	failing map[string]bool // lanes of branches, since the last success
 	until   time.Time       // nothing is sent before
 	reason  string
+	asked   bool      // until is what it asked for
+	since   time.Time // when it asked for that
 }
 
 // Down tells whether it takes nothing, and the last reason.
@@ -36,12 +38,19 @@ func (r *Receiver) May(now time.Time, underWay int) (ok bool, again time.Time) {
 	return underWay < mostAtOnce, time.Time{}
 }
 
-// Heard takes in an answer to what was sent for a lane. It says whether the
-// receiver has recovered, so that what waits for its time need not any longer.
-func (r *Receiver) Heard(lane string, is Ruling, now time.Time, share float64) (recovered bool) {
+// Heard takes in an answer to what was sent for a lane at a time. It says whether
+// the receiver has recovered, so that what waits for its time need not any longer.
+//
+// What a receiver asks for is kept to, whatever it says of other requests that
+// were sent before it had asked.
+func (r *Receiver) Heard(lane string, is Ruling, sent, now time.Time, share float64) (recovered bool) {
+	before := *r
+	kept := before.asked && before.until.After(now) && sent.Before(before.since)
 	if is.Taken {
-		recovered = r.failing[lane] || len(r.failing) >= manyFailing
-		*r = Receiver{}
+		recovered = !kept && (r.failing[lane] || len(r.failing) >= manyFailing)
+		if *r = (Receiver{}); kept {
+			r.until, r.reason, r.asked, r.since = before.until, before.reason, true, before.since
+		}
 		return recovered
 	}
 	if r.failing == nil {
@@ -50,11 +59,14 @@ func (r *Receiver) Heard(lane string, is Ruling, now time.Time, share float64) (
 	if len(r.failing) < mostRemember {
 		r.failing[lane] = true
 	}
-	r.reason, r.until = is.Reason, time.Time{}
-	if is.Pause > 0 {
-		r.until = now.Add(is.Pause)
+	r.reason, r.until, r.asked = is.Reason, time.Time{}, is.Pause > 0
+	if r.asked {
+		r.until, r.since = now.Add(is.Pause), now
 	} else if n := len(r.failing); n >= manyFailing {
 		r.until = now.Add(Wait(n, share))
+	}
+	if kept && !r.until.After(before.until) {
+		r.until, r.reason, r.asked, r.since = before.until, before.reason, true, before.since
 	}
 	return false
 }

@@ -253,13 +253,13 @@ func TestAReceiverThatIsDown(t *testing.T) {
 		t.Error("of a receiver of which nothing is known")
 	}
 	for range 20 { // one lane that is poisoned
-		r.Heard("b web", Ruling{Reason: "it answers 500"}, now, 0)
+		r.Heard("b web", Ruling{Reason: "it answers 500"}, now, now, 0)
 	}
 	if down, _ := r.Down(); down || !may(3) {
 		t.Error("one lane takes the receiver down")
 	}
-	r.Heard("b api", Ruling{}, now, 0)
-	r.Heard("b db", Ruling{Reason: "no answer"}, now, 0)
+	r.Heard("b api", Ruling{}, now, now, 0)
+	r.Heard("b db", Ruling{Reason: "no answer"}, now, now, 0)
 	down, why := r.Down()
 	if !down || why != "no answer" || may(0) {
 		t.Errorf("three lanes fail: down %v (%s)", down, why)
@@ -268,18 +268,49 @@ func TestAReceiverThatIsDown(t *testing.T) {
 	if now = again; !may(0) || may(1) {
 		t.Error("it is not tried with one")
 	}
-	if !r.Heard("b other", Ruling{Taken: true}, now, 0) {
+	if !r.Heard("b other", Ruling{Taken: true}, now, now, 0) {
 		t.Error("it has not recovered")
 	}
 	if down, _ := r.Down(); down || !may(5) {
 		t.Error("it is still down")
 	}
-	if r.Heard("b other", Ruling{Taken: true}, now, 0) {
+	if r.Heard("b other", Ruling{Taken: true}, now, now, 0) {
 		t.Error("it has recovered from nothing")
 	}
-	r.Heard("b web", Ruling{Pause: time.Minute}, now, 0)
+	r.Heard("b web", Ruling{Pause: time.Minute}, now, now, 0)
 	if _, again := r.May(now, 0); !again.Equal(now.Add(time.Minute)) {
 		t.Errorf("a pause is kept until %s", again)
+	}
+}
+
+// What a receiver asks for holds, whatever it answers to what was sent before.
+func TestAPauseIsKept(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		sent time.Duration // after the receiver had asked
+		is   Ruling
+		want time.Duration // after noon
+	}{
+		{"another one fails", -time.Second, Ruling{Reason: "it answers 500"}, time.Hour},
+		{"another one is taken", -time.Second, Ruling{Taken: true}, time.Hour},
+		{"another one is to wait for less", -time.Second, Ruling{Pause: time.Minute}, time.Hour},
+		{"another one is to wait for longer", -time.Second, Ruling{Pause: 2 * time.Hour}, 2*time.Hour + time.Second},
+		{"it was asked since, and took it", 0, Ruling{Taken: true}, 0},
+		{"it was asked since, and says less", 0, Ruling{Pause: time.Minute}, time.Minute + time.Second},
+	} {
+		var r Receiver
+		r.Heard("b web", Ruling{Pause: time.Hour, Reason: "it answers 503"}, noon, noon, 0)
+		now := noon.Add(time.Second)
+		if r.Heard("b api", c.is, noon.Add(c.sent), now, 0) {
+			t.Errorf("%s: it has recovered", c.name)
+		}
+		ok, again := r.May(now, 0)
+		if ok != (c.want == 0) || !ok && !again.Equal(noon.Add(c.want)) {
+			t.Errorf("%s: it may be sent to: %v, else at %s", c.name, ok, again)
+		}
+		if down, why := r.Down(); down && c.want == time.Hour && why != "it answers 503" {
+			t.Errorf("%s: it is down because %s", c.name, why)
+		}
 	}
 }
 

@@ -98,6 +98,7 @@ type answer struct {
 	stream *stream
 	lane   string
 	id     string
+	sent   time.Time
 	ruling notify.Ruling
 }
 
@@ -488,7 +489,7 @@ func (c *Courier) advance(ctx context.Context, now time.Time, s *stream) (wake t
 		s.sink.underWay++
 		to := s.sink.Sink
 		c.jobs.Go(func() {
-			c.answers <- answer{s, s.branch + " " + n.Lane(), n.ID, c.sender.send(ctx, to, n, now)}
+			c.answers <- answer{s, s.branch + " " + n.Lane(), n.ID, now, c.sender.send(ctx, to, n, now)}
 		})
 		return time.Time{}
 	}
@@ -503,7 +504,7 @@ func (c *Courier) answered(a answer) {
 		return // not ours any more
 	}
 	share := rand.Float64()
-	if to.Heard(a.lane, a.ruling, now, share) {
+	if to.Heard(a.lane, a.ruling, a.sent, now, share) {
 		for _, x := range c.order {
 			if x.sink == to {
 				x.Hurry()
