@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -60,7 +61,7 @@ func (w *Writer) Write(ctx context.Context, now time.Time, asked Asked, who ledg
 		}
 		if errors.Is(err, gitstate.ErrUnknown) {
 			// It may have arrived: then what is asked for is there already.
-			if id, found := w.find(ctx, written.Message); found {
+			if id, found := w.find(ctx, change); found {
 				written.Commit = id
 				return written, nil
 			}
@@ -116,21 +117,28 @@ func (w *Writer) judge(ctx context.Context, now time.Time, asked Asked, who ledg
 // push had no answer.
 const mostLooked = 50
 
-// find looks for a commit of ours by its message.
-func (w *Writer) find(ctx context.Context, message string) (id string, found bool) {
+// find looks for the commit that a change made, among those after the one that it
+// was judged on.
+func (w *Writer) find(ctx context.Context, change *gitstate.Change) (id string, found bool) {
 	tip, err := w.Mirror.Fetch(ctx)
 	if err != nil {
 		return "", false
 	}
 	n := 0
 	w.Mirror.History(ctx, tip.Commit, func(c gitstate.CommitInfo) bool {
-		if found = c.Message == message && c.Author.Email == w.Identity.Email; found {
+		if found = made(change, c); found {
 			id = c.ID
 		}
 		n++
-		return !found && n < mostLooked
+		return !found && c.ID != change.Expected && n < mostLooked
 	})
 	return id, found
+}
+
+// made tells whether a change made a commit. One that says the same, but follows
+// another commit, was asked for before.
+func made(change *gitstate.Change, c gitstate.CommitInfo) bool {
+	return slices.Equal(c.Parents, []string{change.Expected}) && c.Message == change.Message && c.Author.Email == change.Author.Email
 }
 
 // overlay is a commit's files with some of them changed. A file that is new or
