@@ -7,7 +7,6 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
-	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/proposal"
 )
@@ -134,10 +133,6 @@ func hold(c *Call, b *HoldRequest) (Change, error) {
 	if err := c.authorize(b.Environments...); err != nil {
 		return Change{}, err
 	}
-	// Who writes over a hold ends it.
-	if err := c.mayEnd(b.Name); err != nil {
-		return Change{}, err
-	}
 	owner := b.Owner
 	if owner == "" {
 		if owner = c.Caller.Email; owner == "" {
@@ -145,34 +140,15 @@ func hold(c *Call, b *HoldRequest) (Change, error) {
 		}
 	}
 	return c.write(proposal.Hold{Name: b.Name, Environments: b.Environments, Services: b.Services, Reason: b.Reason, Owner: owner,
-		Until: b.Until.UTC().Truncate(time.Second), Replace: b.Replace, Now: c.Now}, b.DryRun)
+		Until: b.Until.UTC().Truncate(time.Second), Replace: b.Replace, Now: c.Now, MayEnd: c.mayEnd}, b.DryRun)
 }
 
 func release(c *Call, b *HoldRelease) (Change, error) {
-	name := desired.HoldName(c.text("hold"))
-	if err := c.mayEnd(name); err != nil {
-		return Change{}, err
-	}
-	return c.write(proposal.Release{Name: name, Message: b.Reason, Now: c.Now}, b.DryRun)
+	return c.write(proposal.Release{Name: desired.HoldName(c.text("hold")), Message: b.Reason, Now: c.Now, MayEnd: c.mayEnd}, b.DryRun)
 }
 
-// mayEnd makes sure that the caller may write to all that a hold covers, if it is
-// there. One that can't be read covers everything.
-func (c *Call) mayEnd(name desired.HoldName) error {
-	covers, err := declared(c, func(v *history.View, repo *desired.Repository) ([]desired.EnvironmentName, error) {
-		if h := repo.Holds[name]; h != nil {
-			return h.Environments, nil
-		}
-		if len(repo.Broken(desired.KindHold, string(name))) > 0 {
-			return nil, nil
-		}
-		return []desired.EnvironmentName{}, nil
-	})
-	if err != nil || covers != nil && len(covers) == 0 {
-		return err
-	}
-	return c.authorize(covers...)
-}
+// mayEnd makes sure that the caller may write to all that a hold covers.
+func (c *Call) mayEnd(covers []desired.EnvironmentName) error { return c.authorize(covers...) }
 
 func look(c *Call, b *Reconciliation) (Reconciling, error) {
 	if b.Environment == "" {

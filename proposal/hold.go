@@ -27,6 +27,8 @@ type Hold struct {
 	Message      string
 	Replace      bool
 	Now          time.Time
+	// MayEnd judges who writes over a hold, which ends it; see Release.
+	MayEnd func(covers []desired.EnvironmentName) error
 }
 
 func (in Hold) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
@@ -42,6 +44,9 @@ func (in Hold) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 		}
 	}
 	file, there := holdFile(repo, in.Name)
+	if err := mayEnd(repo, in.Name, in.MayEnd); err != nil {
+		return nil, err
+	}
 	if there && !in.Replace {
 		return nil, unfit("hold %s is there already: %s; choose another name, or give --replace", in.Name, file)
 	}
@@ -122,6 +127,17 @@ func holdFile(repo *desired.Repository, name desired.HoldName) (string, bool) {
 		return p.File, true
 	}
 	return "holds/" + string(name) + ".yaml", false
+}
+
+// mayEnd asks whether a hold may be ended, if it is there.
+func mayEnd(repo *desired.Repository, name desired.HoldName, may func([]desired.EnvironmentName) error) error {
+	if _, there := holdFile(repo, name); !there || may == nil {
+		return nil
+	}
+	if h := repo.Holds[name]; h != nil {
+		return may(h.Environments)
+	}
+	return may(nil)
 }
 
 // scope says what a hold covers.

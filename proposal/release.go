@@ -16,6 +16,10 @@ type Release struct {
 	Name    desired.HoldName
 	Message string
 	Now     time.Time
+	// MayEnd judges whether who asks may end a hold that covers environments, none
+	// standing for all, as for one that can't be read. It is asked about the hold of
+	// the commit that the release is judged on. nil: everybody may.
+	MayEnd func(covers []desired.EnvironmentName) error
 }
 
 func (in Release) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
@@ -30,6 +34,9 @@ func (in Release) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 			known[desired.HoldName(name)] = true
 		}
 		return nil, missing("hold", in.Name, known)
+	}
+	if err := mayEnd(repo, in.Name, in.MayEnd); err != nil {
+		return nil, err
 	}
 	p := &Proposal{Files: map[string][]byte{file: nil}}
 	p.Change = ledger.Change{Kind: ledger.ChangeReleased, Hold: in.Name, Summary: "it could not be read", Reason: in.Message}
