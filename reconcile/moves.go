@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"fmt"
+
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
@@ -12,6 +14,17 @@ func Promote(p policy.Promotion, ed *desired.Editor) ([]byte, ledger.Change, err
 	edit, change := promotion(p)
 	data, err := ed.Apply(edit)
 	return data, change, err
+}
+
+// Redo writes a promotion into the environment's file that the editor holds, by
+// nothing but what its commit says. Where Promote wrote the commit, it makes the
+// same of the file of the commit before.
+func Redo(c ledger.Change, ed *desired.Editor) ([]byte, error) {
+	if c.Kind != ledger.ChangePromoted {
+		return nil, fmt.Errorf("a commit of the kind %q is no promotion", c.Kind)
+	}
+	edit, _ := put(c.Service, c.Release, c.Release.Source != "", true)
+	return ed.Apply(edit)
 }
 
 // GoBack writes a rollback into the environment's file that the editor holds,

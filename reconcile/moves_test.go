@@ -102,3 +102,35 @@ func TestOnlyAPromotionAddsPins(t *testing.T) {
 		t.Errorf("the message is %q, want %q", change.Message(), want)
 	}
 }
+
+// What the commit of a promotion says is enough to write it once more.
+func TestPromotionRedoneByItsMessage(t *testing.T) {
+	digest := "@sha256:" + strings.Repeat("0123456789abcdef", 4)
+	for _, p := range []policy.Promotion{
+		{Release: webRelease("1.4.2")},
+		{Release: webRelease("1.4.2"), Manifests: true},
+		{Release: webRelease("1.4.2" + digest), Manifests: true},
+		{Release: ledger.Release{Source: verifiedSource}, Manifests: true},
+		{Release: ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:1.4.2"}, {Artifact: "worker", Image: "registry.example:5000/a/worker:7" + digest}}}},
+	} {
+		p.Service, p.Environment, p.Evidence, p.Pipeline = "web", "production", "Verified in staging: rollout complete.", "default@abc"
+		p.From = []string{"staging@0123456789ab"}
+		data, change, err := Promote(p, editor(t, production))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, ok := ledger.ParseChange(change.Message())
+		if !ok {
+			t.Fatalf("its message can't be read:\n%s", change.Message())
+		}
+		again, err := Redo(said, editor(t, production))
+		if err != nil || string(again) != string(data) {
+			t.Errorf("%v: %s", err, cmp.Diff(string(data), string(again)))
+		}
+	}
+	for _, kind := range []ledger.ChangeKind{ledger.ChangeTracked, ledger.ChangeRolledBack, ledger.ChangePinned} {
+		if _, err := Redo(ledger.Change{Kind: kind, Service: "web", Environment: "production", Release: webRelease("1.4.2")}, editor(t, production)); err == nil {
+			t.Errorf("%s is redone as a promotion", kind)
+		}
+	}
+}

@@ -66,6 +66,14 @@ func (c *config) atForge(with forging) (*atForge, error) {
 	}
 	if signer != nil {
 		o.Sign = signer.Sign
+		own, err := gitstate.ReadAllowedSigners("the daemon's own key", []byte("* "+signer.PublicKey()+"\n"))
+		if err != nil {
+			return nil, err
+		}
+		o.Signed = func(commit []byte) bool {
+			_, err := own.Verify(commit, time.Time{})
+			return err == nil
+		}
 	}
 	for _, u := range c.Forge.Users {
 		o.Users[strings.ToLower(u.Login)] = reconcile.Principal{Name: u.Principal, Email: u.Email, Groups: u.Groups}

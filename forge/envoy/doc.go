@@ -17,7 +17,9 @@
 // the next step of a proposal is in package forge, whether a version may enter
 // in package policy.
 //
-// A branch that somebody else has written to is never written or removed, and
-// no branch but those of proposals ever is. Main moves only by the forge's own
+// A branch that somebody else has written to is never written, removed or merged,
+// and no branch but those of proposals ever is written. What a head does tells
+// whose it is, and our signature if there is a key: message and committer can be
+// copied. Main moves only by the forge's own
 // merge, at the head that was looked at.
 package envoy

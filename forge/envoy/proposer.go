@@ -1,9 +1,11 @@
 package envoy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -26,8 +28,11 @@ type ProposerOptions struct {
 	Mirror   *gitstate.Mirror
 	Branch   string        // main
 	Identity ledger.Person // the author and committer of what is proposed
-	Sign     func(commit []byte) (string, error)
-	Ours     func(desired.EnvironmentName) bool
+	// Sign and Signed sign our commits, and tell whether one of them has that
+	// signature; nil: they are not signed.
+	Sign   func(commit []byte) (string, error)
+	Signed func(commit []byte) bool
+	Ours   func(desired.EnvironmentName) bool
 	// Approve records a person's consent.
 	Approve func(context.Context, reconcile.ApprovalRequest) error
 	// Users are who the forge's logins are, these in lower case.
@@ -51,7 +56,7 @@ type Proposer struct {
 
 	// What follows belongs to the goroutine in Run.
 
-	heads    map[string]written // by commit, what it is
+	heads    map[head]written
 	gates    map[string]forge.Status
 	approved map[string]bool
 	rendered map[string]string
@@ -61,9 +66,15 @@ type Proposer struct {
 	troubled string
 }
 
-// written is the commit of a proposal's branch, as it was read.
+// head is a commit of a proposal's branch.
+type head struct {
+	reconcile.Key
+	commit string
+}
+
+// written is a head as it was read.
 type written struct {
-	ours   bool
+	ours   bool // as we would write it, of what its message says
 	change ledger.Change
 	parent string
 }
@@ -84,7 +95,7 @@ const (
 func NewProposer(o ProposerOptions) *Proposer {
 	return &Proposer{
 		options: o, woken: make(chan struct{}, 1),
-		wanted: map[reconcile.Key]reconcile.Proposal{}, settled: map[reconcile.Key]bool{}, heads: map[string]written{}, gates: map[string]forge.Status{},
+		wanted: map[reconcile.Key]reconcile.Proposal{}, settled: map[reconcile.Key]bool{}, heads: map[head]written{}, gates: map[string]forge.Status{},
 		approved: map[string]bool{}, rendered: map[string]string{}, edited: map[string]time.Time{},
 		unsure: map[string]time.Time{}, told: map[reconcile.Key]string{},
 	}
@@ -222,7 +233,7 @@ func (p *Proposer) draft(ctx context.Context, x reconcile.Proposal) (*draft, err
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{tip: tip, file: "environments/" + string(x.Environment) + ".yaml"}
+	d := &draft{tip: tip, file: environmentFile(x.Environment)}
 	before, err := snap.ReadFile(d.file)
 	if err != nil {
 		return nil, err
@@ -370,38 +381,106 @@ func (p *Proposer) see(ctx context.Context, x reconcile.Proposal, d *draft, at l
 
 // read reads the commit that a reference leads to.
 func (p *Proposer) read(ctx context.Context, ref, id string, k reconcile.Key) (written, error) {
-	if w, ok := p.heads[id]; ok {
+	if w, ok := p.heads[head{k, id}]; ok {
 		return w, nil
 	}
 	if _, err := p.options.Mirror.Bring(ctx, ref); err != nil {
 		return written{}, err
 	}
-	info, err := p.options.Mirror.Info(ctx, id)
-	if errors.Is(err, gitstate.ErrNoCommit) {
-		return written{}, nil // the forge does not have it any more
-	}
-	if err != nil {
-		return written{}, err
-	}
-	w := written{}
-	var ok bool
-	w.change, ok = ledger.ParseChange(info.Message)
-	by := ledger.Person{Name: info.Committer.Name, Email: info.Committer.Email}
-	w.ours = ok && len(info.Parents) == 1 && by == p.options.Identity && w.change.Kind == ledger.ChangePromoted &&
-		w.change.Environment == k.Environment && w.change.Service == k.Service
-	if len(info.Parents) > 0 {
-		w.parent = info.Parents[0]
-	}
-	if tip, known := p.options.Mirror.Tip(); w.ours && known {
-		if w.ours, err = p.options.Mirror.IsAncestor(ctx, w.parent, tip); err != nil || !w.ours {
-			return w, err // not kept: main may only have to be fetched
-		}
+	w, known, err := p.judge(ctx, head{k, id})
+	if err != nil || !known {
+		return w, err
 	}
 	if len(p.heads) >= mostHeads {
 		clear(p.heads)
 	}
-	p.heads[id] = w
+	p.heads[head{k, id}] = w
 	return w, nil
+}
+
+// judge tells what a head is, and whether that can change: the commit may be
+// gone, and main may only have to be fetched. Whoever may push to the branch can
+// copy a message and a committer, so neither makes a commit ours: it has to do
+// what its message says, and nothing else.
+func (p *Proposer) judge(ctx context.Context, h head) (w written, known bool, err error) {
+	info, err := p.options.Mirror.Info(ctx, h.commit)
+	if errors.Is(err, gitstate.ErrNoCommit) {
+		return w, false, nil // the forge does not have it any more
+	}
+	if err != nil {
+		return w, false, err
+	}
+	var ok bool
+	w.change, ok = ledger.ParseChange(info.Message)
+	if len(info.Parents) > 0 {
+		w.parent = info.Parents[0]
+	}
+	by := ledger.Person{Name: info.Committer.Name, Email: info.Committer.Email}
+	if !ok || len(info.Parents) != 1 || by != p.options.Identity || w.change.Kind != ledger.ChangePromoted ||
+		w.change.Environment != h.Environment || w.change.Service != h.Service {
+		return w, true, nil
+	}
+	if p.options.Signed != nil {
+		raw, err := p.options.Mirror.Raw(ctx, h.commit)
+		if err != nil {
+			return w, false, err
+		}
+		if !p.options.Signed(raw) {
+			return w, true, nil
+		}
+	}
+	tip, ok := p.options.Mirror.Tip()
+	if !ok {
+		return w, false, nil
+	}
+	if on, err := p.options.Mirror.IsAncestor(ctx, w.parent, tip); err != nil || !on {
+		return w, false, err
+	}
+	w.ours, err = p.redone(ctx, w, h)
+	return w, err == nil, err
+}
+
+// redone tells whether a head makes of the commit before it just what its
+// message says.
+func (p *Proposer) redone(ctx context.Context, w written, h head) (bool, error) {
+	before, err := p.options.Mirror.Snapshot(ctx, w.parent)
+	if err != nil {
+		return false, err
+	}
+	after, err := p.options.Mirror.Snapshot(ctx, h.commit)
+	if err != nil {
+		return false, err
+	}
+	file := environmentFile(h.Environment)
+	changed, err := after.Changed(before)
+	if err != nil || !slices.Equal(changed, []string{file}) {
+		return false, err
+	}
+	var data [2][]byte
+	var modes [2]fs.FileMode
+	for i, s := range []*gitstate.Snapshot{before, after} {
+		about, err := s.Stat(file)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !about.Mode().IsRegular() {
+			return false, nil // the file is made, removed, or a link
+		}
+		if err != nil {
+			return false, err
+		}
+		modes[i] = about.Mode()
+		if data[i], err = s.ReadFile(file); err != nil {
+			return false, err
+		}
+	}
+	ed, err := desired.NewEditor(file, data[0])
+	if err != nil {
+		return false, nil // it can't be written into, so we have not
+	}
+	want, err := reconcile.Redo(w.change, ed)
+	return err == nil && modes[0] == modes[1] && bytes.Equal(data[1], want), nil
+}
+
+func environmentFile(env desired.EnvironmentName) string {
+	return "environments/" + string(env) + ".yaml"
 }
 
 // applies tells whether a head that brings the release can be merged into main
@@ -452,7 +531,7 @@ func (p *Proposer) wish(ctx context.Context, x reconcile.Proposal, d *draft, at 
 			return w, err
 		}
 		var err error
-		if rendered, err = p.options.Rendered(ctx, p.heads[at.head].parent, at.head, x.Key); err != nil {
+		if rendered, err = p.options.Rendered(ctx, p.heads[head{x.Key, at.head}].parent, at.head, x.Key); err != nil {
 			if ctx.Err() != nil {
 				return w, err
 			}
@@ -484,10 +563,18 @@ func (p *Proposer) write(ctx context.Context, d *draft, at look) (string, error)
 }
 
 // merge merges. What the forge does not take now is asked again by the next
-// look, which also finds out what became of an answer that was lost.
+// look, which also finds out what became of an answer that was lost. The head is
+// judged anew here, and the forge is told which one it is: no other is merged.
 func (p *Proposer) merge(ctx context.Context, x reconcile.Proposal, d *draft, at look) error {
+	w, _, err := p.judge(ctx, head{x.Key, at.head})
+	if err != nil {
+		return err
+	}
+	if !w.ours || !w.change.Release.Equal(d.change.Release) {
+		return fmt.Errorf("the head %.12s is not what is to be merged", at.head)
+	}
 	subject, body, _ := strings.Cut(d.change.Message(), "\n")
-	err := p.options.Forge.MergePull(ctx, at.pull.Number, rest.Merge{Head: at.head, Method: p.options.Method, Subject: subject, Message: strings.TrimSpace(body)})
+	err = p.options.Forge.MergePull(ctx, at.pull.Number, rest.Merge{Head: at.head, Method: p.options.Method, Subject: subject, Message: strings.TrimSpace(body)})
 	switch {
 	case errors.Is(err, rest.ErrNotNow), errors.Is(err, rest.ErrConflict):
 		p.options.Log.Debug("the forge does not merge it yet", "pullRequest", at.pull.Number, "reason", err)
