@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -50,9 +51,11 @@ type Courier struct {
 	// What follows belongs to the goroutine in Run.
 
 	streams map[key]*stream
-	order   []*stream            // the same, sorted
-	next    int                  // of order, whose turn it is
-	refetch time.Time            // not before
+	order   []*stream    // the same, sorted
+	next    int          // of order, whose turn it is
+	refetch time.Time    // not before
+	opening map[key]bool // for which the remote is asked; nil: it is not
+	fetched chan error
 	since   map[string]time.Time // from when on a sink is told, on branches that are new
 	keeping bool
 	kept    chan keeping
@@ -130,6 +133,7 @@ func New(o Options) *Courier {
 		woken:   make(chan struct{}, 1),
 		answers: make(chan answer),
 		kept:    make(chan keeping),
+		fetched: make(chan error),
 		streams: map[key]*stream{},
 		since:   map[string]time.Time{},
 		counts:  map[string]Counts{},
@@ -185,6 +189,8 @@ func (c *Courier) Run(ctx context.Context) {
 		case k := <-c.kept:
 			c.wasKept(k)
 			look = false
+		case err := <-c.fetched:
+			c.wasFetched(work, err)
 		}
 		if ctx.Err() == nil {
 			timer.Reset(c.turn(work, look))
@@ -214,6 +220,7 @@ func (c *Courier) drain() {
 			}
 		case k := <-c.kept:
 			c.wasKept(k)
+		case <-c.fetched:
 		}
 	}
 }
@@ -262,18 +269,7 @@ func (c *Courier) catchUp(ctx context.Context) {
 			c.close(s)
 		}
 	}
-	missing := false
-	for name := range ours {
-		for _, s := range c.sinks {
-			missing = missing || c.streams[key{s.Name, name}] == nil
-		}
-	}
-	if missing && !c.refetch.After(c.options.Clock()) {
-		if err := c.openAll(ctx, ours); err != nil && ctx.Err() == nil {
-			c.refetch = c.options.Clock().Add(refetchTime)
-			c.trouble("news wait: how far the sinks were told can't be read", err)
-		}
-	}
+	c.fetch(ctx, ours)
 	branches := c.options.Mirror.Branches()
 	for _, s := range c.order {
 		c.moved(ctx, s, branches[s.branch])
@@ -295,14 +291,51 @@ func (c *Courier) ours() map[string]bool {
 	return ours
 }
 
-// openAll opens the streams that are missing. Another replica, or a daemon
-// before this one, may have told more than the mirror knows.
-func (c *Courier) openAll(ctx context.Context, ours map[string]bool) error {
-	at, cancel := context.WithTimeout(ctx, fetchTime)
-	defer cancel()
-	if _, err := c.options.Mirror.Fetch(at); err != nil && !errors.Is(err, gitstate.ErrRewritten) {
-		return err
+// fetch asks the remote, beside all else, if there are streams to be opened:
+// another replica, or a daemon before this one, may have told more than the
+// mirror knows.
+func (c *Courier) fetch(ctx context.Context, ours map[string]bool) {
+	if c.opening != nil || c.refetch.After(c.options.Clock()) {
+		return
 	}
+	missing := map[key]bool{}
+	for name := range ours {
+		for _, s := range c.sinks {
+			if k := (key{s.Name, name}); c.streams[k] == nil {
+				missing[k] = true
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	c.opening = missing
+	c.jobs.Go(func() {
+		at, cancel := context.WithTimeout(ctx, fetchTime)
+		defer cancel()
+		_, err := c.options.Mirror.Fetch(at)
+		if errors.Is(err, gitstate.ErrRewritten) {
+			err = nil
+		}
+		c.fetched <- err
+	})
+}
+
+// wasFetched opens the streams for which the remote was asked.
+func (c *Courier) wasFetched(ctx context.Context, err error) {
+	missing := c.opening
+	c.opening = nil
+	if err == nil {
+		err = c.openAll(ctx, missing)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.refetch = c.options.Clock().Add(refetchTime)
+		c.trouble("news wait: how far the sinks were told can't be read", err)
+	}
+}
+
+// openAll opens the streams that are missing, as far as they are ours still.
+func (c *Courier) openAll(ctx context.Context, missing map[key]bool) error {
 	positions, err := c.readPositions(ctx)
 	if err != nil {
 		return err
@@ -325,23 +358,21 @@ func (c *Courier) openAll(ctx context.Context, ours map[string]bool) error {
 	}
 	var errs []error
 	branches := c.options.Mirror.Branches()
-	for name := range ours {
+	for name := range c.ours() {
 		for _, s := range c.sinks {
 			tip := branches[name]
-			if c.streams[key{s.Name, name}] != nil || tip == "" {
+			if !missing[key{s.Name, name}] || c.streams[key{s.Name, name}] != nil || tip == "" {
 				continue
 			}
 			p, known := positions[name].Sinks[s.Name]
+			at := place{branch: name, tip: tip, kept: known, fresh: fresh[s.Name]}
 			if !known {
 				p = notify.Position{Since: c.since[s.Name], At: tip}
-				if !fresh[s.Name] {
-					p.At, err = c.walks.before(ctx, tip, p.Since)
-				}
 			}
-			if err == nil {
-				err = c.open(ctx, s, place{name, tip, known}, p)
+			// One that can't be opened keeps no other one shut.
+			if err := c.open(ctx, s, at, p); err != nil {
+				errs = append(errs, fmt.Errorf("%s on %s: %w", s.Name, name, err))
 			}
-			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -384,10 +415,18 @@ func (c *Courier) onRequest() []string {
 type place struct {
 	branch, tip string
 	kept        bool // the position was read
+	fresh       bool // the sink is new
 }
 
 // open begins the stream of a sink on a branch where it was told so far.
 func (c *Courier) open(ctx context.Context, s *sink, at place, p notify.Position) error {
+	if !at.kept && !at.fresh {
+		before, err := c.walks.before(ctx, at.tip, p.Since)
+		if err != nil {
+			return err
+		}
+		p.At = before
+	}
 	x := &stream{Stream: notify.Open(p), key: key{s.Name, at.branch}, sink: s}
 	if at.kept {
 		x.kept = string(encode(p))

@@ -583,6 +583,16 @@ func TestKilled(t *testing.T) {
 		return seen
 	}
 	eventually(t, "all is told", func() bool { return len(unique()) >= 72 })
+	eventually(t, "that is kept", func() bool { // and nobody writes there any more
+		for _, branch := range []string{"ledger/dev", "ledger/staging"} {
+			tip, err := exec.Command("git", "-C", h.url, "rev-parse", branch).Output()
+			kept, _ := exec.Command("git", "-C", h.url, "show", gitstate.SinksBranch+":"+branch+".json").Output()
+			if err != nil || !strings.Contains(string(kept), strings.TrimSpace(string(tip))) {
+				return false
+			}
+		}
+		return true
+	})
 	// In order: whoever drops what has come before sees each service's news once, as they came about.
 	seen, by := map[string]bool{}, map[string][]string{}
 	ids := x.ids()
