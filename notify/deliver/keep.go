@@ -52,7 +52,7 @@ func (c *Courier) readPositions(ctx context.Context) (map[string]notify.Position
 		}
 		p, err := notify.DecodePositions(data)
 		if err != nil {
-			return fmt.Errorf("%s of branch %s: %w; mend the file there, or delete it: its sinks are then told what happens from now on", name, gitstate.SinksBranch, err)
+			return fmt.Errorf("%s of branch %s: %w; put back what an earlier commit of the branch has, or delete the file: its sinks are then told once more what has happened there since they were new", name, gitstate.SinksBranch, err)
 		}
 		all[branch] = p
 		return nil
