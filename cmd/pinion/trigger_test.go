@@ -157,7 +157,7 @@ func TestAnotherToolDeploys(t *testing.T) {
 	x.mu.Lock()
 	call := x.last
 	x.mu.Unlock()
-	if len(keys) != 1 || !strings.HasPrefix(keys[0], "dev.web-") || call.Deployment == "" || call.Service != "web" || len(call.Pins) != 1 {
+	if len(keys) != 1 || !strings.HasPrefix(keys[0], "dev_web-") || call.Deployment == "" || call.Service != "web" || len(call.Pins) != 1 {
 		t.Errorf("called with %v and %+v", keys, call)
 	}
 
@@ -186,7 +186,7 @@ func TestAnotherToolDeploys(t *testing.T) {
 	back := ""
 	w.until("it is asked to go back", func(context.Context) string {
 		all := x.called("busy")
-		_, back, _ = strings.Cut(all[len(all)-1], ".")
+		_, back, _ = strings.Cut(all[len(all)-1], "_")
 		if back == call.Deployment || len(all) < 4 {
 			return fmt.Sprint(all)
 		}

@@ -79,7 +79,7 @@ func (c *Caller) Call(ctx context.Context, call Call, now time.Time) notify.Ruli
 	if err != nil {
 		return notify.Ruling{Reason: "the address of the webhook can't be used"}
 	}
-	id := string(call.Environment) + "." + call.Deployment
+	id := string(call.Environment) + "_" + call.Deployment // neither has one, and a full stop ends the id where it is signed
 	r.Header.Set("User-Agent", "pinion")
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Idempotency-Key", id)
