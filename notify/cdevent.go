@@ -43,7 +43,8 @@ type cdevent struct {
 // binary mode.
 //
 // That a service runs in another version, or not any more, is an event of
-// CDEvents' own; for the rest it has none. customData is the news in full.
+// CDEvents' own, if it has the artifact that the event must name; for the rest it
+// has none. customData is the news in full.
 func cdeventOf(n Notification) (cdevent, map[string]string) {
 	var e cdevent
 	e.Context.Version, e.Context.ID, e.Context.Timestamp = cdeventsVersion, n.ID, n.Time
@@ -58,7 +59,7 @@ func cdeventOf(n Notification) (cdevent, map[string]string) {
 	case predicate != "":
 		e.Subject.Type = "service"
 		e.Context.Type = fmt.Sprintf("dev.cdevents.service.%s.%s", predicate, serviceVersion)
-		if len(n.Pins) > 0 && n.Event != desired.NewsRetired {
+		if n.Event != desired.NewsRetired {
 			e.Subject.Content["artifactId"] = purl(n.Pins[0].Image)
 		}
 	default:
@@ -68,7 +69,7 @@ func cdeventOf(n Notification) (cdevent, map[string]string) {
 		} else {
 			e.Subject.ID = cmp.Or(n.Deployment, string(n.Service), "pinion")
 		}
-		e.Context.Type = fmt.Sprintf("dev.cdeventsx.%s.%s.%s", e.Subject.Type, n.Event, customVersion)
+		e.Context.Type = fmt.Sprintf("dev.cdeventsx.%s.%s.%s", e.Subject.Type, strings.ToLower(string(n.Event)), customVersion) // its readers take no others
 		e.Subject.Content["summary"] = n.Summary
 	}
 	return e, map[string]string{
@@ -83,12 +84,12 @@ func cdeventOf(n Notification) (cdevent, map[string]string) {
 }
 
 // predicateOf is what CDEvents calls what has become of a service; "": nothing
-// that it has a word for.
+// that it has a word for, or a service without the artifact that it asks for.
 func predicateOf(n Notification) string {
 	switch {
 	case n.Event == desired.NewsRetired:
 		return "removed"
-	case n.Event != desired.NewsCompleted:
+	case n.Event != desired.NewsCompleted, len(n.Pins) == 0:
 		return ""
 	case n.Cause == ledger.CauseRollback, n.Cause == ledger.CauseRevert:
 		return "rolledback"

@@ -183,10 +183,16 @@ func TestTextIsEscaped(t *testing.T) {
 
 // What CDEvents asks of the types of events, and CloudEvents of the headers.
 func TestCDEventsAreValid(t *testing.T) {
-	custom := regexp.MustCompile(`^dev\.cdeventsx\.[a-zA-Z0-9]+-[a-zA-Z]+\.[a-zA-Z]+\.[0-9]\.[0-9]\.[0-9]$`)
+	custom := regexp.MustCompile(`^dev\.cdeventsx\.pinion-[a-z]+\.[a-z]+\.[0-9]\.[0-9]\.[0-9]$`) // as its own SDKs read it
 	service := regexp.MustCompile(`^dev\.cdevents\.service\.(deployed|upgraded|rolledback|removed)\.0\.2\.0$`)
-	for _, event := range append(slices.Clone(desired.AllNews), "test") {
+	bare := desired.NewsCompleted + " without pins"
+	for _, event := range append(slices.Clone(desired.AllNews), "test", bare) {
 		n := Notification{ID: "x", Event: event, Time: noon, Environment: "dev", Service: "web"}
+		if n.Event == bare {
+			n.Event = desired.NewsCompleted
+		} else {
+			n.Pins = []ledger.Pin{{Artifact: "web", Image: "ghcr.io/acme/web:1.4.2"}}
+		}
 		if event == desired.NewsHeld || event == desired.NewsReleased {
 			n.Environment, n.Service, n.Hold = "", "", &Hold{Name: "freeze"}
 		}
@@ -199,6 +205,9 @@ func TestCDEventsAreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 		is := event == desired.NewsCompleted || event == desired.NewsRetired
+		if _, has := e.Subject.Content["artifactId"]; has != (event == desired.NewsCompleted) {
+			t.Errorf("%s has an artifact: %v", event, has)
+		}
 		if kind := m.Headers["Ce-Type"]; is != service.MatchString(kind) || is == custom.MatchString(kind) || kind != e.Context.Type {
 			t.Errorf("%s has the type %s, and %s in the body", event, kind, e.Context.Type)
 		}
