@@ -80,8 +80,9 @@ var symbols = map[desired.News]string{
 const maxText = 3000
 
 // text is news for people. The control characters of Slack's mark-up (&, < and
-// >) are escaped as it asks, so no text of a repository can mention anybody, or
-// hide a link.
+// >) are escaped as it asks. Others that take its messages read Markdown, and
+// mention whoever stands behind an @, so that and links are broken up by a space
+// of no width: no text of a repository can mention anybody, or hide a link.
 func text(n Notification) string {
 	line := "*" + escape(n.Summary) + "*"
 	if s := symbols[n.Event]; s != "" {
@@ -97,7 +98,7 @@ func text(n Notification) string {
 }
 
 func escape(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "@", "@\u200b", "](", "]\u200b(").Replace(s)
 }
 
 // cut shortens a text at the boundary of a character.

@@ -164,7 +164,7 @@ func TestAllEntriesAreNews(t *testing.T) {
 
 // No text of a repository is mark-up of a chat.
 func TestTextIsEscaped(t *testing.T) {
-	m, err := Write(FormatSlack, Notification{Summary: "failed(dev): web", Reason: "<!channel> a & b <https://evil.example|ok>"})
+	m, err := Write(FormatSlack, Notification{Summary: "failed(dev): web", Reason: "<!channel> a & b <https://evil.example|ok> @all [ok](https://evil.example)"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestTextIsEscaped(t *testing.T) {
 	if err := json.Unmarshal(m.Body, &body); err != nil {
 		t.Fatal(err)
 	}
-	if want := "*failed(dev): web*\n&lt;!channel&gt; a &amp; b &lt;https://evil.example|ok&gt;"; body.Text != want {
+	if want := "*failed(dev): web*\n&lt;!channel&gt; a &amp; b &lt;https://evil.example|ok&gt; @\u200ball [ok]\u200b(https://evil.example)"; body.Text != want {
 		t.Errorf("%q, want %q", body.Text, want)
 	}
 	long, err := Write(FormatSlack, Notification{Reason: strings.Repeat("é", 5000)})
