@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -79,7 +80,7 @@ func b64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data)
 // token signs claims, besides those that any token has.
 func (p *provider) token(t *testing.T, change map[string]any) string {
 	claims := map[string]any{"iss": p.URL, "aud": "pinion", "sub": "4711", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(),
-		"email": "kim@shop.example", "name": "Kim", "groups": []string{"release managers", "dev"}}
+		"email": "kim@shop.example", "email_verified": true, "name": "Kim", "groups": []string{"release managers", "release-managers", "dev"}}
 	for k, v := range change {
 		claims[k] = v
 	}
@@ -129,8 +130,21 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 	if diff := cmp.Diff(want, c); diff != "" || !ok || err != nil {
 		t.Errorf("%v %v\n%s", ok, err, diff)
 	}
-	if c, _, _ := m.Authenticate(t.Context(), p.token(t, map[string]any{"email_verified": false})); c.Email != "" {
-		t.Errorf("an address that nobody has verified counts: %+v", c)
+	for verified, want := range map[any]string{nil: "", false: "", "false": "", "yes": "", 1: "", "true": "kim@shop.example"} {
+		if c, _, err := m.Authenticate(t.Context(), p.token(t, map[string]any{"email_verified": verified})); c.Email != want || err != nil {
+			t.Errorf("email_verified is %v: the address is %q, %v, want %q", verified, c.Email, err, want)
+		}
+	}
+	for _, name := range []string{"release managers", "kim,ci", "<kim>", "kim\u00a0ci", "kim\n"} {
+		for range 2 { // asked, and remembered
+			c, ok, err := m.Authenticate(t.Context(), p.token(t, map[string]any{"sub": name}))
+			if problem := new(*Problem); ok || !errors.As(err, problem) || (*problem).Code != Unauthenticated {
+				t.Errorf("%q is %+v, %v", name, c, err)
+			}
+		}
+	}
+	if _, ok, err := m.Authenticate(t.Context(), p.token(t, map[string]any{"sub": nil})); ok || problemOf(err).Code != Unauthenticated {
+		t.Errorf("a token of nobody: %v", err)
 	}
 	valid := p.token(t, nil)
 	header := func(h map[string]any) string {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile"
@@ -65,7 +67,8 @@ func (g Grant) has(s Scope) bool {
 }
 
 // Authenticator finds out whose a bearer token is; ok is false if it knows
-// nobody who has it.
+// nobody who has it. A *Problem says why who has it is refused, any other error
+// that it could not be found out.
 type Authenticator interface {
 	Authenticate(ctx context.Context, token string) (c Caller, ok bool, err error)
 }
@@ -134,6 +137,7 @@ type Remembered struct {
 
 type remembered struct {
 	principal reconcile.Principal
+	refusal   error // that the principal can't be one
 	ok        bool
 	until     time.Time
 }
@@ -160,7 +164,11 @@ func (m *Remembered) Authenticate(ctx context.Context, token string) (Caller, bo
 		if err != nil {
 			return Caller{}, false, err
 		}
-		if r = (remembered{clean(p), ok, now.Add(rememberFor)}); !until.IsZero() && until.Before(r.until) {
+		r = remembered{ok: ok, until: now.Add(rememberFor)}
+		if ok {
+			r.principal, r.refusal = admit(p)
+		}
+		if !until.IsZero() && until.Before(r.until) {
 			r.until = until
 		}
 		m.mu.Lock()
@@ -170,26 +178,37 @@ func (m *Remembered) Authenticate(ctx context.Context, token string) (Caller, bo
 		m.known[hash] = r
 		m.mu.Unlock()
 	}
-	if !r.ok || r.principal.Name == "" {
-		return Caller{}, false, nil
+	if !r.ok || r.refusal != nil {
+		return Caller{}, false, r.refusal
 	}
 	return Caller{Principal: r.principal, Grants: m.rules.grants(r.principal), Known: true}, true, nil
 }
 
-// clean makes names such as the ledger can hold: without spaces, commas and angle
-// brackets.
-func clean(p reconcile.Principal) reconcile.Principal {
-	token := func(s string) string {
-		return strings.Map(func(r rune) rune {
-			if r <= ' ' || strings.ContainsRune(",<>\u007f", r) {
-				return '-'
-			}
-			return r
-		}, s)
+// admit takes a principal as the ledger can hold it. A name that it can't hold is
+// refused: changed, it could be somebody else's. Such a group and such an address
+// are left out.
+func admit(p reconcile.Principal) (reconcile.Principal, error) {
+	if p.Name == "" {
+		return p, Refusal(Unauthenticated, "the token names nobody")
 	}
-	q := reconcile.Principal{Name: token(p.Name), Email: token(p.Email)}
+	if !holds(p.Name) {
+		return p, Refusal(Unauthenticated, "the token is of %q, and a principal is a name without spaces, commas and angle brackets; see Who may ask in the daemon's configuration", cut(p.Name))
+	}
+	q := reconcile.Principal{Name: p.Name}
+	if holds(p.Email) {
+		q.Email = p.Email
+	}
 	for _, g := range p.Groups {
-		q.Groups = append(q.Groups, token(g))
+		if holds(g) {
+			q.Groups = append(q.Groups, g)
+		}
 	}
-	return q
+	return q, nil
+}
+
+// holds tells whether the ledger can hold a name.
+func holds(name string) bool {
+	return name != "" && utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune(",<>", r)
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -77,11 +76,12 @@ func (i *Issuer) Verify(ctx context.Context, token string) (p reconcile.Principa
 	}
 	name, _ := claims[i.Principal].(string)
 	if name == "" {
-		return p, until, false, errors.New("the token has no claim " + i.Principal + "; see api.oidc in the daemon's configuration")
+		return p, until, false, Refusal(Unauthenticated, "the token has no claim %s; see api.oidc in the daemon's configuration", i.Principal)
 	}
 	p.Name = i.Prefix + name
-	if email, _ := claims["email"].(string); claims["email_verified"] != false {
-		p.Email = email
+	// An address that is not said to be proved may be anybody's.
+	if v := claims["email_verified"]; v == true || v == "true" {
+		p.Email, _ = claims["email"].(string)
 	}
 	switch groups := claims[i.Groups].(type) {
 	case []any:

@@ -266,6 +266,9 @@ func (s *Server) caller(ctx context.Context, r *http.Request) (Caller, error) {
 			}
 		}
 		known, ok, err := a.Authenticate(ctx, token)
+		if refusal := new(*Problem); errors.As(err, refusal) {
+			return c, *refusal
+		}
 		if err != nil {
 			failures = append(failures, err)
 		}
