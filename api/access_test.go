@@ -329,3 +329,99 @@ func TestHowMuchOneMayAsk(t *testing.T) {
 		t.Errorf("%v: %s", err, answer)
 	}
 }
+
+// register knows tokens, and is a verifier that answers when it is let.
+type register struct {
+	asked atomic.Int64
+	let   chan struct{} // nil: at once
+}
+
+func (g *register) Verify(ctx context.Context, token string) (p reconcile.Principal, until time.Time, ok bool, err error) {
+	g.asked.Add(1)
+	if g.let != nil {
+		<-g.let
+	}
+	if token == "down" {
+		return p, until, false, errors.New("nobody answers")
+	}
+	p.Name, ok = strings.CutPrefix(token, "of-")
+	return p, until, ok, nil
+}
+
+// Who sends tokens that are nobody's, or that nobody can be asked about, has
+// others asked a few times; who has a token that is known is not held up by that.
+func TestStrangersHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	for _, guess := range []string{"guess", "down"} {
+		g := &register{}
+		rules := Rules{{Grant: Grant{Scopes: []Scope{ScopeRead}}, Principals: []string{"kim", "dana"}}}
+		var now atomic.Int64
+		clock := func() time.Time { return time.Unix(1_800_000_000+now.Load(), 0) }
+		m := Remember(g, rules, clock)
+		s := newEcho(t, func(o *Options) {
+			o.Authenticators, o.Clock = append(o.Authenticators, m, Remember(&register{}, rules, clock)), clock
+		})
+		for range 30 { // each of them is taken for a stranger before the answer comes
+			if status, said, _ := ask(t, s, "GET", "of-kim", "", nil); status != http.StatusOK {
+				t.Fatalf("%d %s", status, said)
+			}
+		}
+		got := map[int]int{}
+		for i := range 40 {
+			token := guess
+			if guess == "guess" {
+				token += fmt.Sprint(i)
+			}
+			status, _, _ := ask(t, s, "GET", token, "", nil)
+			got[status]++
+		}
+		if got[http.StatusTooManyRequests] != 40-2*strangersPerSecond {
+			t.Errorf("%s: %v", guess, got)
+		}
+		if n := g.asked.Load(); n != 1+2*strangersPerSecond {
+			t.Errorf("%s: asked %d times", guess, n)
+		}
+		now.Add(1) // some places are free again
+		for range 40 {
+			ask(t, s, "GET", guess, "", nil)
+		}
+		if status, said, _ := ask(t, s, "GET", "of-kim", "", nil); status != http.StatusOK {
+			t.Errorf("a token that is remembered: %d %s", status, said)
+		}
+		m.mu.Lock()
+		for hash, r := range m.known {
+			r.until = time.Time{}
+			m.known[hash] = r
+		}
+		m.mu.Unlock()
+		if status, said, _ := ask(t, s, "GET", "of-kim", "", nil); status != http.StatusOK {
+			t.Errorf("a token that was somebody's a minute ago: %d %s", status, said)
+		}
+	}
+}
+
+func TestOneQuestionForATokenAtATime(t *testing.T) {
+	t.Parallel()
+	g := &register{let: make(chan struct{})}
+	m := Remember(g, nil, time.Now)
+	reserved := 0
+	answers := make(chan error)
+	for range 20 {
+		go func() {
+			c, ok, err := m.authenticate(t.Context(), "of-kim", func() error { reserved++; return nil })
+			if err == nil && (!ok || c.Name != "kim") {
+				err = fmt.Errorf("%+v, %t", c, ok)
+			}
+			answers <- err
+		}()
+	}
+	close(g.let)
+	for range 20 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := g.asked.Load(); n != 1 || reserved != 1 {
+		t.Errorf("asked %d times, %d places", n, reserved)
+	}
+}

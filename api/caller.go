@@ -131,8 +131,9 @@ type Remembered struct {
 	rules    Rules
 	clock    func() time.Time
 
-	mu    sync.Mutex // guards known
+	mu    sync.Mutex // guards what follows
 	known map[[sha256.Size]byte]remembered
+	asked map[[sha256.Size]byte]*question // that have no answer yet
 }
 
 type remembered struct {
@@ -150,34 +151,82 @@ const (
 
 // Remember returns an authenticator that asks a verifier.
 func Remember(v Verifier, rules Rules, clock func() time.Time) *Remembered {
-	return &Remembered{verifier: v, rules: rules, clock: clock, known: map[[sha256.Size]byte]remembered{}}
+	return &Remembered{verifier: v, rules: rules, clock: clock, known: map[[sha256.Size]byte]remembered{}, asked: map[[sha256.Size]byte]*question{}}
 }
 
 // Authenticate asks, unless it knows.
 func (m *Remembered) Authenticate(ctx context.Context, token string) (Caller, bool, error) {
+	return m.authenticate(ctx, token, func() error { return nil })
+}
+
+// authenticate asks, unless it knows, and only if the sender of a token that was
+// nobody's, or that is new, may have others asked. Whoever comes with the same
+// token meanwhile waits for the same answer.
+func (m *Remembered) authenticate(ctx context.Context, token string, mayAsk func() error) (Caller, bool, error) {
 	hash, now := sha256.Sum256([]byte(token)), m.clock()
 	m.mu.Lock()
 	r, known := m.known[hash]
+	if known && now.Before(r.until) {
+		m.mu.Unlock()
+		return m.callerOf(r)
+	}
+	q := m.asked[hash]
+	if q == nil {
+		if !known || !r.ok {
+			if err := mayAsk(); err != nil {
+				m.mu.Unlock()
+				return Caller{}, false, err
+			}
+		}
+		q = &question{answered: make(chan struct{})}
+		m.asked[hash] = q
+		go m.ask(context.WithoutCancel(ctx), q, hash, token)
+	}
 	m.mu.Unlock()
-	if !known || !now.Before(r.until) {
-		p, until, ok, err := m.verifier.Verify(ctx, token)
-		if err != nil {
-			return Caller{}, false, err
-		}
-		r = remembered{ok: ok, until: now.Add(rememberFor)}
-		if ok {
-			r.principal, r.refusal = admit(p)
-		}
-		if !until.IsZero() && until.Before(r.until) {
-			r.until = until
-		}
-		m.mu.Lock()
+	select {
+	case <-q.answered:
+	case <-ctx.Done():
+		return Caller{}, false, ctx.Err()
+	}
+	if q.err != nil {
+		return Caller{}, false, q.err
+	}
+	return m.callerOf(q.said)
+}
+
+// question is one that the verifier was asked.
+type question struct {
+	answered chan struct{} // closed when what follows is there
+	said     remembered
+	err      error
+}
+
+// ask asks the verifier, for all who wait.
+func (m *Remembered) ask(ctx context.Context, q *question, hash [sha256.Size]byte, token string) {
+	ctx, cancel := context.WithTimeout(ctx, AnswerTime)
+	defer cancel()
+	p, until, ok, err := m.verifier.Verify(ctx, token)
+	q.said, q.err = remembered{ok: ok, until: m.clock().Add(rememberFor)}, err
+	if ok {
+		q.said.principal, q.said.refusal = admit(p)
+	}
+	if !until.IsZero() && until.Before(q.said.until) {
+		q.said.until = until
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.asked, hash)
+	if err == nil {
 		if len(m.known) >= mostKnown {
 			clear(m.known)
 		}
-		m.known[hash] = r
-		m.mu.Unlock()
+		m.known[hash] = q.said
 	}
+	close(q.answered)
+}
+
+// callerOf is whom a verifier has told.
+func (m *Remembered) callerOf(r remembered) (Caller, bool, error) {
 	if !r.ok || r.refusal != nil {
 		return Caller{}, false, r.refusal
 	}

@@ -25,12 +25,13 @@ type limits struct {
 	rate  rate.Limit
 	burst int
 
-	mu      sync.Mutex // guards callers
-	callers map[string]*rate.Limiter
+	mu       sync.Mutex // guards what follows
+	callers  map[string]*rate.Limiter
+	reserved map[string]int
 }
 
 // strangersPerSecond is how many tokens a second that turn out to be nobody's may
-// come from one address before others are asked about any of them.
+// come from one address before others are asked no more about new ones.
 const strangersPerSecond = 5
 
 // mostCallers bounds whom is kept account of. Whoever is forgotten begins anew.
@@ -43,7 +44,7 @@ func newLimits(l Limits) *limits {
 	if l.Burst <= 0 {
 		l.Burst = max(1, int(2*l.PerSecond))
 	}
-	return &limits{rate: rate.Limit(l.PerSecond), burst: l.Burst, callers: map[string]*rate.Limiter{}}
+	return &limits{rate: rate.Limit(l.PerSecond), burst: l.Burst, callers: map[string]*rate.Limiter{}, reserved: map[string]int{}}
 }
 
 // admit counts a request. If it is one too many, it says after which time one
@@ -65,12 +66,32 @@ func (l *limits) admit(caller string, now time.Time) (after time.Duration, ok bo
 	return time.Duration((1 - c.TokensAt(now)) / float64(l.rate) * float64(time.Second)), false
 }
 
-// spent tells whether the next request would be one too many, without counting.
-func (l *limits) spent(caller string, now time.Time) bool {
+// reserve keeps a place for a request that may turn out to be one that counts;
+// settle is to follow. It returns false if there is none.
+func (l *limits) reserve(caller string, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := l.callers[caller]
-	return c != nil && c.TokensAt(now) < 1
+	left := float64(l.burst)
+	if c := l.callers[caller]; c != nil {
+		left = c.TokensAt(now)
+	}
+	if left-float64(l.reserved[caller]) < 1 {
+		return false
+	}
+	l.reserved[caller]++
+	return true
+}
+
+// settle gives back a place, and counts the request if it is one that counts.
+func (l *limits) settle(caller string, now time.Time, counts bool) {
+	if counts {
+		l.admit(caller, now)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reserved[caller]--; l.reserved[caller] == 0 {
+		delete(l.reserved, caller)
+	}
 }
 
 // tooMany refuses a request that came too soon.

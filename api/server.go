@@ -257,29 +257,44 @@ func (s *Server) caller(ctx context.Context, r *http.Request) (Caller, error) {
 	if token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return c, Refusal(Unauthenticated, "send a token as Authorization: Bearer …")
 	}
+	// Others are asked: not as often as somebody likes who guesses tokens.
+	address, reserved, found := addressOf(r), false, false
+	mayAsk := func() error {
+		if !reserved && !s.strangers.reserve(address, s.options.Clock()) {
+			return Refusal(TooMany, "too many tokens from your address were nobody's; ask again later")
+		}
+		reserved = true
+		return nil
+	}
+	defer func() {
+		if reserved {
+			s.strangers.settle(address, s.options.Clock(), !found)
+		}
+	}()
 	var failures []error
 	for _, a := range s.options.Authenticators {
-		if _, own := a.(Tokens); !own {
-			// Others are asked: not as often as somebody likes who guesses tokens.
-			if s.strangers.spent(addressOf(r), s.options.Clock()) {
-				return c, Refusal(TooMany, "too many tokens from your address were nobody's; ask again later")
+		authenticate := a.Authenticate
+		if m, asks := a.(*Remembered); asks {
+			authenticate = func(ctx context.Context, token string) (Caller, bool, error) {
+				return m.authenticate(ctx, token, mayAsk)
 			}
 		}
-		known, ok, err := a.Authenticate(ctx, token)
+		var known Caller
+		var err error
+		known, found, err = authenticate(ctx, token)
 		if refusal := new(*Problem); errors.As(err, refusal) {
 			return c, *refusal
 		}
 		if err != nil {
 			failures = append(failures, err)
 		}
-		if ok {
+		if found {
 			return known, nil
 		}
 	}
 	if len(failures) > 0 {
 		return c, Refusal(NotReady, "whose the token is could not be found out: %v; ask again", errors.Join(failures...))
 	}
-	s.strangers.admit(addressOf(r), s.options.Clock())
 	return c, Refusal(Unauthenticated, "nobody is known who has that token; send another one as Authorization: Bearer …")
 }
 
