@@ -41,9 +41,9 @@ func (r Rule) Refuses(x Record) error {
 	return nil
 }
 
-// Choose returns the newest version of a repository that the rule allows and
-// that is newer than the present one.
-func (s *Shelf) Choose(r Rule, repository string, present Version) Choice {
+// Choose returns the newest version of a repository that the rule allows, that
+// is newer than the present one, and that none but these has published.
+func (s *Shelf) Choose(r Rule, publishers []string, repository string, present Version) Choice {
 	type candidate struct {
 		record  Record
 		version Version
@@ -57,7 +57,11 @@ func (s *Shelf) Choose(r Rule, repository string, present Version) Choice {
 	slices.SortFunc(newer, func(a, b candidate) int { return b.version.Compare(a.version) })
 	var c Choice
 	for _, x := range newer {
-		if err := r.Refuses(x.record); err != nil {
+		err := r.Refuses(x.record)
+		if err == nil {
+			err = x.record.Trusted(publishers)
+		}
+		if err != nil {
 			c.Refused = append(c.Refused, Refusal{x.record.Version, err.Error()})
 			continue
 		}

@@ -55,10 +55,13 @@ type Record struct {
 	Digest     string `json:"digest"`  // for ever
 	Facts      `json:",inline"`
 	// Signed are the fingerprints of the keys whose signature was found, sorted.
-	Signed []string  `json:"signed,omitempty"`
-	Origin Origin    `json:"origin"`
-	By     string    `json:"by,omitempty"` // the principal who published it
-	Found  time.Time `json:"found"`
+	Signed []string `json:"signed,omitempty"`
+	Origin Origin   `json:"origin"`
+	By     string   `json:"by,omitempty"` // the principal who published it
+	// As are the names, the principal's and of its groups, by which rules let it
+	// publish, sorted.
+	As    []string  `json:"as,omitempty"`
+	Found time.Time `json:"found"`
 	// Moved are other digests that the tag has led to, in the order in which
 	// they were seen, at most mostMoved.
 	Moved []string `json:"moved,omitempty"`
@@ -67,7 +70,25 @@ type Record struct {
 const (
 	mostMoved  = 10
 	mostSigned = 20
+	mostNames  = 100
 )
+
+// Trusted says why a stage can't take the version that lets these publish; nil:
+// it can.
+func (r Record) Trusted(publishers []string) error {
+	if r.Origin != FromPublisher || slices.Contains(publishers, r.By) || slices.ContainsFunc(r.As, func(n string) bool { return slices.Contains(publishers, n) }) {
+		return nil
+	}
+	return fmt.Errorf("it was published by %s, whom the rule does not name", r.By)
+}
+
+// shared tells whether what a publisher says may stand in the place of what the
+// record's publisher has said: it is the same one, or every name by which that
+// one was let is its own, too.
+func (r Record) shared(by string, as []string) bool {
+	return r.Origin != FromPublisher || r.By == by ||
+		len(r.As) > 0 && !slices.ContainsFunc(r.As, func(n string) bool { return !slices.Contains(as, n) })
+}
 
 // Reference is what pins the version.
 func (r Record) Reference() string { return r.Repository + ":" + r.Version + "@" + r.Digest }
@@ -127,6 +148,8 @@ func (r Record) check() error {
 		return errors.New("moved is not a list of digests")
 	case len(r.Signed) > mostSigned || slices.ContainsFunc(r.Signed, func(k string) bool { return !keyForm.MatchString(k) }):
 		return errors.New("signed is not a list of the fingerprints of keys")
+	case len(r.As) > mostNames || slices.ContainsFunc(r.As, func(n string) bool { return n == "" || !isToken(n) }):
+		return errors.New("as is not a list of names")
 	}
 	return r.Facts.Check()
 }

@@ -143,6 +143,7 @@ type Sighting struct {
 	Signed []string // fingerprints of keys whose signature was verified
 	Origin Origin
 	By     string
+	As     []string // see [Record]
 	Time   time.Time
 }
 
@@ -150,12 +151,15 @@ type Sighting struct {
 type Taken struct {
 	Event  Event // "": nothing is new
 	Record Record
-	// Refused says why the sighting's digest is not taken.
+	// Refused says why the sighting is not taken: its digest is another one, or
+	// its publisher, if that is Foreign.
 	Refused string
+	Foreign bool
 }
 
 // Take decides what a sighting adds to what is known. Facts that a publisher
-// has given are not changed by what a registry says.
+// has given are not changed by what a registry says, nor by another publisher;
+// and a digest that another one says does not make the tag a moved one.
 func (s *Shelf) Take(x Sighting) (Taken, error) {
 	known, ok := s.Lookup(x.Repository, x.Version)
 	if s != nil {
@@ -164,8 +168,8 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 		}
 	}
 	if !ok {
-		r := Record{Repository: x.Repository, Version: x.Version, Digest: x.Digest, Facts: Facts{}.with(x.Facts), Origin: x.Origin, By: x.By,
-			Found: x.Time.UTC().Truncate(time.Second), Signed: fingerprints(nil, x.Signed)}
+		r := Record{Repository: x.Repository, Version: x.Version, Digest: x.Digest, Facts: Facts{}.with(x.Facts), Origin: x.Origin, By: x.By, As: names(x.As),
+			Found: x.Time.UTC().Truncate(time.Second), Signed: names(x.Signed)}
 		if err := r.check(); err != nil {
 			return Taken{}, err
 		}
@@ -176,6 +180,10 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 		return Taken{Event: event, Record: r}, nil
 	}
 	next := known
+	if x.Origin == FromPublisher && !known.shared(x.By, x.As) {
+		return Taken{Record: known, Foreign: true, Refused: fmt.Sprintf("%s:%s was published by %s, and %s can't change what that one has said of it",
+			x.Repository, x.Version, known.By, x.By)}, nil
+	}
 	if x.Digest != known.Digest {
 		t := Taken{Record: known, Refused: fmt.Sprintf("%s:%s is bound to %s, and %s is refused: a version is not changed, publish a new one",
 			x.Repository, x.Version, known.Digest, x.Digest)}
@@ -192,9 +200,9 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 		next.Facts = x.Facts.with(known.Facts)
 	}
 	if x.Origin == FromPublisher {
-		next.Origin, next.By = x.Origin, x.By
+		next.Origin, next.By, next.As = x.Origin, x.By, names(x.As)
 	}
-	next.Signed = fingerprints(known.Signed, x.Signed)
+	next.Signed = names(slices.Concat(known.Signed, x.Signed))
 	if err := next.check(); err != nil {
 		return Taken{}, err
 	}
@@ -204,9 +212,9 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 	return Taken{Event: EventUpdated, Record: next}, nil
 }
 
-func fingerprints(known, more []string) []string {
-	all := slices.Concat(known, more)
-	slices.Sort(all)
+// names sorts a list, with nothing twice.
+func names(all []string) []string {
+	all = slices.Sorted(slices.Values(all))
 	return slices.Clip(slices.Compact(all))
 }
 

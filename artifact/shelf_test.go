@@ -84,6 +84,40 @@ func TestPublishersKnowBetter(t *testing.T) {
 	}
 }
 
+// What a publisher has said is its own: another one neither changes it, nor adds
+// to it, nor has the tag for moved.
+func TestPublishersKeepWhatTheySaid(t *testing.T) {
+	told := func(by string, as []string, digest string, tests artifact.Result) artifact.Sighting {
+		x := sighting("1.2.3", digest)
+		x.Origin, x.By, x.As, x.Tests = artifact.FromPublisher, by, as, tests
+		return x
+	}
+	s, _ := take(t, nil, told("ci", []string{"builders", "ci"}, digest("a"), artifact.Failed))
+	for _, x := range []artifact.Sighting{
+		told("other", []string{"other"}, digest("a"), artifact.Passed), told("other", []string{"builders"}, digest("a"), artifact.Passed),
+		told("other", nil, digest("a"), ""), told("other", []string{"other"}, digest("b"), ""),
+	} {
+		if got, err := s.Take(x); err != nil || got.Event != "" || !got.Foreign || !strings.Contains(got.Refused, "was published by ci") {
+			t.Errorf("%s as %v of %s: %+v, %v", x.By, x.As, x.Digest, got, err)
+		}
+	}
+	r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3")
+	for name, want := range map[string]bool{"ci": true, "builders": true, "other": false, "": false} {
+		if err := r.Trusted([]string{name}); (err == nil) != want {
+			t.Errorf("a stage that names %q: %v", name, err)
+		}
+	}
+	if r.Trusted(nil) == nil {
+		t.Error("a stage that names nobody takes what was published")
+	}
+	// The same one may, and one who is let by all the same names.
+	s, _ = take(t, s, told("ci", []string{"builders", "ci"}, digest("a"), artifact.Passed))
+	s, _ = take(t, s, told("second", []string{"ci", "builders", "third"}, digest("a"), artifact.Failed))
+	if r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3"); r.Tests != artifact.Failed || r.By != "second" {
+		t.Errorf("it is %+v", r)
+	}
+}
+
 // What is chosen is a member, is allowed, is newer than what is there, and no
 // other one that is allowed is newer; the order of what is known does not matter.
 func TestChooseProperties(t *testing.T) {
@@ -109,7 +143,7 @@ func TestChooseProperties(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := s.Choose(r, "localhost:5000/acme/web", present)
+		c := s.Choose(r, nil, "localhost:5000/acme/web", present)
 		best := present
 		found := false
 		for _, x := range all {
@@ -122,7 +156,7 @@ func TestChooseProperties(t *testing.T) {
 			t.Fatalf("of %v after %s: chose %q, want %q", all, present.Tag, c.Record.Version, best.Tag)
 		}
 		slices.Reverse(all)
-		if again := (&artifact.Shelf{}).With("c2", all...).Choose(r, "localhost:5000/acme/web", present); !reflect.DeepEqual(again, c) {
+		if again := (&artifact.Shelf{}).With("c2", all...).Choose(r, nil, "localhost:5000/acme/web", present); !reflect.DeepEqual(again, c) {
 			t.Fatalf("in another order: %+v, want %+v", again, c)
 		}
 	}

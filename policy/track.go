@@ -40,7 +40,7 @@ func (w *work) track() (found []proof, verdicts []Verdict, unknown bool) {
 			continue
 		}
 		v := Verdict{Gate: "track " + string(pin.Artifact), Outcome: Pending}
-		if x, ok := w.choose(&v, pin, t.Rule); ok {
+		if x, ok := w.choose(&v, pin, t); ok {
 			w.chosen = append(w.chosen, x)
 			i := slices.IndexFunc(release.Pins, func(p ledger.Pin) bool { return p.Artifact == pin.Artifact })
 			release.Pins[i].Image = x.record.Reference()
@@ -69,7 +69,8 @@ func (w *work) track() (found []proof, verdicts []Verdict, unknown bool) {
 }
 
 // choose finds the newest version of an artifact, and says how it is.
-func (w *work) choose(v *Verdict, pin desired.Pin, rule artifact.Rule) (chosen, bool) {
+func (w *work) choose(v *Verdict, pin desired.Pin, track *desired.Track) (chosen, bool) {
+	rule := track.Rule
 	image := pin.Image
 	tag := image.Version
 	if tag == "" {
@@ -88,7 +89,7 @@ func (w *work) choose(v *Verdict, pin desired.Pin, rule artifact.Rule) (chosen, 
 		v.Needs = "pin a version of that form by hand"
 		return chosen{}, false
 	}
-	c := w.Shelf.Choose(rule, image.Repository, present)
+	c := w.Shelf.Choose(rule, track.Publishers, image.Repository, present)
 	if !c.Found {
 		v.Reason = fmt.Sprintf("nothing newer than %s is known of %s that is %s", tag, image.Repository, rule)
 		v.Needs = "publish a newer version"

@@ -59,6 +59,8 @@ func (c *Clerk) takePublish(b *batch, r PublishRequest) (string, *Rejection) {
 	mine := slices.DeleteFunc(slices.Clone(rules), func(t desired.Tracked) bool {
 		return !slices.ContainsFunc(by, func(n string) bool { return slices.Contains(t.Publishers, n) })
 	})
+	named := publishers(mine)
+	as := slices.DeleteFunc(by, func(n string) bool { return !slices.Contains(named, n) })
 	if len(mine) == 0 {
 		who := "names no publishers"
 		if all := publishers(rules); len(all) > 0 {
@@ -70,12 +72,14 @@ func (c *Clerk) takePublish(b *batch, r PublishRequest) (string, *Rejection) {
 		return "", reject(NotTracked, "%s is not recorded, for no stage could take it: %v", image, err)
 	}
 	t, err := b.shelf(c).Take(artifact.Sighting{Repository: r.Repository, Version: r.Version, Digest: r.Digest, Facts: r.Facts,
-		Origin: artifact.FromPublisher, By: r.Principal.Name, Time: b.now})
+		Origin: artifact.FromPublisher, By: r.Principal.Name, As: as, Time: b.now})
 	if err != nil {
 		return "", reject(Invalid, "%v", err)
 	}
 	b.find(t)
 	switch {
+	case t.Foreign:
+		return "", reject(NotAPublisher, "%s", t.Refused)
 	case t.Refused != "":
 		return "", &Rejection{Code: MovedTag, Message: t.Refused}
 	case t.Event == "":

@@ -27,6 +27,13 @@ namespace: shop
 pins:
   web:
     image: registry.example/web:1.2.9
+-- environments/canary.yaml --
+apiVersion: pinion.dev/v1
+kind: Environment
+namespace: shop-canary
+pins:
+  web:
+    image: registry.example/web:1.2.9
 -- services/web/service.yaml --
 apiVersion: pinion.dev/v1
 kind: Service
@@ -45,6 +52,11 @@ stages:
     publishers: [ci]
   onFailure: rollback
 - environment: production
+- environment: canary
+  after: []
+  track:
+  - semver: 1.x
+    publishers: [releasers]
 `
 
 // digest returns a digest that is told apart by its first digit.
@@ -106,6 +118,9 @@ func TestPublishedVersionsEnterTheirStage(t *testing.T) {
 	h.refuses(reconcile.MovedTag, "ci", "1.2.10", digest("b"))
 	h.refuses(reconcile.MovedTag, "ci", "1.2.10", digest("b"))
 	h.refuses(reconcile.NotAPublisher, "mallory", "1.2.11", digest("c"))
+	// Another stage's publisher does not change what is known of it.
+	h.refuses(reconcile.NotAPublisher, "releasers", "1.2.10", digest("a"))
+	h.refuses(reconcile.NotAPublisher, "releasers", "1.2.10", digest("c"))
 	h.refuses(reconcile.NotTracked, "ci", "2.0.0", digest("c"))
 	h.refuses(reconcile.NotTracked, "ci", "1.3.0-rc.1", digest("c"))
 	h.refuses(reconcile.NotTracked, "ci", "latest", digest("c"))
@@ -159,5 +174,18 @@ owner: dana
 	h.change("thaw", func() { h.git("rm", "-q", "holds/inc.yaml") })
 	h.runs("dev", "1.9.1", ledger.StateVerified)
 	h.runs("production", "1.9.1", ledger.StateVerified)
+
+	// Each stage takes what its own publishers say.
+	h.runs("canary", "1.2.9", ledger.StateVerified)
+	_, err = h.clerk.Publish(context.Background(), reconcile.PublishRequest{
+		Principal: reconcile.Principal{Name: "erin", Groups: []string{"staff", "releasers"}}, Repository: "registry.example/web", Version: "1.9.2", Digest: digest("2"),
+	})
+	h.must(err)
+	h.runs("canary", "1.9.2", ledger.StateVerified)
+	h.settled()
+	h.runs("dev", "1.9.1", ledger.StateVerified)
+	if file := h.git("--git-dir="+h.remote, "show", artifact.Branch+":"+artifact.File("registry.example/web", "1.9.2")); !strings.Contains(file, "as:\n- releasers\n") || strings.Contains(file, "staff") {
+		t.Errorf("it is recorded as\n%s", file)
+	}
 	h.sound()
 }
