@@ -10,8 +10,8 @@ import (
 // Subject is what is examined of a pull request.
 type Subject struct {
 	Base, Head string
-	// Trusted: it comes from the repository itself, and not from a fork, which
-	// anybody can make.
+	// Trusted: it may be compared with what runs. Not what comes from a fork,
+	// which anybody can make.
 	Trusted bool
 }
 
@@ -52,6 +52,9 @@ const (
 // Status is that of the head.
 func (x Examination) Status() Status {
 	s := Status{Context: LintContext, State: Success, Description: "no errors"}
+	if x.Untouched {
+		s.Description = "it changes nothing that Pinion reads"
+	}
 	if x.Errors > 0 {
 		s.State, s.Description = Failure, counted(x.Errors, "error")
 		if len(x.Problems) > 0 {

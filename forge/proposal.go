@@ -21,7 +21,7 @@ func Branch(env desired.EnvironmentName, svc desired.ServiceName) string {
 }
 
 // GateContext is the status that says on a proposal's head whether policy lets
-// it be merged. A forge can be told to require it.
+// it be merged. A forge can be told to require it, so other heads have it, too.
 const GateContext = ContextPrefix + "promotion"
 
 // Wish is what a proposal's pull request is to be.

@@ -131,13 +131,18 @@ namespce: NAMESPACE
 		t.Errorf("it says that what can't be read is deleted:\n%s", text)
 	}
 
-	// One that touches nothing of ours is none of our business.
-	w.proposes("readme", "-- README.md --\nhello\n")
+	// One that touches nothing of ours is not commented, and not held up.
+	readme := w.proposes("readme", "-- README.md --\nhello\n")
 	w.ask("alice-token", "POST", "/pulls", map[string]string{"title": "readme", "head": "readme", "base": "main"}, nil)
 	next := w.proposes("more", "-- services/more/service.yaml --\napiVersion: pinion.dev/v1\nkind: Service\nartifacts: []\n-- services/more/more.yaml --\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n")
 	w.ask("alice-token", "POST", "/pulls", map[string]string{"title": "more", "head": "more", "base": "main"}, nil)
 	w.until("a new service is told of", said(3, next[:12], "+ ConfigMap "+w.namespace+"/more"))
 	if all := w.comments(2); len(all) != 0 {
 		t.Errorf("what changes nothing is commented: %q", all)
+	}
+	for _, status := range []string{"pinion/lint", "pinion/promotion"} {
+		if got := w.status(readme, status); !strings.HasPrefix(got, "success: it ") {
+			t.Errorf("what changes nothing has %q for %s", got, status)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/pinion-cd/pinion/forge"
 	"github.com/pinion-cd/pinion/forge/rest"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/ledger"
 )
 
 // ReviewerOptions are what a Reviewer works with.
@@ -122,7 +123,7 @@ func (r *Reviewer) pass(ctx context.Context) error {
 		if was.failures > 0 {
 			wait = min(r.options.Poll<<min(was.failures, 10), liveAgain)
 		}
-		if !p.Fork && strings.HasPrefix(p.Branch, forge.BranchPrefix) || was.head == p.Head && was.tip == tip && time.Since(was.at) < wait {
+		if was.head == p.Head && was.tip == tip && time.Since(was.at) < wait {
 			continue
 		}
 		now := reviewed{head: p.Head, tip: tip, at: time.Now()}
@@ -138,7 +139,9 @@ func (r *Reviewer) pass(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// review looks at one pull request, and says what it sees.
+// review looks at one pull request, and says what it sees. A forge may require
+// our statuses of every head, so every head gets them: also where there is
+// nothing to say.
 func (r *Reviewer) review(ctx context.Context, p forge.Pull, tip string) error {
 	ref := r.options.Forge.HeadRef(p.Number)
 	got, err := r.options.Mirror.Bring(ctx, ref)
@@ -152,22 +155,36 @@ func (r *Reviewer) review(ctx context.Context, p forge.Pull, tip string) error {
 	if err != nil {
 		return err
 	}
-	seen, err := r.options.Examine(ctx, forge.Subject{Base: base, Head: p.Head, Trusted: !p.Fork})
+	proposed := !p.Fork && strings.HasPrefix(p.Branch, forge.BranchPrefix)
+	// The text of a proposal says what it does: it is not compared once more.
+	seen, err := r.options.Examine(ctx, forge.Subject{Base: base, Head: p.Head, Trusted: !p.Fork && !proposed})
 	if err != nil {
 		return err
 	}
-	if seen.Untouched {
-		return nil
+	statuses := []forge.Status{seen.Status()}
+	info, err := r.options.Mirror.Info(ctx, p.Head)
+	if err != nil {
+		return err
 	}
-	status := seen.Status()
+	if change, ok := ledger.ParseChange(info.Message); !proposed && (!ok || change.Kind != ledger.ChangePromoted) {
+		// The commit of a proposal has the proposer's status, also where
+		// another branch leads to it.
+		statuses = append(statuses, forge.Status{Context: forge.GateContext, State: forge.Success, Description: "it promotes nothing"})
+	}
 	there, err := r.options.Forge.Statuses(ctx, p.Head)
 	if err != nil {
 		return err
 	}
-	if there[status.Context] != status {
+	for _, status := range statuses {
+		if there[status.Context] == status {
+			continue
+		}
 		if err := r.options.Forge.SetStatus(ctx, p.Head, status); err != nil {
 			return err
 		}
+	}
+	if proposed || seen.Untouched {
+		return nil
 	}
 	return r.comment(ctx, p, seen.Comment(p.Head, base))
 }
