@@ -20,7 +20,7 @@ const (
 	// hookPause is the time between two looks that deliveries lead to: whoever
 	// replays them can't make us ask the forge more often.
 	hookPause = time.Second
-	// hookWarnings is how often a refused delivery is logged.
+	// hookWarnings is how often it is logged that a delivery is not taken.
 	hookWarnings = time.Minute
 )
 
@@ -64,7 +64,7 @@ func (h *hooks) run(ctx context.Context, look func()) {
 // is computed of it, and kept nowhere.
 func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	kind := forge.Kind(r.PathValue("forge"))
-	if h.forge == nil || h.forge.Kind != kind {
+	if h.forge == nil || h.forge.Kind != kind || h.forge.WebhookSecretFile == "" {
 		api.Refusal(api.UnknownForge, "no webhook of %q is expected here; see forge: in the daemon's configuration", kind).Write(w)
 		return
 	}
@@ -74,7 +74,9 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	secrets, err := h.forge.secrets()
 	if err != nil {
-		h.log.Error("a webhook can't be verified", "error", err)
+		if h.tells() {
+			h.log.Error("a webhook can't be verified", "error", err)
+		}
 		api.Refusal(api.NotReady, "the daemon can't read the webhook's secret; its log says why").Write(w)
 		return
 	}
@@ -106,15 +108,21 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // turnAway refuses a delivery, and lets the operator know now and then: a wrong
 // secret would go unseen, for the polls go on.
 func (h *hooks) turnAway(w http.ResponseWriter, r *http.Request, p *api.Problem) {
-	h.mu.Lock()
-	tell := time.Since(h.warned) >= hookWarnings
-	if tell {
-		h.warned = time.Now()
-	}
-	h.mu.Unlock()
-	if tell {
+	if h.tells() {
 		h.log.Warn("a webhook was refused", "from", r.RemoteAddr, "reason", p.Detail)
 	}
 	w.Header().Set("Connection", "close") // what is left of the body is not read
 	p.Write(w)
+}
+
+// tells lets one line through at a time: whoever reaches us can send deliveries,
+// and must not fill the log.
+func (h *hooks) tells() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.warned) < hookWarnings {
+		return false
+	}
+	h.warned = time.Now()
+	return true
 }

@@ -117,8 +117,20 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if code, answer := post("github", good, bytes.NewReader(body), int64(len(body))); code != http.StatusServiceUnavailable || strings.Contains(answer, file) {
-		t.Errorf("without its secret: %d %s", code, answer)
+	h.warned = time.Time{} // as if a minute had passed
+	for range 2 {
+		if code, answer := post("github", good, bytes.NewReader(body), int64(len(body))); code != http.StatusServiceUnavailable || strings.Contains(answer, file) {
+			t.Errorf("without its secret: %d %s", code, answer)
+		}
+	}
+	if n := strings.Count(log.String(), "a webhook can't be verified"); n != 1 {
+		t.Errorf("%d errors for what came within a minute:\n%s", n, &log)
+	}
+	// Who gives no secret expects no webhook.
+	h.forge.WebhookSecretFile = ""
+	logged := log.Len()
+	if code, answer := post("github", good, bytes.NewReader(body), int64(len(body))); code != http.StatusNotFound || log.Len() != logged {
+		t.Errorf("without a secret in the configuration: %d %s\n%s", code, answer, &log)
 	}
 }
 
