@@ -28,7 +28,10 @@ type Pull struct {
 	Draft  bool
 	// Mergeable is what the forge makes of it; it needs some time to find out.
 	Mergeable Mergeable
-	URL       string
+	// Fits is whether head and base go together without a conflict, whatever
+	// else the forge asks for before it merges.
+	Fits Mergeable
+	URL  string
 }
 
 // Mergeable is whether a pull request can be merged.

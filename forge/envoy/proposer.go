@@ -61,7 +61,7 @@ type Proposer struct {
 	approved map[string]bool
 	rendered map[string]string
 	edited   map[string]time.Time // by head, when its text was
-	unsure   map[string]time.Time // heads of which it is not known whether they merge
+	unsure   map[string]time.Time // heads of which it is not known whether they fit
 	told     map[reconcile.Key]string
 	troubled string
 }
@@ -288,7 +288,7 @@ func (p *Proposer) keep(ctx context.Context, x reconcile.Proposal, at look) erro
 			}
 			if at.pull != nil {
 				moved := *at.pull
-				moved.Head, moved.Mergeable = at.head, forge.Undecided
+				moved.Head, moved.Mergeable, moved.Fits = at.head, forge.Undecided, forge.Undecided
 				at.pull = &moved
 			}
 		case forge.Create:
@@ -505,7 +505,7 @@ func (p *Proposer) applies(ctx context.Context, d *draft, w written, at look) (b
 		return false, err
 	}
 	switch since, asked := p.unsure[at.head]; {
-	case now.Mergeable == forge.Yes:
+	case now.Fits == forge.Yes:
 		delete(p.unsure, at.head)
 		return true, nil
 	case !asked:

@@ -36,6 +36,7 @@ type gitlabMerge struct {
 	TargetID    int64      `json:"target_project_id"`
 	Draft       bool       `json:"draft"`
 	Status      string     `json:"detailed_merge_status"`
+	Conflicts   bool       `json:"has_conflicts"`
 	URL         string     `json:"web_url"`
 }
 
@@ -50,10 +51,15 @@ func (m gitlabMerge) pull() forge.Pull {
 	}
 	switch m.Status {
 	case "mergeable":
-		p.Mergeable = forge.Yes
+		p.Mergeable, p.Fits = forge.Yes, forge.Yes
 	case "", "checking", "unchecked", "preparing", "approvals_syncing":
-	default:
-		p.Mergeable = forge.No
+	case "conflict", "need_rebase":
+		p.Mergeable, p.Fits = forge.No, forge.No
+	default: // approvals, pipelines, discussions
+		p.Mergeable, p.Fits = forge.No, forge.Yes
+	}
+	if m.Conflicts {
+		p.Fits = forge.No
 	}
 	return p
 }

@@ -36,6 +36,9 @@ type hubPull struct {
 	User   hubUser `json:"user"`
 	Head   hubEnd  `json:"head"`
 	Base   hubEnd  `json:"base"`
+	// Created and Updated are when it was opened, and last touched.
+	Created time.Time `json:"created_at"`
+	Updated time.Time `json:"updated_at"`
 	// Mergeable is null as long as GitHub computes it, and false with Gitea.
 	Mergeable *bool `json:"mergeable"`
 }
@@ -65,6 +68,7 @@ func (p hubPull) pull() forge.Pull {
 			out.Mergeable = forge.Yes
 		}
 	}
+	out.Fits = out.Mergeable
 	return out
 }
 
@@ -115,25 +119,17 @@ func (h *hub) pulls(ctx context.Context, query, size string) ([]forge.Pull, erro
 	if err != nil {
 		return nil, err
 	}
-	var all []forge.Pull
-	for _, p := range list {
-		all = append(all, p.pull())
-	}
+	all := pullsOf(list)
 	slices.SortFunc(all, func(a, b forge.Pull) int { return a.Number - b.Number })
 	return all, nil
 }
 
-// pullOf looks for a branch in one page of pull requests, the newest first.
-func (h *hub) pullOf(ctx context.Context, base, branch, query string) (*forge.Pull, error) {
-	var list []hubPull
-	if err := h.do(ctx, http.MethodGet, h.path+"/pulls?state=all"+query, nil, &list); err != nil {
-		return nil, err
-	}
+func pullsOf(list []hubPull) []forge.Pull {
 	var all []forge.Pull
 	for _, p := range list {
 		all = append(all, p.pull())
 	}
-	return newest(all, base, branch), nil
+	return all
 }
 
 func (h *hub) Pull(ctx context.Context, number int) (forge.Pull, error) {
@@ -244,7 +240,11 @@ func (g *github) Pulls(ctx context.Context, base string) ([]forge.Pull, error) {
 
 func (g *github) PullOf(ctx context.Context, base, branch string) (*forge.Pull, error) {
 	owner, _, _ := strings.Cut(strings.TrimPrefix(g.path, "/repos/"), "/")
-	return g.pullOf(ctx, base, branch, "&head="+url.QueryEscape(owner+":"+branch)+"&per_page=20")
+	var list []hubPull
+	if err := g.do(ctx, http.MethodGet, g.path+"/pulls?state=all&head="+url.QueryEscape(owner+":"+branch)+"&per_page=20", nil, &list); err != nil {
+		return nil, err
+	}
+	return newest(pullsOf(list), base, branch), nil
 }
 
 func (g *github) Reviews(ctx context.Context, p forge.Pull) ([]forge.Review, error) {
@@ -285,14 +285,32 @@ func (g *gitea) Pulls(ctx context.Context, base string) ([]forge.Pull, error) {
 func (g *gitea) Pull(ctx context.Context, number int) (forge.Pull, error) {
 	p, err := g.hub.Pull(ctx, number)
 	if p.Mergeable == forge.No {
-		p.Mergeable = forge.Undecided
+		p.Mergeable, p.Fits = forge.Undecided, forge.Undecided
 	}
 	return p, err
 }
 
-// PullOf looks at the newest ones: Gitea can't be asked for a branch.
+// PullOf looks through all of them, those that were touched last first, for
+// Gitea can't be asked for a branch. Once there is one of the branch, what was
+// last touched before that was opened is older.
 func (g *gitea) PullOf(ctx context.Context, base, branch string) (*forge.Pull, error) {
-	return g.pullOf(ctx, base, branch, "&sort=recentupdate&limit=50")
+	var all []hubPull
+	for n := 1; n <= mostPagesBack; n++ {
+		var page []hubPull
+		if err := g.do(ctx, http.MethodGet, fmt.Sprintf("%s/pulls?state=all&sort=recentupdate&limit=%d&page=%d", g.path, pageSize, n), nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		last := newest(pullsOf(all), base, branch)
+		if len(page) < pageSize {
+			return last, nil
+		}
+		touched := page[len(page)-1].Updated
+		if last != nil && slices.ContainsFunc(all, func(p hubPull) bool { return p.Number == last.Number && touched.Before(p.Created) }) {
+			return last, nil
+		}
+	}
+	return nil, fmt.Errorf("look for the newest pull request of %s: it is not among the %d that were touched last", branch, mostPagesBack*pageSize)
 }
 
 func (g *gitea) Reviews(ctx context.Context, p forge.Pull) ([]forge.Review, error) {

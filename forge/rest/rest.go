@@ -146,6 +146,8 @@ const (
 	maxAnswer   = 8 << 20
 	pageSize    = 50 // Gitea's own bound
 	mostPages   = 20
+	// mostPagesBack is for what has to be looked for among all that ever was.
+	mostPagesBack = 200
 	// restAtLeast is for how long nothing is sent after "too many requests"
 	// that does not say for how long.
 	restAtLeast = time.Minute

@@ -81,7 +81,7 @@ func suite(t *testing.T, c *Client, s scene) {
 	}
 	for what, got := range map[string]forge.Pull{"opened": opened, "listed": listed[0]} {
 		want := forge.Pull{Number: opened.Number, Title: p.Title, Body: p.Body, State: forge.Open, Author: me,
-			Head: s.Heads[0], Branch: p.Branch, Base: p.Base, URL: got.URL, Mergeable: got.Mergeable}
+			Head: s.Heads[0], Branch: p.Branch, Base: p.Base, URL: got.URL, Mergeable: got.Mergeable, Fits: got.Fits}
 		if got != want || got.URL == "" {
 			t.Errorf("%s: %+v, want %+v", what, got, want)
 		}
