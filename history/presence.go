@@ -138,12 +138,14 @@ func (view *View) presences(ctx context.Context, env desired.EnvironmentName, w 
 			continue
 		}
 		svc := desired.ServiceName(f.Name())
-		// Most records are about something else, and need not be taken apart.
-		data, err := book.ReadFile(ledger.RecordFile(svc))
-		if err == nil && !bytes.Contains(data, []byte(w.Artifact)) {
-			continue
+		if !view.has(book, env, svc) {
+			// Most records are about something else, and need not be taken apart.
+			data, err := book.ReadFile(ledger.RecordFile(svc))
+			if err == nil && !bytes.Contains(data, []byte(w.Artifact)) {
+				continue
+			}
 		}
-		r, ok, err := readRecord(book, env, svc)
+		r, ok, err := view.recordIn(book, env, svc)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -209,6 +209,12 @@ func (view *View) Record(ctx context.Context, env desired.EnvironmentName, svc d
 	return view.recordIn(book, env, svc)
 }
 
+// has tells whether a record was read and has not changed.
+func (view *View) has(book *gitstate.Snapshot, env desired.EnvironmentName, svc desired.ServiceName) bool {
+	blob, err := book.ID(ledger.RecordFile(svc))
+	return err == nil && view.read[place{env, svc}].blob == blob
+}
+
 // recordIn reads a record, unless it was read and has not changed.
 func (view *View) recordIn(book *gitstate.Snapshot, env desired.EnvironmentName, svc desired.ServiceName) (ledger.Record, bool, error) {
 	blob, err := book.ID(ledger.RecordFile(svc))
