@@ -44,13 +44,15 @@ func (i *Issuer) open(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 	if time.Now().Before(i.again) {
 		return nil, i.failed
 	}
-	p, err := oidc.NewProvider(oidc.ClientContext(ctx, i.Client), i.URL)
+	client := *i.Client
+	client.Transport = bounded{client.Transport}
+	p, err := oidc.NewProvider(oidc.ClientContext(ctx, &client), i.URL)
 	if err != nil {
-		i.failed, i.again = fmt.Errorf("ask %s for its keys: %w", i.URL, err), time.Now().Add(discoverAgain)
+		i.failed, i.again = fmt.Errorf("ask %s for its keys: %s", i.URL, cut(err.Error())), time.Now().Add(discoverAgain)
 		return nil, i.failed
 	}
 	// The keys are read again when a token names one that is not known.
-	i.verifier = p.VerifierContext(oidc.ClientContext(context.WithoutCancel(ctx), i.Client), &oidc.Config{ClientID: i.Audience})
+	i.verifier = p.VerifierContext(oidc.ClientContext(context.WithoutCancel(ctx), &client), &oidc.Config{ClientID: i.Audience})
 	return i.verifier, nil
 }
 
@@ -94,6 +96,24 @@ func (i *Issuer) Verify(ctx context.Context, token string) (p reconcile.Principa
 		p.Groups = append(p.Groups, i.Prefix+groups)
 	}
 	return p, t.Expiry, true, nil
+}
+
+// maxKeys bounds what an issuer answers, in bytes.
+const maxKeys = 1 << 20
+
+// bounded reads no more of an answer than that.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := b.next
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	resp, err := next.RoundTrip(r)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxKeys)
+	}
+	return resp, err
 }
 
 // issuerOf reads who claims to have issued a token. It verifies nothing.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -18,6 +17,7 @@ import (
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/outbound"
 	"github.com/pinion-cd/pinion/proposal"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
@@ -187,19 +187,18 @@ func (c *config) access(clusters *waitingClusters) (api.Options, error) {
 
 // client asks an identity provider.
 func (o oidcConfig) client() (*http.Client, error) {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	var pool *x509.CertPool // nil: the system's
 	if o.CAFile != "" {
 		pem, err := os.ReadFile(o.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("read api.oidc's caFile: %w", err)
 		}
-		pool := x509.NewCertPool()
+		pool = x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("read api.oidc's caFile: %s has no certificate in PEM", o.CAFile)
 		}
-		t.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
-	return &http.Client{Transport: t, Timeout: 10 * time.Second}, nil
+	return outbound.NewClient(outbound.Options{Allow: outbound.Any(), RootCAs: pool}), nil
 }
 
 // waitingClusters are the clusters, once they are there.
