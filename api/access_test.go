@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile"
@@ -35,6 +36,7 @@ type provider struct {
 	key   atomic.Pointer[rsa.PrivateKey]
 	kid   atomic.Value // string
 	down  atomic.Bool
+	flood atomic.Bool // answers with more than one reads
 	asked atomic.Int64
 }
 
@@ -47,6 +49,9 @@ func newProvider(t *testing.T) *provider {
 		if p.down.Load() {
 			http.Error(w, "down", http.StatusBadGateway)
 			return
+		}
+		if p.flood.Load() {
+			w.Write(bytes.Repeat([]byte(" "), 2*maxKeys))
 		}
 		json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys", "authorization_endpoint": p.URL, "token_endpoint": p.URL,
 			"id_token_signing_alg_values_supported": []string{"RS256"}})
@@ -122,12 +127,18 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 		t.Errorf("it is asked at once again, %d times: %v", p.asked.Load(), err)
 	}
 	issuer.again = time.Time{}
+	p.flood.Store(true)
+	if _, _, _, err := issuer.Verify(t.Context(), p.token(t, nil)); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("a provider that answers too much: %v", err)
+	}
+	p.flood.Store(false)
+	issuer.again = time.Time{}
 	rules := Rules{{Grant: Grant{Scopes: []Scope{ScopeApprove}}, Groups: []string{"sso:release-managers"}}, {Grant: Grant{Scopes: []Scope{ScopePin}}, Groups: []string{"release-managers"}}}
 	m := Remember(issuer, rules, time.Now)
 	c, ok, err := m.Authenticate(t.Context(), p.token(t, nil))
 	want := Caller{Principal: reconcile.Principal{Name: "sso:4711", Email: "kim@shop.example", Groups: []string{"sso:release-managers", "sso:dev"}},
 		Grants: []Grant{{Scopes: []Scope{ScopeApprove}}}, Known: true}
-	if diff := cmp.Diff(want, c); diff != "" || !ok || err != nil {
+	if diff := cmp.Diff(want, c, cmpopts.IgnoreUnexported(Caller{})); diff != "" || !ok || err != nil {
 		t.Errorf("%v %v\n%s", ok, err, diff)
 	}
 	for verified, want := range map[any]string{nil: "", false: "", "false": "", "yes": "", 1: "", "true": "kim@shop.example"} {
@@ -173,7 +184,12 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 		t.Errorf("while the new key can't be read: %v, %v", ok, err)
 	}
 	p.down.Store(false)
-	if _, ok, err := m.Authenticate(t.Context(), p.token(t, nil)); !ok || err != nil {
+	fresh := p.token(t, nil)
+	ok, err = false, nil
+	for end := time.Now().Add(10 * time.Second); !ok && time.Now().Before(end); { // the answer before may still be passed on
+		_, ok, err = m.Authenticate(t.Context(), fresh)
+	}
+	if !ok || err != nil {
 		t.Errorf("after the key was turned: %v, %v", ok, err)
 	}
 	m.clock = func() time.Time { return time.Now().Add(2 * time.Minute) }
@@ -424,4 +440,71 @@ func TestOneQuestionForATokenAtATime(t *testing.T) {
 	if n := g.asked.Load(); n != 1 || reserved != 1 {
 		t.Errorf("asked %d times, %d places", n, reserved)
 	}
+}
+
+// A caller has a few streams, which end when the caller's token is taken away or
+// is over.
+func TestStreamsOfACaller(t *testing.T) {
+	t.Parallel()
+	var gone atomic.Bool
+	over := verifier(func(token string) (reconcile.Principal, time.Time, bool) {
+		switch {
+		case token == "short":
+			return reconcile.Principal{Name: "kim"}, time.Now().Add(time.Second), true
+		case token == "taken":
+			return reconcile.Principal{Name: "dana"}, time.Time{}, !gone.Load()
+		}
+		return reconcile.Principal{}, time.Time{}, false
+	})
+	rules := Rules{{Grant: Grant{Scopes: []Scope{ScopeRead}}, Principals: []string{"kim", "dana"}}}
+	memory := Remember(over, rules, time.Now)
+	s := newEcho(t, func(o *Options) {
+		o.Authenticators = append(o.Authenticators, memory)
+		o.More = append(o.More, Streaming(Operation{Path: "/api/v1/wait", ID: "wait", Scope: ScopeRead}, func(c *Call, s *Stream) error {
+			if err := s.send("begin", "", Begun{}); err != nil {
+				return err
+			}
+			<-c.Done()
+			return nil
+		}))
+	})
+	s.Config.Handler.(*Server).again = 20 * time.Millisecond
+	open := func(token string) *http.Response {
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/api/v1/wait", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	for range maxStreamsOfOne {
+		if resp := open("reader"); resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status)
+		}
+	}
+	if resp := open("reader"); resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("one more: %s", resp.Status)
+	}
+	short := open("short")
+	if _, err := io.ReadAll(short.Body); short.StatusCode != http.StatusOK || err != nil { // it ends
+		t.Errorf("%s, %v", short.Status, err)
+	}
+	taken := open("taken")
+	gone.Store(true)
+	memory.mu.Lock()
+	clear(memory.known) // a minute has passed
+	memory.mu.Unlock()
+	if _, err := io.ReadAll(taken.Body); taken.StatusCode != http.StatusOK || err != nil {
+		t.Errorf("%s, %v", taken.Status, err)
+	}
+}
+
+// verifier is one that is a function.
+type verifier func(token string) (reconcile.Principal, time.Time, bool)
+
+func (f verifier) Verify(_ context.Context, token string) (reconcile.Principal, time.Time, bool, error) {
+	p, until, ok := f(token)
+	return p, until, ok, nil
 }

@@ -47,7 +47,8 @@ type Grant struct {
 type Caller struct {
 	reconcile.Principal
 	Grants []Grant
-	Known  bool // by a token
+	Known  bool      // by a token
+	until  time.Time // when the token is over; zero: that is not known
 }
 
 // may tells whether a caller has a scope, somewhere.
@@ -141,6 +142,7 @@ type remembered struct {
 	refusal   error // that the principal can't be one
 	ok        bool
 	until     time.Time
+	over      time.Time // the token, if that is known
 }
 
 // What is kept of what a verifier said: for how long, and of how many tokens.
@@ -210,6 +212,7 @@ func (m *Remembered) ask(ctx context.Context, q *question, hash [sha256.Size]byt
 	if ok {
 		q.said.principal, q.said.refusal = admit(p)
 	}
+	q.said.over = until
 	if !until.IsZero() && until.Before(q.said.until) {
 		q.said.until = until
 	}
@@ -230,7 +233,7 @@ func (m *Remembered) callerOf(r remembered) (Caller, bool, error) {
 	if !r.ok || r.refusal != nil {
 		return Caller{}, false, r.refusal
 	}
-	return Caller{Principal: r.principal, Grants: m.rules.grants(r.principal), Known: true}, true, nil
+	return Caller{Principal: r.principal, Grants: m.rules.grants(r.principal), Known: true, until: r.over}, true, nil
 }
 
 // admit takes a principal as the ledger can hold it. A name that it can't hold is

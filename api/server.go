@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +73,9 @@ type Server struct {
 	callers, strangers *limits
 
 	streams chan struct{}   // holds one for each stream
+	again   time.Duration   // after which a stream's caller is asked for again
+	mu      sync.Mutex      // guards follows
+	follows map[string]int  // how many streams a caller has
 	ended   context.Context // of the streams
 	end     context.CancelFunc
 }
@@ -81,7 +85,7 @@ func New(o Options) (*Server, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	s := &Server{options: o, mux: http.NewServeMux(), streams: make(chan struct{}, MaxStreams),
+	s := &Server{options: o, mux: http.NewServeMux(), streams: make(chan struct{}, MaxStreams), again: askAgain, follows: map[string]int{},
 		callers: newLimits(o.Limits), strangers: newLimits(Limits{PerSecond: strangersPerSecond})}
 	s.ended, s.end = context.WithCancel(context.Background())
 	all := append(Operations(), o.More...)
@@ -110,6 +114,13 @@ func (s *Server) EndStreams() { s.end() }
 
 // stream answers as long as the caller stays.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, c *Call, o *Operation) {
+	who := nameOf(c.Caller, r)
+	if !s.begins(who) {
+		w.Header().Set("Retry-After", "10")
+		Refusal(TooMany, "you follow the events %d times already; end one of them", maxStreamsOfOne).Write(w)
+		return
+	}
+	defer s.ends(who)
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
@@ -121,12 +132,72 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, c *Call, o *Oper
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ended, cancel)()
+	go s.watch(ctx, cancel, r, c.Caller, o.Scope)
 	c.Context = ctx
 	st := &Stream{w: w, control: http.NewResponseController(w)}
 	st.control.SetReadDeadline(time.Time{}) // nothing more is to be read
 	if err := o.stream(c, st); err != nil && !st.begun {
 		problemOf(err).Write(w)
 	}
+}
+
+// begins counts a stream, unless it is one too many of a caller's.
+func (s *Server) begins(who string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.follows[who] >= maxStreamsOfOne {
+		return false
+	}
+	s.follows[who]++
+	return true
+}
+
+func (s *Server) ends(who string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.follows[who]--; s.follows[who] == 0 {
+		delete(s.follows, who)
+	}
+}
+
+// watch ends a stream when its caller's token is over, or when the caller may not
+// follow any more.
+func (s *Server) watch(ctx context.Context, end func(), r *http.Request, c Caller, scope Scope) {
+	tick := time.NewTicker(s.again)
+	defer tick.Stop()
+	for {
+		var over <-chan time.Time
+		if !c.until.IsZero() {
+			over = time.After(c.until.Sub(s.options.Clock()))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-over:
+			end()
+			return
+		case <-tick.C:
+		}
+		asking, cancel := context.WithTimeout(ctx, AnswerTime)
+		now, err := s.caller(asking, r)
+		cancel()
+		switch {
+		case err != nil && problemOf(err).Code == NotReady: // no verdict
+		case err != nil || !now.may(scope):
+			end()
+			return
+		default:
+			c = now
+		}
+	}
+}
+
+// nameOf names a caller, or where one comes from who is not known.
+func nameOf(c Caller, r *http.Request) string {
+	if c.Known {
+		return c.Name
+	}
+	return "from " + addressOf(r)
 }
 
 // stray answers what is no operation.
@@ -149,11 +220,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 	defer cancel()
 	now := s.options.Clock()
 	caller, err := s.caller(ctx, r)
-	who := caller.Name
-	if !caller.Known {
-		who = "from " + addressOf(r)
-	}
-	if after, ok := s.callers.admit(who, now); !ok {
+	if after, ok := s.callers.admit(nameOf(caller, r), now); !ok {
 		tooMany(w, after)
 		return
 	}

@@ -26,6 +26,13 @@ const (
 // MaxStreams is how many streams there may be at a time.
 const MaxStreams = 500
 
+// maxStreamsOfOne is how many of them one caller may have, and askAgain is how
+// often it is made sure that the caller still may.
+const (
+	maxStreamsOfOne = 10
+	askAgain        = time.Minute
+)
+
 // Stream is an answer that goes on, as server-sent events.
 type Stream struct {
 	w       http.ResponseWriter
