@@ -34,7 +34,10 @@ const (
 // Scopes are all scopes.
 var Scopes = []Scope{ScopeRead, ScopeReport, ScopeApprove, ScopeArtifact, ScopePin, ScopePromote, ScopeHold, ScopeReconcile, ScopeAdmin}
 
-// DefaultScopes are those of a token of which nothing else is said.
+// DefaultScopes are those of a token of which nothing else is said: what the
+// deployment repository has to let its principal do besides, by a policy's
+// report.by or approval.groups, and by the publishers of the stage that takes a
+// version.
 var DefaultScopes = []Scope{ScopeRead, ScopeReport, ScopeApprove, ScopeArtifact}
 
 // Grant is what a caller may do, and where.
@@ -61,6 +64,21 @@ func (c Caller) mayIn(s Scope, env desired.EnvironmentName) bool {
 	return slices.ContainsFunc(c.Grants, func(g Grant) bool {
 		return g.has(s) && (g.Environments == nil || env != "" && slices.Contains(g.Environments, env))
 	})
+}
+
+// within returns in which environments a caller has a scope; nil: in all.
+func (c Caller) within(s Scope) []desired.EnvironmentName {
+	envs := []desired.EnvironmentName{}
+	for _, g := range c.Grants {
+		switch {
+		case !g.has(s):
+		case g.Environments == nil:
+			return nil
+		default:
+			envs = append(envs, g.Environments...)
+		}
+	}
+	return envs
 }
 
 func (g Grant) has(s Scope) bool {

@@ -27,7 +27,8 @@ type Publication struct {
 }
 
 // publishing is the operation. What is known of artifacts is of no environment,
-// so any replica can record it.
+// so any replica can record it; who is limited to environments publishes what no
+// stage outside of them would take from that one.
 func publishing() Operation {
 	return Writing(Operation{Path: ArtifactsPath, ID: "publish", Summary: "Publish a version of an artifact.", Scope: ScopeArtifact,
 		Problems: []Code{UnknownArtifact, NotAPublisher, NotTracked, MovedTag}}, nil, publish)
@@ -56,6 +57,7 @@ func publish(c *Call, body *Publication) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
+	q.Within = c.Caller.within(ScopeArtifact)
 	return receiptOf(c.Backend.Clerk.Publish(c, q))
 }
 

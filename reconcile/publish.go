@@ -18,6 +18,8 @@ type PublishRequest struct {
 	Version    string // the tag
 	Digest     string
 	artifact.Facts
+	// Within are the environments that it may enter; nil: any.
+	Within []desired.EnvironmentName
 }
 
 // Publish records that there is a version. It returns when that is pushed; the
@@ -59,6 +61,11 @@ func (c *Clerk) takePublish(b *batch, r PublishRequest) (string, *Rejection) {
 	mine := slices.DeleteFunc(slices.Clone(rules), func(t desired.Tracked) bool {
 		return !slices.ContainsFunc(by, func(n string) bool { return slices.Contains(t.Publishers, n) })
 	})
+	for _, t := range mine {
+		if r.Within != nil && !slices.Contains(r.Within, t.Environment) {
+			return "", reject(NotAPublisher, "%s may not publish %s: it would enter %s, too, where %s may not write", r.Principal.Name, r.Repository, t.Environment, r.Principal.Name)
+		}
+	}
 	named := publishers(mine)
 	as := slices.DeleteFunc(by, func(n string) bool { return !slices.Contains(named, n) })
 	if len(mine) == 0 {

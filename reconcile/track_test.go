@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pinion-cd/pinion/artifact"
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 )
@@ -118,6 +119,15 @@ func TestPublishedVersionsEnterTheirStage(t *testing.T) {
 	h.refuses(reconcile.MovedTag, "ci", "1.2.10", digest("b"))
 	h.refuses(reconcile.MovedTag, "ci", "1.2.10", digest("b"))
 	h.refuses(reconcile.NotAPublisher, "mallory", "1.2.11", digest("c"))
+	// Nobody brings a version to where that one may not write.
+	for _, within := range [][]desired.EnvironmentName{{}, {"production"}} {
+		_, err = h.clerk.Publish(context.Background(), reconcile.PublishRequest{Principal: reconcile.Principal{Name: "ci"},
+			Repository: "registry.example/web", Version: "1.2.11", Digest: digest("c"), Within: within})
+		var r *reconcile.Rejection
+		if !errors.As(err, &r) || r.Code != reconcile.NotAPublisher || !strings.Contains(r.Message, "it would enter dev, too") {
+			t.Errorf("within %v: %v", within, err)
+		}
+	}
 	// Another stage's publisher does not change what is known of it.
 	h.refuses(reconcile.NotAPublisher, "releasers", "1.2.10", digest("a"))
 	h.refuses(reconcile.NotAPublisher, "releasers", "1.2.10", digest("c"))
@@ -179,6 +189,7 @@ owner: dana
 	h.runs("canary", "1.2.9", ledger.StateVerified)
 	_, err = h.clerk.Publish(context.Background(), reconcile.PublishRequest{
 		Principal: reconcile.Principal{Name: "erin", Groups: []string{"staff", "releasers"}}, Repository: "registry.example/web", Version: "1.9.2", Digest: digest("2"),
+		Within: []desired.EnvironmentName{"canary"},
 	})
 	h.must(err)
 	h.runs("canary", "1.9.2", ledger.StateVerified)
