@@ -13,7 +13,6 @@ var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 // branch is a branch in memory: its items are the commits.
 type branch struct {
 	items []Item
-	since time.Time
 }
 
 func (b *branch) add(lane string, at time.Time) {

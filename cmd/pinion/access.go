@@ -88,7 +88,7 @@ func (c *apiConfig) check() error {
 		case o.Audience == "":
 			return fmt.Errorf("api.oidc[%d].audience is missing; write what the provider calls the daemon, or tokens for anything else would be taken", i)
 		case o.Prefix != "" && !principalForm.MatchString(o.Prefix):
-			return fmt.Errorf("api.oidc[%d].prefix is %q; write one without spaces, commas and angle brackets, such as sso:", i, o.Prefix)
+			return fmt.Errorf("api.oidc[%d].prefix is %q; write one such as sso: without spaces, commas and angle brackets", i, o.Prefix)
 		}
 		if slices.ContainsFunc(c.OIDC[:i], func(p oidcConfig) bool { return p.Issuer == o.Issuer && p.Audience == o.Audience }) {
 			return fmt.Errorf("api.oidc[%d] is there twice", i)

@@ -61,7 +61,7 @@ func (c *config) atForge(with forging) (*atForge, error) {
 			return err
 		},
 		Rendered: func(ctx context.Context, before, after string, k reconcile.Key) (string, error) {
-			return renderedDifference(ctx, with.mirror, with.renderer, before, after, reconcile.Selection{Environment: k.Environment, Service: k.Service})
+			return renderedDifference(ctx, with.mirror, with.renderer, before, after, reconcile.Selection(k))
 		},
 	}
 	if signer != nil {
