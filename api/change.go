@@ -61,7 +61,7 @@ type HoldRelease struct {
 // Reconciliation asks for a look at the repository now, and at the objects of an
 // environment.
 type Reconciliation struct {
-	Environment desired.EnvironmentName `json:"environment,omitempty" doc:"absent: all"`
+	Environment desired.EnvironmentName `json:"environment,omitempty" doc:"absent: all that the daemon that answers keeps"`
 }
 
 // Change is a commit on main that was asked for.

@@ -21,8 +21,14 @@ func (p Position) String() string {
 	for _, env := range slices.Sorted(maps.Keys(p)) {
 		parts = append(parts, string(env)+":"+p[env][:min(16, len(p[env]))])
 	}
+	if len(parts) == 0 {
+		return nowhere
+	}
 	return strings.Join(parts, ",")
 }
+
+// nowhere is the position before there is any ledger.
+const nowhere = "-"
 
 // ErrPosition says that a position is none that was ever given.
 var ErrPosition = errors.New("that is no position in the ledgers")
@@ -30,6 +36,9 @@ var ErrPosition = errors.New("that is no position in the ledgers")
 // ParsePosition reads what String has written.
 func ParsePosition(s string) (Position, error) {
 	p := Position{}
+	if s == nowhere {
+		return p, nil
+	}
 	for part := range strings.SplitSeq(s, ",") {
 		env, id, ok := strings.Cut(part, ":")
 		if _, isID := keyOf(id); !ok || env == "" || !isID || len(id) != 16 {

@@ -292,6 +292,9 @@ func TestFollowOverRestarts(t *testing.T) {
 	if _, _, err := x.Follow(t.Context(), EntryQuery{}, Position{"dev": "0000000000000000"}, 7); !errors.Is(err, ErrPosition) {
 		t.Errorf("from an entry that there never was: %v", err)
 	}
+	if p, err := ParsePosition(Position{}.String()); err != nil || len(p) != 0 || (Position{}).String() == "" {
+		t.Errorf("before there is a ledger: %v, %v", p, err)
+	}
 	for _, bad := range []string{"", "dev", "dev:", "dev:12", ":0123456789abcdef", "dev:0123456789abcdeg", "dev:0123456789abcdef,"} {
 		if p, err := ParsePosition(bad); err == nil {
 			t.Errorf("%q is a position: %v", bad, p)
