@@ -185,7 +185,7 @@ func (d *daemon) apiTellsTheStory() {
 		field(entries, "entry")[0], "dev@" + field(all, "entry")[0], "success", "https://ci.example/5"})
 	d.apiWrites(c)
 	for _, op := range c.Operations() {
-		if c.Answered(op, http.StatusOK) == 0 && op != "approve" && op != "report" {
+		if c.Answered(op, http.StatusOK) == 0 && !slices.Contains([]string{"approve", "report", "publish"}, op) { // tests of their own do these
 			d.Errorf("%s was never answered well", op)
 		}
 	}

@@ -49,6 +49,8 @@ func verbOf(r *http.Request) string {
 		return "apply"
 	case r.Method == http.MethodPatch:
 		return "patch"
+	case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/events"):
+		return "event" // tells something, and changes nothing that is applied
 	case r.Method == http.MethodPost:
 		return "create"
 	case r.Method == http.MethodPut:
