@@ -1200,7 +1200,7 @@ $`
 		if !regexp.MustCompile(want).Match(out) {
 			t.Errorf("got\n%s", out)
 		}
-		want = `^3 ledgers, 125 entries, 11 promotions, 4 rollbacks: 1 finding
+		want = `^3 ledgers, 121 entries, 11 promotions, 4 rollbacks: 1 finding
 signatures were not checked: --no-signatures
 nothing is known of where the branches were before: .*
 $`
