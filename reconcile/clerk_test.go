@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -184,6 +185,33 @@ func TestSeveralCommitsInOnePush(t *testing.T) {
 	all := strings.Join(h.subjects("ledger/dev"), "\n")
 	if !strings.Contains(all, "pinned(dev): web 1.0.0 → 1.1.0\nsuperseded(dev): web 1.0.0 → 1.1.0 by 1.2.0\npinned(dev): web 1.1.0 → 1.2.0") {
 		t.Errorf("the ledger has\n%s", all)
+	}
+	h.sound()
+}
+
+// A change of manifests is none of an environment that reads them from another
+// commit, also where a pin of it comes in the same push.
+func TestManifestsOfAnotherCommitAreNoDeployment(t *testing.T) {
+	h := brought(t)
+	h.pin("dev", "1.0.0", "1.1.0")
+	h.runs("staging", "1.1.0", ledger.StateCompleted) // from here on it names the commit of its manifests
+	before := len(h.subjects("ledger/staging"))
+	h.change("the third", func() {
+		h.edit("services/web/web.yaml", "containers:", "terminationGracePeriodSeconds: 5, containers:")
+		h.git("commit", "-qam", "manifests")
+		h.edit("environments/staging.yaml", "web:1.1.0", "web:1.2.0")
+		h.git("commit", "-qam", "bump to 1.2.0")
+	})
+	h.until("staging is asked for 1.2.0", func() string {
+		if all := h.subjects("ledger/staging"); !slices.Contains(all, "started(staging): web 1.1.0 → 1.2.0") {
+			return strings.Join(all, "\n")
+		}
+		return ""
+	})
+	for _, s := range h.subjects("ledger/staging")[before:] {
+		if strings.Contains(s, "manifests of") {
+			t.Errorf("the ledger tells of a deployment that nobody asked for: %s", s)
+		}
 	}
 	h.sound()
 }

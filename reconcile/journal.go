@@ -24,13 +24,12 @@ type journal struct {
 // line is one commit of the first-parent line.
 type line struct {
 	commit string
-	// keys are the deployments whose pins or manifests it changed; services
-	// those whose folder it changed, in all environments.
-	keys     map[Key]bool
-	services map[desired.ServiceName]bool
+	// keys are the deployments that it changed: their pins, or their manifests
+	// where those are read from the very commit.
+	keys map[Key]bool
 }
 
-func (l line) changes(k Key) bool { return l.keys[k] || l.services[k.Service] }
+func (l line) changes(k Key) bool { return l.keys[k] }
 
 // mostLines bounds the journal.
 const mostLines = 20_000
@@ -122,7 +121,7 @@ func readLines(ctx context.Context, commits Commits, r *reader, written func(str
 
 // readLine finds out what one commit changed.
 func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), child, parent *gitstate.Snapshot) (line, error) {
-	l := line{commit: child.Commit(), keys: map[Key]bool{}, services: map[desired.ServiceName]bool{}}
+	l := line{commit: child.Commit(), keys: map[Key]bool{}}
 	if k, ours := written(l.commit); ours {
 		l.keys[k] = true
 		return l, nil
@@ -131,20 +130,20 @@ func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), 
 	if err != nil {
 		return l, err
 	}
-	environments := map[desired.EnvironmentName]bool{}
+	environments, services := map[desired.EnvironmentName]bool{}, map[desired.ServiceName]bool{}
 	for _, name := range changed {
 		folder, rest := cut(name)
 		switch folder {
 		case "services":
 			svc, _ := cut(rest)
-			l.services[desired.ServiceName(svc)] = true
+			services[desired.ServiceName(svc)] = true
 		case "environments":
 			if env, ok := stem(rest); ok {
 				environments[env] = true
 			}
 		}
 	}
-	if len(environments) == 0 {
+	if len(environments) == 0 && len(services) == 0 {
 		return l, nil
 	}
 	now, err := r.read(ctx, child.Commit())
@@ -157,6 +156,15 @@ func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), 
 	}
 	for env := range environments {
 		differing(l.keys, now.Repository, then.Repository, env)
+	}
+	for _, repo := range []*desired.Repository{now.Repository, then.Repository} {
+		for svc := range services {
+			for env := range repo.Environments {
+				if d, ok := repo.Deployment(env, svc); ok && d.Source == "" {
+					l.keys[Key{env, svc}] = true
+				}
+			}
+		}
 	}
 	return l, nil
 }
