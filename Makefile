@@ -65,14 +65,23 @@ endif
 	  $(if $(filter-out 0,$(KEEP)),-keep))
 
 .PHONY: test
-test: starting bin/devcluster prometheus renovate ## run all tests
+test: starting bin/devcluster prometheus registry renovate ## run all tests
 	@$(alive) 'go test of the product' go test -timeout $(test_timeout) $(ARGS) ./...
 	@cd cmd/devcluster && ../../$(alive) 'go test of devcluster' go test -timeout $(test_timeout) $(ARGS) ./...
 
 .PHONY: prometheus
 prometheus: ## fetch the Prometheus of the tests, unless there is one
 	@[ -n "$${PINION_PROMETHEUS-}" ] || command -v promtool >/dev/null || [ -x .cache/prometheus/usr/bin/promtool ] || \
-	  $(alive) 'fetching Prometheus' .ci/prometheus .cache/prometheus
+	  $(alive) 'fetching Prometheus' .ci/debian .cache/prometheus prometheus \
+	    'Install it (Debian: sudo apt-get install prometheus; macOS: brew install prometheus) so that it is on the PATH with promtool, or name the binary in PINION_PROMETHEUS, version 2.33 or later, with promtool beside it.' \
+	    prometheus promtool
+
+.PHONY: registry
+registry: ## fetch the container registry of the tests, unless there is one
+	@[ -n "$${PINION_REGISTRY-}" ] || command -v docker-registry >/dev/null || [ -x .cache/registry/usr/bin/docker-registry ] || \
+	  $(alive) 'fetching a registry' .ci/debian .cache/registry docker-registry \
+	    'Install it (Debian: sudo apt-get install docker-registry) so that it is on the PATH, or name the binary of a CNCF Distribution registry in PINION_REGISTRY.' \
+	    docker-registry
 
 .PHONY: renovate
 renovate: ## fetch the Renovate of the tests, unless there is one

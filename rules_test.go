@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"forge/rest":        {"forge"},
 	"gitstate":          {"desired"},
 	"outbound":          {},
+	"registry":          {"outbound"},
 	"notify":            {"desired", "ledger"},
 	"notify/deliver":    {"desired", "ledger", "gitstate", "outbound", "notify"},
 	"reconcile/health":  {"desired", "expression"},
@@ -66,6 +67,7 @@ var mayImport = map[string][]string{
 		"audit",
 		"gitstate",
 		"outbound",
+		"registry",
 		"notify",
 		"notify/deliver",
 		"reconcile",
@@ -104,6 +106,9 @@ var edges = map[string][]string{
 	"k8s.io/apiextensions-apiserver":  {"reconcile/cluster"},
 	"github.com/google/jsonschema-go": {"internal/devtest"},
 	"go.opentelemetry.io/otel":        {"cmd/pinion"},
+
+	"github.com/google/go-containerregistry/pkg/v1":    {"registry"},
+	"github.com/google/go-containerregistry/pkg/authn": {"registry"},
 }
 
 // core are the packages, and in reconcile the files, that decide: they are told

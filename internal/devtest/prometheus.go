@@ -4,18 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,11 +31,9 @@ const pushed = 200 * time.Millisecond
 type PrometheusServer struct {
 	URL string
 
-	t       testing.TB
-	dir     string
-	client  *http.Client
-	process *os.Process
-	exited  chan struct{} // closed when the process has ended
+	process
+	t      testing.TB
+	client *http.Client
 
 	mu     sync.Mutex
 	series map[string]series // guarded by mu; by their encoded labels
@@ -48,25 +43,26 @@ type PrometheusServer struct {
 // Prometheus starts a Prometheus for one test, which ends with it.
 func Prometheus(t testing.TB) *PrometheusServer {
 	t.Helper()
-	root, err := module()
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary, err := findPrometheus(root)
+	binary, err := findPrometheus()
 	if err != nil {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{}
-	p := &PrometheusServer{t: t, dir: t.TempDir(), client: &http.Client{Transport: transport}, series: map[string]series{}}
+	p := &PrometheusServer{t: t, client: &http.Client{Transport: transport}, series: map[string]series{}}
 	t.Cleanup(transport.CloseIdleConnections)
 	t.Cleanup(p.Kill)
-	for {
-		err = p.start(binary)
-		// Between our choice of a port and its use somebody else may take it.
-		if err == nil || !strings.Contains(err.Error(), "address already in use") {
-			break
-		}
-	}
+	dir := t.TempDir()
+	config, data := filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "data")
+	err = p.launch(dir, func(address string) (*exec.Cmd, error) {
+		p.URL = "http://" + address
+		return exec.Command(binary,
+			"--config.file="+config,
+			"--storage.tsdb.path="+data,
+			"--storage.tsdb.retention.time=1d",
+			"--web.listen-address="+address,
+			"--web.enable-remote-write-receiver",
+			"--log.level=warn"), os.WriteFile(config, []byte("global: {}\n"), 0o600)
+	}, func(ctx context.Context) error { return p.answers(ctx, data) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,14 +88,6 @@ func (p *PrometheusServer) Set(name string, labels map[string]string, value floa
 func (p *PrometheusServer) Remove(name string, labels map[string]string) {
 	p.t.Helper()
 	p.change(series{labels: named(name, labels), value: stale})
-}
-
-// Kill ends Prometheus without notice.
-func (p *PrometheusServer) Kill() {
-	if p.process != nil {
-		p.process.Kill()
-		<-p.exited
-	}
 }
 
 func named(name string, labels map[string]string) map[string]string {
@@ -174,67 +162,6 @@ func (p *PrometheusServer) push(ctx context.Context, all ...series) error {
 	return nil
 }
 
-// start returns when Prometheus answers queries.
-func (p *PrometheusServer) start(binary string) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	address := listener.Addr().String()
-	listener.Close()
-	p.URL = "http://" + address
-	config, data, log := filepath.Join(p.dir, "prometheus.yml"), filepath.Join(p.dir, "data"), filepath.Join(p.dir, "log")
-	if err := os.WriteFile(config, []byte("global: {}\n"), 0o600); err != nil {
-		return err
-	}
-	out, err := os.Create(log)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd := exec.Command(binary,
-		"--config.file="+config,
-		"--storage.tsdb.path="+data,
-		"--storage.tsdb.retention.time=1d",
-		"--web.listen-address="+address,
-		"--web.enable-remote-write-receiver",
-		"--log.level=warn")
-	cmd.Dir = p.dir
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = parentDeath()
-	began := make(chan error, 1)
-	threads <- func() { began <- cmd.Start() }
-	if err := <-began; err != nil {
-		return fmt.Errorf("start %s: %w", binary, err)
-	}
-	exited := make(chan struct{})
-	p.process, p.exited = cmd.Process, exited
-	go func() {
-		cmd.Wait()
-		close(exited)
-	}()
-
-	ctx, cancel := context.WithTimeout(context.Background(), ready)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := p.answers(ctx, data)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-exited:
-			said, _ := os.ReadFile(log)
-			return fmt.Errorf("%s ended before it was ready: %s: %s", binary, cmd.ProcessState, bytes.TrimSpace(said))
-		case <-ctx.Done():
-			said, _ := os.ReadFile(log)
-			return fmt.Errorf("%s was not ready after %s: %w: %s", binary, ready, err, bytes.TrimSpace(said))
-		}
-	}
-}
-
 // answers complains until ours answers at the address, and is ready.
 func (p *PrometheusServer) answers(ctx context.Context, data string) error {
 	if _, err := p.get(ctx, "/-/ready"); err != nil {
@@ -274,11 +201,7 @@ func (p *PrometheusServer) get(ctx context.Context, path string) ([]byte, error)
 // Promtool returns the path of the tool that comes with Prometheus.
 func Promtool(t testing.TB) string {
 	t.Helper()
-	root, err := module()
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := findPrometheus(root)
+	server, err := findPrometheus()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,22 +232,6 @@ func (p *PrometheusServer) Query(expression string) (int, error) {
 	return len(answer.Data.Result), nil
 }
 
-// findPrometheus returns the binary: $PINION_PROMETHEUS, else that of the PATH,
-// else the one that make has fetched.
-func findPrometheus(root string) (string, error) {
-	if path := os.Getenv("PINION_PROMETHEUS"); path != "" {
-		if _, err := exec.LookPath(path); err != nil {
-			return "", fmt.Errorf("PINION_PROMETHEUS: %w", err)
-		}
-		return path, nil
-	}
-	if path, err := exec.LookPath("prometheus"); err == nil {
-		return path, nil
-	}
-	path := filepath.Join(root, ".cache", "prometheus", "usr", "bin", "prometheus")
-	if _, err := os.Stat(path); err != nil {
-		return "", errors.New("prometheus is not there; on Debian and its kin get it with: make prometheus; " +
-			"elsewhere install it so that it is on the PATH, or set PINION_PROMETHEUS to the binary")
-	}
-	return path, nil
+func findPrometheus() (string, error) {
+	return locate("prometheus", "PINION_PROMETHEUS", "prometheus")
 }

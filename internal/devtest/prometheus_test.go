@@ -88,7 +88,7 @@ func TestPrometheusEndsWithTheTest(t *testing.T) {
 	t.Parallel()
 	var p *PrometheusServer
 	t.Run("inner", func(t *testing.T) { p = Prometheus(t) })
-	if err := p.process.Signal(syscall.Signal(0)); err == nil {
+	if err := p.process.process.Signal(syscall.Signal(0)); err == nil {
 		t.Error("Prometheus has outlived its test")
 	}
 	if _, err := p.get(context.Background(), "/-/ready"); err == nil {
@@ -100,7 +100,11 @@ func TestFindPrometheus(t *testing.T) {
 	root, other := t.TempDir(), t.TempDir()
 	t.Setenv("PATH", other)
 	t.Setenv("PINION_PROMETHEUS", "")
-	if path, err := findPrometheus(root); err == nil || !strings.Contains(err.Error(), "make prometheus") {
+	t.Chdir(root)
+	if err := os.WriteFile("go.mod", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := findPrometheus(); err == nil || !strings.Contains(err.Error(), "make prometheus") {
 		t.Errorf("found %q, %v; want an error that says how to get it", path, err)
 	}
 	wantFound := func(want string) {
@@ -111,7 +115,7 @@ func TestFindPrometheus(t *testing.T) {
 		if err := os.WriteFile(want, nil, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := findPrometheus(root); err != nil || got != want {
+		if got, err := findPrometheus(); err != nil || got != want {
 			t.Errorf("found %q, %v; want %s", got, err, want)
 		}
 	}
@@ -119,7 +123,7 @@ func TestFindPrometheus(t *testing.T) {
 	wantFound(filepath.Join(other, "prometheus"))
 	named := filepath.Join(root, "mine")
 	t.Setenv("PINION_PROMETHEUS", named)
-	if path, err := findPrometheus(root); err == nil || !strings.Contains(err.Error(), "PINION_PROMETHEUS") {
+	if path, err := findPrometheus(); err == nil || !strings.Contains(err.Error(), "PINION_PROMETHEUS") {
 		t.Errorf("found %q, %v; want an error about the variable", path, err)
 	}
 	wantFound(named)

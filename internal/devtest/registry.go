@@ -1,0 +1,99 @@
+package devtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// RegistryServer is a running container registry, CNCF Distribution as Debian
+// has it.
+type RegistryServer struct {
+	// Host is its address as an image's reference has it. It speaks plain HTTP.
+	Host string
+
+	process
+}
+
+// RegistryOptions say what a registry is to be like.
+type RegistryOptions struct {
+	// User and Password are asked for; "": anybody may do anything.
+	User, Password string
+	// Notify is an address that is told what is pushed, with this header.
+	Notify, Authorization string
+}
+
+// Registry starts an empty registry for one test, which ends with it.
+func Registry(t testing.TB, o RegistryOptions) *RegistryServer {
+	t.Helper()
+	binary, err := locate("docker-registry", "PINION_REGISTRY", "registry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &RegistryServer{}
+	t.Cleanup(r.Kill)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yml")
+	err = r.launch(dir, func(address string) (*exec.Cmd, error) {
+		r.Host = address
+		config := map[string]any{
+			"version": "0.1",
+			"log":     map[string]any{"level": "error"},
+			"storage": map[string]any{"filesystem": map[string]any{"rootdirectory": filepath.Join(dir, "data")}, "delete": map[string]any{"enabled": true}},
+			"http":    map[string]any{"addr": address, "secret": "of a test", "headers": map[string]any{folder: []string{dir}}},
+		}
+		if o.User != "" {
+			hash, err := bcrypt.GenerateFromPassword([]byte(o.Password), bcrypt.MinCost)
+			if err != nil {
+				return nil, err
+			}
+			users := filepath.Join(dir, "users")
+			if err := os.WriteFile(users, fmt.Appendf(nil, "%s:%s\n", o.User, hash), 0o600); err != nil {
+				return nil, err
+			}
+			config["auth"] = map[string]any{"htpasswd": map[string]any{"realm": "test", "path": users}}
+		}
+		if o.Notify != "" {
+			config["notifications"] = map[string]any{"endpoints": []any{map[string]any{
+				"name": "test", "url": o.Notify, "headers": map[string]any{"Authorization": []string{o.Authorization}},
+				"timeout": "5s", "threshold": 5, "backoff": "1s",
+			}}}
+		}
+		data, err := json.Marshal(config) // which is YAML, too
+		if err != nil {
+			return nil, err
+		}
+		return exec.Command(binary, "serve", file), os.WriteFile(file, data, 0o600)
+	}, func(ctx context.Context) error { return r.answers(ctx, dir) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// folder is a header by which one tells ours from another test's.
+const folder = "X-Test-Folder"
+
+// answers complains until ours answers at the address.
+func (r *RegistryServer) answers(ctx context.Context, dir string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.Host+"/v2/", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if got := response.Header.Get(folder); got != dir {
+		return fmt.Errorf("the registry at %s has its data in %q, ours in %s: %s", r.Host, got, dir, response.Status)
+	}
+	return nil
+}
