@@ -37,7 +37,7 @@ type Index struct {
 	names   map[string]string // each once
 	failure error             // of the last reading; nil: it went well
 	more    chan struct{}     // closed when something was read
-	order   []*slot           // all deployments, the newest first; nil: to be sorted
+	filed   catalogue
 }
 
 // The bounds of what an Index holds: entries, and bytes of their messages. The
@@ -62,7 +62,7 @@ type book struct {
 	at           map[uint64]int // the place of an entry, by the beginning of its id
 	next         string         // the id of the entry before all of these; empty: there is none
 
-	slots  []*slot
+	begun  map[int]*slot                     // deployments, by the place of their pinned entry
 	open   map[string]*slot                  // the newest deployment of each id
 	latest map[desired.ServiceName]*slot     // the newest deployment of each service
 	parts  map[string][]Entry                // of deployments whose beginning was not read yet, newest first
@@ -90,7 +90,7 @@ type slot struct {
 // the tips. [Index.Run] has to run beside who asks.
 func NewIndex(archive Archive, branches func() map[string]string) *Index {
 	return &Index{archive: archive, branches: branches, wake: make(chan struct{}, 1),
-		books: map[desired.EnvironmentName]*book{}, names: map[string]string{}, more: make(chan struct{})}
+		books: map[desired.EnvironmentName]*book{}, names: map[string]string{}, more: make(chan struct{}), filed: newCatalogue()}
 }
 
 // Run reads until ctx ends. It is the only one that does.
@@ -205,7 +205,7 @@ func (x *Index) advance(ctx context.Context) error {
 			if old := x.books[env]; old != nil {
 				x.forget(old)
 			}
-			x.books[env] = &book{env: env, tip: tips[env], next: tips[env], at: map[uint64]int{}, open: map[string]*slot{},
+			x.books[env] = &book{env: env, tip: tips[env], next: tips[env], at: map[uint64]int{}, begun: map[int]*slot{}, open: map[string]*slot{},
 				latest: map[desired.ServiceName]*slot{}, parts: map[string][]Entry{}, left: map[desired.ServiceName]time.Time{}}
 			x.mu.Unlock()
 			continue
@@ -225,7 +225,7 @@ func (x *Index) forget(b *book) {
 	for _, l := range slices.Concat(b.newer, b.older) {
 		x.text -= len(l.message)
 	}
-	x.order = nil
+	x.filed.remove(b.env)
 }
 
 // reach reads some more of the past, of the ledger that is the least far back.
@@ -325,9 +325,9 @@ func (x *Index) append(b *book, c gitstate.CommitInfo) {
 	case e.Event == ledger.EventPinned && !e.Late && e.Deployment != "":
 		s := &slot{place, began(e)}
 		b.leave(e.Service, e.When)
-		b.slots, b.open[l.deployment], b.latest[e.Service] = append(b.slots, s), s, s
+		b.begun[place], b.open[l.deployment], b.latest[e.Service] = s, s, s
 		delete(b.parts, l.deployment) // what was before is another deployment of this id
-		x.order = nil
+		x.filed.add(s, x.name)
 		return
 	case e.Event == ledger.EventRetired:
 		b.leave(e.Service, e.When)
@@ -380,35 +380,12 @@ func (x *Index) prepend(b *book, c gitstate.CommitInfo) {
 	d.Left = b.left[e.Service]
 	b.left[e.Service] = e.When
 	s := &slot{place, d}
-	b.slots = append(b.slots, s)
+	b.begun[place] = s
 	if b.open[l.deployment] == nil {
 		b.open[l.deployment] = s
 	}
 	if b.latest[e.Service] == nil {
 		b.latest[e.Service] = s
 	}
-	x.order = nil
-}
-
-// sorted returns all deployments, the newest first; mu is held. The order of
-// two of them never changes, whatever comes in.
-func (x *Index) sorted() []*slot {
-	if x.order == nil {
-		x.order = []*slot{}
-		for _, b := range x.books {
-			x.order = append(x.order, b.slots...)
-		}
-		slices.SortFunc(x.order, func(a, b *slot) int { return b.compare(a) })
-	}
-	return x.order
-}
-
-func (s *slot) compare(o *slot) int {
-	if c := s.now.Pinned.Compare(o.now.Pinned); c != 0 {
-		return c
-	}
-	if c := strings.Compare(string(o.now.Environment), string(s.now.Environment)); c != 0 {
-		return c
-	}
-	return s.place - o.place
+	x.filed.add(s, x.name)
 }

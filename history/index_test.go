@@ -76,7 +76,7 @@ func (o *office) write(n int) {
 		case ledger.EventPinned:
 			e.Commit = fmt.Sprintf("%040x", o.IntN(1<<30))
 			e.Deployment = ledger.DeploymentID(svc, e.Commit)
-			e.Release = ledger.Release{Pins: []ledger.Pin{{Artifact: desired.ArtifactName(svc), Image: fmt.Sprintf("registry.example/%s:1.%d.0", svc, o.IntN(9))}}}
+			e.Release = ledger.Release{Pins: []ledger.Pin{{Artifact: desired.ArtifactName(svc), Image: o.image(svc)}}}
 			e.Cause, e.Authors = ledger.CausePin, []ledger.Person{{Name: "Dana", Email: "dana@shop.example"}}
 			if id := r.Deployment.ID; id != "" && !r.Deployment.State.Final() && r.Retired.IsZero() {
 				continue // it is superseded first
@@ -116,6 +116,17 @@ func (o *office) write(n int) {
 			clear(goesOn)
 		}
 	}
+}
+
+// image has a tag, a digest, or both.
+func (o *office) image(svc desired.ServiceName) string {
+	tag, digest := fmt.Sprintf(":1.%d.0", o.IntN(9)), fmt.Sprintf("@sha256:%064d", o.IntN(4))
+	if n := o.IntN(8); n == 0 {
+		tag = ""
+	} else if n > 2 {
+		digest = ""
+	}
+	return "registry.example/" + string(svc) + tag + digest
 }
 
 func (o *office) index() *Index {

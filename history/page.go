@@ -37,15 +37,22 @@ func (x *Index) Deployments(ctx context.Context, q DeploymentQuery, after string
 	var failure error
 	err := x.wait(ctx, func() bool {
 		p = Page[*Deployment]{Items: []*Deployment{}}
-		from := 0
+		all := x.filed.among(q)
 		if after != "" {
-			var found bool
-			if from, found, failure = x.behind(after); failure != nil || !found {
+			var last *slot
+			if last, failure = x.behind(after); failure != nil || last == nil {
 				return failure != nil
 			}
+			from, found := slices.BinarySearchFunc(all, last, (*slot).before)
+			if found {
+				from++
+			}
+			all = all[from:]
 		}
-		all := x.sorted()
-		for _, s := range all[from:] {
+		for _, s := range all {
+			if !q.Since.IsZero() && s.now.Pinned.Before(q.Since) {
+				break // so are all that follow
+			}
 			if q.Environment != "" && s.now.Environment != q.Environment || !q.wants(s.now) {
 				continue
 			}
@@ -71,27 +78,26 @@ func (x *Index) Deployments(ctx context.Context, q DeploymentQuery, after string
 	return p, errors.Join(err, failure)
 }
 
-// behind finds the place in the order behind a cursor's item; found is false if
-// it may be among what was not read yet. mu is held.
-func (x *Index) behind(after string) (from int, found bool, err error) {
+// behind finds a cursor's item, or nil if it may be among what was not read yet.
+// mu is held.
+func (x *Index) behind(after string) (*slot, error) {
 	name, id, ok := strings.Cut(after, "@")
 	k, isID := keyOf(id)
 	if !ok || !isID || len(id) != 40 {
-		return 0, false, fmt.Errorf("%w: it has another form", ErrCursor)
+		return nil, fmt.Errorf("%w: it has another form", ErrCursor)
 	}
 	b := x.books[desired.EnvironmentName(name)]
 	if b == nil {
-		return 0, false, fmt.Errorf("%w: there is no ledger of %s", ErrCursor, name)
+		return nil, fmt.Errorf("%w: there is no ledger of %s", ErrCursor, name)
 	}
 	place, known := b.at[k]
 	if !known && b.next != "" && x.lines < MaxEntries {
-		return 0, false, nil
+		return nil, nil
 	}
-	i := slices.IndexFunc(x.sorted(), func(s *slot) bool { return s.place == place && s.now.Entry == id })
-	if !known || i < 0 {
-		return 0, false, fmt.Errorf("%w: no deployment begins with that entry", ErrCursor)
+	if s := b.begun[place]; known && s != nil && s.now.Entry == id {
+		return s, nil
 	}
-	return i + 1, true, nil
+	return nil, fmt.Errorf("%w: no deployment begins with that entry", ErrCursor)
 }
 
 // reached tells whether all was read that is as new as a time, in one

@@ -52,6 +52,9 @@ func (w Sought) in(r ledger.Release) (image string, ok bool) {
 // isVersion tells whether an image has a version: its tag, its digest or the
 // beginning of it, or all of it.
 func isVersion(image, version string) bool {
+	if !strings.Contains(image, version) {
+		return false // most are not, and need not be taken apart
+	}
 	img, err := desired.ParseImage(image)
 	if err != nil {
 		return image == version
