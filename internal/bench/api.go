@@ -26,14 +26,6 @@ const (
 	reportFor     = 60 * time.Second
 )
 
-// api measures reads, with 10,000 deployments in the ledgers, and reports.
-func (b *bench) api(ctx context.Context) error {
-	if err := b.apiReads(ctx); err != nil {
-		return err
-	}
-	return b.apiReports(ctx)
-}
-
 // apiDaemon starts a daemon that lets one caller ask as often as it likes.
 func (b *bench) apiDaemon(round int, remote, kubeconfig string) (*daemon, error) {
 	config := b.path(fmt.Sprintf("config-api-%d.yaml", round))

@@ -30,7 +30,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the run from nothing, each with a fresh control plane for the floor and one for the daemon")
 	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
 	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
-	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate or api")
+	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate, api or rate")
 	flag.Parse()
 	flag.Visit(func(f *flag.Flag) { b.given = b.given || f.Name == "services" })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -65,7 +65,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.api}}
+	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.apiReads}, {"rate", b.apiReports}}
 	found := false
 	for _, p := range parts {
 		if b.only != "" && b.only != p.name {
