@@ -75,6 +75,7 @@ type Known struct {
 	Created    time.Time       `json:"created,omitzero"`
 	By         string          `json:"by,omitempty"` // who has published it
 	Found      time.Time       `json:"found"`        // when it came to be known
+	Seen       time.Time       `json:"seen,omitzero" doc:"when a look at the registry found it there"`
 	Moved      []string        `json:"moved,omitempty" doc:"other digests that its tag has led to, which are refused"`
 }
 
@@ -93,7 +94,8 @@ func listArtifacts(c *Call) (page history.Page[Known], err error) {
 		}
 		page, err = pageOf(c, slices.Sorted(maps.Keys(records)), func(reference string) (Known, error) {
 			r := records[reference]
-			return Known{r.Repository, r.Version, r.Digest, r.Commit, r.Branch, r.Source, r.Build, r.Tests, r.Quality, r.Created, r.By, r.Found, r.Moved}, nil
+			told := r.Told()
+			return Known{r.Repository, r.Version, r.Digest, told.Commit, told.Branch, told.Source, told.Build, told.Tests, told.Quality, told.Created, r.By, r.Found, r.Seen, r.Moved}, nil
 		})
 		return err
 	})

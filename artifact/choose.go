@@ -42,8 +42,9 @@ func (r Rule) Refuses(x Record) error {
 }
 
 // Choose returns the newest version of a repository that the rule allows, that
-// is newer than the present one, and that none but these has published.
-func (s *Shelf) Choose(r Rule, publishers []string, repository string, present Version) Choice {
+// is newer than the present one, and that one of the sources has brought. Its
+// record says what those say of it.
+func (s *Shelf) Choose(r Rule, from Sources, repository string, present Version) Choice {
 	type candidate struct {
 		record  Record
 		version Version
@@ -57,18 +58,47 @@ func (s *Shelf) Choose(r Rule, publishers []string, repository string, present V
 	slices.SortFunc(newer, func(a, b candidate) int { return b.version.Compare(a.version) })
 	var c Choice
 	for _, x := range newer {
-		err := r.Refuses(x.record)
+		known, untrusted := x.record.For(from)
+		err := r.Refuses(known)
 		if err == nil {
-			err = x.record.Trusted(publishers)
+			err = untrusted
 		}
 		if err != nil {
 			c.Refused = append(c.Refused, Refusal{x.record.Version, err.Error()})
 			continue
 		}
-		c.Record, c.Version, c.Found = x.record, x.version, true
+		c.Record, c.Version, c.Found = known, x.version, true
 		return c
 	}
 	return c
+}
+
+// Next returns the tag that a look at the registry has to go into: the newest
+// that the rule could choose and that is not known to be there yet. Tags that
+// were gone into for nothing are in tried. Without any, what is known already is
+// the newest.
+func (s *Shelf) Next(r Rule, from Sources, repository string, present Version, tags []string, tried func(tag string) bool) (string, bool) {
+	var newer []Version
+	for _, tag := range tags {
+		// What it was built from is told by what is not read yet.
+		if v, err := r.Read(tag); err == nil && v.Newer(present) && r.Allows(v, r.Branch) == nil {
+			newer = append(newer, v)
+		}
+	}
+	slices.SortFunc(newer, func(a, b Version) int { return b.Compare(a) })
+	for _, v := range newer {
+		known, ok := s.Lookup(repository, v.Tag)
+		if !ok || known.Seen.IsZero() {
+			if !tried(v.Tag) {
+				return v.Tag, true
+			}
+			continue
+		}
+		if x, err := known.For(from); err == nil && r.Refuses(x) == nil {
+			return "", false
+		}
+	}
+	return "", false
 }
 
 // Reasons joins the first refusals.

@@ -53,7 +53,10 @@ type Record struct {
 	Repository string `json:"repository"`
 	Version    string `json:"version"` // the tag
 	Digest     string `json:"digest"`  // for ever
-	Facts      `json:",inline"`
+	// Facts are what who published it says of it.
+	Facts `json:",inline"`
+	// Labels are what the image itself says, if the registry had it.
+	Labels Facts `json:"labels,omitzero"`
 	// Signed are the fingerprints of the keys whose signature was found, sorted.
 	Signed []string `json:"signed,omitempty"`
 	Origin Origin   `json:"origin"`
@@ -62,6 +65,9 @@ type Record struct {
 	// publish, sorted.
 	As    []string  `json:"as,omitempty"`
 	Found time.Time `json:"found"`
+	// Seen is when a look at the registry found it there, with its digest; zero:
+	// nobody has looked.
+	Seen time.Time `json:"seen,omitzero"`
 	// Moved are other digests that the tag has led to, in the order in which
 	// they were seen, at most mostMoved.
 	Moved []string `json:"moved,omitempty"`
@@ -73,14 +79,33 @@ const (
 	mostNames  = 100
 )
 
-// Trusted says why a stage can't take the version that lets these publish; nil:
-// it can.
-func (r Record) Trusted(publishers []string) error {
-	if r.Origin != FromPublisher || slices.Contains(publishers, r.By) || slices.ContainsFunc(r.As, func(n string) bool { return slices.Contains(publishers, n) }) {
-		return nil
-	}
-	return fmt.Errorf("it was published by %s, whom the rule does not name", r.By)
+// Sources are who may bring versions to a stage. The zero value lets nobody.
+type Sources struct {
+	Publishers []string // principals and groups
+	Registry   bool     // what is found there
 }
+
+// For is what a record says to who trusts these sources; an error says why none
+// of them has brought the version. What others have said is not in it.
+func (r Record) For(s Sources) (Record, error) {
+	published := r.Origin == FromPublisher && (slices.Contains(s.Publishers, r.By) || slices.ContainsFunc(r.As, func(n string) bool { return slices.Contains(s.Publishers, n) }))
+	switch {
+	case published: // the labels are of that very digest
+		r.Facts = r.Labels.with(r.Facts)
+	case s.Registry && !r.Seen.IsZero():
+		r.Facts, r.Origin, r.By, r.As, r.Found = r.Labels, FromRegistry, "", nil, r.Seen
+	case r.Origin == FromPublisher && s.Registry:
+		return r, fmt.Errorf("it was published by %s, whom the rule does not name, and was not found in the registry yet", r.By)
+	case r.Origin == FromPublisher:
+		return r, fmt.Errorf("it was published by %s, whom the rule does not name", r.By)
+	default:
+		return r, errors.New("it is in the registry, and nobody whom the rule names has published it")
+	}
+	return r, nil
+}
+
+// Told is all that anybody says of it: for who looks, not for who decides.
+func (r Record) Told() Facts { return r.Labels.with(r.Facts) }
 
 // shared tells whether what a publisher says may stand in the place of what the
 // record's publisher has said: it is the same one, or every name by which that
@@ -109,7 +134,9 @@ var (
 
 // Encode writes a record as its file has it.
 func (r Record) Encode() []byte {
-	r.Found, r.Created = r.Found.UTC().Truncate(time.Second), r.Created.UTC().Truncate(time.Second)
+	for _, t := range []*time.Time{&r.Found, &r.Seen, &r.Created, &r.Labels.Created} {
+		*t = t.UTC().Truncate(time.Second)
+	}
 	data, err := yaml.Marshal(r)
 	if err != nil {
 		panic("artifact: a record can't be written: " + err.Error())
@@ -136,6 +163,8 @@ func (r Record) check() error {
 	switch {
 	case !repositoryForm.MatchString(r.Repository) || path.Clean(r.Repository) != r.Repository || strings.Contains(r.Repository, ".."):
 		return fmt.Errorf("%q is not a repository", head(r.Repository))
+	case Normal(r.Repository) != r.Repository:
+		return fmt.Errorf("the repository %q is written %s", head(r.Repository), Normal(r.Repository))
 	case !tagForm.MatchString(r.Version):
 		return fmt.Errorf("%q is not a tag", head(r.Version))
 	case !digestForm.MatchString(r.Digest):
@@ -144,12 +173,17 @@ func (r Record) check() error {
 		return fmt.Errorf("%q is no way in which a version comes to be known", head(string(r.Origin)))
 	case r.Found.IsZero():
 		return errors.New("it does not say when it came to be known")
+	case r.Origin == FromRegistry && r.Seen.IsZero():
+		return errors.New("it does not say when it was seen in the registry")
 	case len(r.Moved) > mostMoved || slices.ContainsFunc(r.Moved, func(d string) bool { return !digestForm.MatchString(d) }):
 		return errors.New("moved is not a list of digests")
 	case len(r.Signed) > mostSigned || slices.ContainsFunc(r.Signed, func(k string) bool { return !keyForm.MatchString(k) }):
 		return errors.New("signed is not a list of the fingerprints of keys")
 	case len(r.As) > mostNames || slices.ContainsFunc(r.As, func(n string) bool { return n == "" || !isToken(n) }):
 		return errors.New("as is not a list of names")
+	}
+	if err := r.Labels.Check(); err != nil {
+		return fmt.Errorf("labels: %w", err)
 	}
 	return r.Facts.Check()
 }

@@ -80,7 +80,7 @@ func (s *Shelf) Lookup(repository, version string) (Record, bool) {
 	if s == nil {
 		return Record{}, false
 	}
-	r, ok := s.repositories[repository][version]
+	r, ok := s.repositories[Normal(repository)][version]
 	return r, ok
 }
 
@@ -112,7 +112,7 @@ func (s *Shelf) Versions(repository string) []Record {
 	if s == nil {
 		return nil
 	}
-	all := slices.Collect(maps.Values(s.repositories[repository]))
+	all := slices.Collect(maps.Values(s.repositories[Normal(repository)]))
 	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.Version, b.Version) })
 	return all
 }
@@ -157,10 +157,11 @@ type Taken struct {
 	Foreign bool
 }
 
-// Take decides what a sighting adds to what is known. Facts that a publisher
-// has given are not changed by what a registry says, nor by another publisher;
-// and a digest that another one says does not make the tag a moved one.
+// Take decides what a sighting adds to what is known. What a publisher says and
+// what the image says are kept apart. Another publisher changes neither, and a
+// digest that another one says does not make the tag a moved one.
 func (s *Shelf) Take(x Sighting) (Taken, error) {
+	x.Repository = Normal(x.Repository)
 	known, ok := s.Lookup(x.Repository, x.Version)
 	if s != nil {
 		if err := s.broken[File(x.Repository, x.Version)]; err != nil {
@@ -168,8 +169,13 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 		}
 	}
 	if !ok {
-		r := Record{Repository: x.Repository, Version: x.Version, Digest: x.Digest, Facts: Facts{}.with(x.Facts), Origin: x.Origin, By: x.By, As: names(x.As),
+		r := Record{Repository: x.Repository, Version: x.Version, Digest: x.Digest, Origin: x.Origin, By: x.By, As: names(x.As),
 			Found: x.Time.UTC().Truncate(time.Second), Signed: names(x.Signed)}
+		if x.Origin == FromPublisher {
+			r.Facts = Facts{}.with(x.Facts)
+		} else {
+			r.Labels, r.Seen = Facts{}.with(x.Facts), r.Found
+		}
 		if err := r.check(); err != nil {
 			return Taken{}, err
 		}
@@ -194,13 +200,16 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 		t.Event, t.Record = EventMoved, next
 		return t, next.check()
 	}
-	if x.Origin == FromPublisher || known.Origin == FromRegistry {
+	event := EventUpdated
+	switch {
+	case x.Origin == FromPublisher:
 		next.Facts = known.Facts.with(x.Facts)
-	} else {
-		next.Facts = x.Facts.with(known.Facts)
-	}
-	if x.Origin == FromPublisher {
 		next.Origin, next.By, next.As = x.Origin, x.By, names(x.As)
+		if known.Origin != FromPublisher {
+			event = EventPublished
+		}
+	case known.Seen.IsZero():
+		next.Labels, next.Seen, event = Facts{}.with(x.Facts), x.Time.UTC().Truncate(time.Second), EventFound
 	}
 	next.Signed = names(slices.Concat(known.Signed, x.Signed))
 	if err := next.check(); err != nil {
@@ -209,7 +218,7 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 	if string(next.Encode()) == string(known.Encode()) {
 		return Taken{Record: known}, nil
 	}
-	return Taken{Event: EventUpdated, Record: next}, nil
+	return Taken{Event: event, Record: next}, nil
 }
 
 // names sorts a list, with nothing twice.
@@ -241,7 +250,7 @@ func (t Taken) Message() string {
 	}
 	add("Pinion-Event", string(t.Event))
 	add("Pinion-Artifact", r.Reference())
-	add("Pinion-Build", r.Build)
+	add("Pinion-Build", r.Told().Build)
 	add("Pinion-Actor", r.By)
 	return b.String()
 }

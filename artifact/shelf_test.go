@@ -14,6 +14,9 @@ import (
 
 var began = time.Date(2026, 11, 19, 10, 0, 0, 0, time.UTC)
 
+// found are the sources of a rule that watches the registry alone.
+var found = artifact.Sources{Registry: true}
+
 func digest(first string) string { return "sha256:" + first + strings.Repeat("0", 64-len(first)) }
 
 func sighting(version, digest string) artifact.Sighting {
@@ -78,8 +81,8 @@ func TestPublishersKnowBetter(t *testing.T) {
 			s, _ = take(t, s, x)
 		}
 		r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3")
-		if want := (artifact.Facts{Commit: "bbbbbbb", Branch: "main", Tests: artifact.Passed}); r.Facts != want || r.By != "ci" {
-			t.Errorf("%+v by %q, want %+v", r.Facts, r.By, want)
+		if want := (artifact.Facts{Commit: "bbbbbbb", Branch: "main", Tests: artifact.Passed}); r.Told() != want || r.By != "ci" {
+			t.Errorf("%+v by %q, want %+v", r.Told(), r.By, want)
 		}
 	}
 }
@@ -103,18 +106,116 @@ func TestPublishersKeepWhatTheySaid(t *testing.T) {
 	}
 	r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3")
 	for name, want := range map[string]bool{"ci": true, "builders": true, "other": false, "": false} {
-		if err := r.Trusted([]string{name}); (err == nil) != want {
+		if _, err := r.For(artifact.Sources{Publishers: []string{name}}); (err == nil) != want {
 			t.Errorf("a stage that names %q: %v", name, err)
 		}
 	}
-	if r.Trusted(nil) == nil {
-		t.Error("a stage that names nobody takes what was published")
+	for _, watch := range []bool{false, true} {
+		if _, err := r.For(artifact.Sources{Registry: watch}); err == nil {
+			t.Error("a stage that names nobody takes what was published")
+		}
 	}
 	// The same one may, and one who is let by all the same names.
 	s, _ = take(t, s, told("ci", []string{"builders", "ci"}, digest("a"), artifact.Passed))
 	s, _ = take(t, s, told("second", []string{"ci", "builders", "third"}, digest("a"), artifact.Failed))
 	if r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3"); r.Tests != artifact.Failed || r.By != "second" {
 		t.Errorf("it is %+v", r)
+	}
+}
+
+// Who has not published a version, and did not see it, has not brought it: what
+// others say of it is nothing to a stage.
+func TestSourcesAreKeptApart(t *testing.T) {
+	seen := sighting("1.2.3", digest("a"))
+	seen.Facts = artifact.Facts{Commit: "aaaaaaa", Tests: artifact.Failed}
+	told := sighting("1.2.3", digest("a"))
+	told.Origin, told.By, told.Facts, told.Time = artifact.FromPublisher, "ci", artifact.Facts{Tests: artifact.Passed}, began.Add(time.Hour)
+	ci, nobody, other := artifact.Sources{Publishers: []string{"ci"}}, artifact.Sources{}, artifact.Sources{Publishers: []string{"other"}}
+	both := artifact.Sources{Publishers: []string{"other"}, Registry: true}
+	for _, c := range []struct {
+		name  string
+		order []artifact.Sighting
+		from  artifact.Sources
+		want  artifact.Facts
+		err   string
+	}{
+		{"seen, watched", []artifact.Sighting{seen}, found, seen.Facts, ""},
+		{"seen, not watched", []artifact.Sighting{seen}, ci, artifact.Facts{}, "nobody whom the rule names has published it"},
+		{"published, named", []artifact.Sighting{told}, ci, told.Facts, ""},
+		{"published, watched", []artifact.Sighting{told}, found, artifact.Facts{}, "was not found in the registry yet"},
+		{"published, others named", []artifact.Sighting{told}, other, artifact.Facts{}, "whom the rule does not name"},
+		{"both, watched", []artifact.Sighting{seen, told}, found, seen.Facts, ""},
+		{"both, the other way round", []artifact.Sighting{told, seen}, found, seen.Facts, ""},
+		{"both, named", []artifact.Sighting{told, seen}, ci, artifact.Facts{Commit: "aaaaaaa", Tests: artifact.Passed}, ""},
+		{"both, others named and watched", []artifact.Sighting{told, seen}, both, seen.Facts, ""},
+		{"both, no source", []artifact.Sighting{told, seen}, nobody, artifact.Facts{}, "whom the rule does not name"},
+	} {
+		var s *artifact.Shelf
+		for _, x := range c.order {
+			s, _ = take(t, s, x)
+		}
+		r, _ := s.Lookup("localhost:5000/acme/web", "1.2.3")
+		got, err := r.For(c.from)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v, want %s", c.name, err, c.err)
+			}
+			continue
+		}
+		if err != nil || got.Facts != c.want || (got.By == "ci") != slices.Contains(c.from.Publishers, "ci") {
+			t.Errorf("%s: %+v by %q, %v; want %+v", c.name, got.Facts, got.By, err, c.want)
+		}
+	}
+}
+
+func TestNext(t *testing.T) {
+	s, _ := take(t, nil, sighting("1.3.0", digest("a")))
+	s, _ = take(t, s, sighting("1.5.0", digest("a")))
+	s, _ = take(t, s, sighting("1.5.0", digest("b"))) // moved
+	published := sighting("1.4.0", digest("a"))
+	published.Origin, published.By = artifact.FromPublisher, "ci"
+	s, _ = take(t, s, published)
+	r := rule(t, artifact.Rule{Range: "1.x", Branch: "main"})
+	plain := rule(t, artifact.Rule{Range: "1.x"})
+	present, err := plain.Read("1.2.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		rule        artifact.Rule
+		tags, tried string
+		want        string
+	}{
+		{plain, "1.2.0 1.1.0 latest 2.0.0 1.9.0-rc.1", "", ""},
+		{plain, "1.3.0 1.2.5", "", ""},
+		{plain, "1.6.0 1.10.0 1.9.0 1.3.0", "", "1.10.0"},
+		{plain, "1.6.0 1.10.0 1.9.0 1.3.0", "1.10.0 1.9.0", "1.6.0"},
+		{plain, "1.10.0", "1.10.0", ""},
+		{plain, "1.5.0 1.4.0", "", "1.4.0"}, // known of somebody else
+		{plain, "1.5.0 1.3.0 1.2.9", "", ""},
+		{r, "1.3.0 1.2.9", "", "1.2.9"}, // of 1.3.0 no branch is known
+	} {
+		got, ok := s.Next(c.rule, found, "localhost:5000/acme/web", present, strings.Fields(c.tags), func(tag string) bool { return slices.Contains(strings.Fields(c.tried), tag) })
+		if got != c.want || ok != (c.want != "") {
+			t.Errorf("of %s, tried %q: %q, want %q", c.tags, c.tried, got, c.want)
+		}
+	}
+}
+
+func TestNormal(t *testing.T) {
+	for s, want := range map[string]string{
+		"nginx": "docker.io/library/nginx", "docker.io/nginx": "docker.io/library/nginx", "index.docker.io/library/nginx": "docker.io/library/nginx",
+		"acme/web": "docker.io/acme/web", "GHCR.io/acme/web": "ghcr.io/acme/web", "ghcr.io:443/acme/web": "ghcr.io/acme/web",
+		"localhost/web": "localhost/web", "localhost:5000/web": "localhost:5000/web", "registry.example:80/web": "registry.example:80/web",
+		"registry-1.docker.io/acme/web": "docker.io/acme/web", "web.v2": "docker.io/library/web.v2", "": "docker.io/library/",
+	} {
+		if got := artifact.Normal(s); got != want || artifact.Normal(got) != got {
+			t.Errorf("%q is %q, want %q", s, got, want)
+		}
+	}
+	s, _ := take(t, nil, artifact.Sighting{Repository: "nginx", Version: "1.2.3", Digest: digest("a"), Origin: artifact.FromRegistry, Time: began})
+	if r, ok := s.Lookup("index.docker.io/library/nginx", "1.2.3"); !ok || r.Repository != "docker.io/library/nginx" {
+		t.Errorf("it is known as %+v", r)
 	}
 }
 
@@ -143,20 +244,20 @@ func TestChooseProperties(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := s.Choose(r, nil, "localhost:5000/acme/web", present)
+		c := s.Choose(r, found, "localhost:5000/acme/web", present)
 		best := present
-		found := false
+		any := false
 		for _, x := range all {
 			v, err := r.Read(x.Version)
 			if err == nil && r.Refuses(x) == nil && v.Newer(best) {
-				best, found = v, true
+				best, any = v, true
 			}
 		}
-		if c.Found != found || found && c.Record.Version != best.Tag {
+		if c.Found != any || any && c.Record.Version != best.Tag {
 			t.Fatalf("of %v after %s: chose %q, want %q", all, present.Tag, c.Record.Version, best.Tag)
 		}
 		slices.Reverse(all)
-		if again := (&artifact.Shelf{}).With("c2", all...).Choose(r, nil, "localhost:5000/acme/web", present); !reflect.DeepEqual(again, c) {
+		if again := (&artifact.Shelf{}).With("c2", all...).Choose(r, found, "localhost:5000/acme/web", present); !reflect.DeepEqual(again, c) {
 			t.Fatalf("in another order: %+v, want %+v", again, c)
 		}
 	}

@@ -15,10 +15,16 @@ type Track struct {
 	// other rule of the stage names.
 	Artifacts []ArtifactName
 	Rule      artifact.Rule
-	// Publishers are the principals and groups who may publish versions; none:
-	// versions come from the registry alone.
+	// Publishers are the principals and groups who may publish versions.
 	Publishers []string
-	Position   Position
+	// Watch: what is found in the registry counts, too.
+	Watch    bool
+	Position Position
+}
+
+// Sources are who brings the versions.
+func (t *Track) Sources() artifact.Sources {
+	return artifact.Sources{Publishers: t.Publishers, Registry: t.Watch}
 }
 
 // Tracks returns the rule by which the stage takes new versions of an artifact;
@@ -82,6 +88,7 @@ type trackFile struct {
 	Branch      word `yaml:"branch" form:"token" example:"main" doc:"The branch that a version must have been built from, as its tag or its build says. Absent: any."`
 	Prereleases flag `yaml:"prereleases" default:"false" doc:"Whether a prerelease, such as 1.3.0-rc.1, may be chosen."`
 	Publishers  list `yaml:"publishers" form:"token" doc:"The principals and groups who may publish versions, with pinion artifact publish. Absent: nobody; they are found in the registry."`
+	Watch       flag `yaml:"watch" doc:"Whether new versions are found by watching the registry. Absent: they are, unless there are publishers."`
 }
 
 func (t *trackFile) place(at Position) { t.Position = at }
@@ -122,7 +129,7 @@ func (d *decoder) tracks(raw []trackFile, after []EnvironmentName) []Track {
 		if len(after) > 0 && len(all) == 0 {
 			d.failAt(at, fmt.Sprintf("the stage comes after %s, and takes its versions from there", after[0]), "track in a first stage, or write after: [] if this is one")
 		}
-		t := Track{Artifacts: namesOf[ArtifactName](x.Artifacts), Publishers: namesOf[string](x.Publishers), Position: at}
+		t := Track{Artifacts: namesOf[ArtifactName](x.Artifacts), Publishers: namesOf[string](x.Publishers), Watch: x.Watch.Value || !x.Watch.Set && len(x.Publishers.Items) == 0, Position: at}
 		if x.Artifacts.Set && len(x.Artifacts.Items) == 0 {
 			d.failAt(x.Artifacts.Position, "track.artifacts is an empty list", "name the artifacts, or leave the key out for all that no other rule names")
 		}
@@ -131,6 +138,9 @@ func (d *decoder) tracks(raw []trackFile, after []EnvironmentName) []Track {
 				d.failAt(w.Position, fmt.Sprintf("track: two rules name %s", w.Text), fmt.Sprintf("remove it here or in line %d", line))
 			}
 			named[w.Text] = w.Position.Line
+		}
+		if x.Watch.Set && !x.Watch.Value && len(x.Publishers.Items) == 0 {
+			d.failAt(x.Watch.Position, "track: nobody brings versions: the registry is not watched, and there are no publishers", "name publishers, or remove watch: false")
 		}
 		if len(x.Artifacts.Items) == 0 {
 			if rest > 0 {

@@ -110,10 +110,11 @@ func builtAt(shelf *artifact.Shelf, reference string) time.Time {
 		return time.Time{}
 	}
 	r, ok := shelf.Image(image.Repository, image.Version, image.Digest)
-	if ok && r.Created.IsZero() && r.Origin == artifact.FromPublisher {
+	built := r.Told().Created
+	if ok && built.IsZero() && r.Origin == artifact.FromPublisher {
 		return r.Found
 	}
-	return r.Created
+	return built
 }
 
 func failedAt(d *Deployment) time.Time {

@@ -43,7 +43,7 @@ func (w *work) track() (found []proof, verdicts []Verdict, unknown bool) {
 		if x, ok := w.choose(&v, pin, t); ok {
 			w.chosen = append(w.chosen, x)
 			i := slices.IndexFunc(release.Pins, func(p ledger.Pin) bool { return p.Artifact == pin.Artifact })
-			release.Pins[i].Image = x.record.Reference()
+			release.Pins[i].Image = x.reference()
 		}
 		verdicts = append(verdicts, v)
 	}
@@ -89,10 +89,13 @@ func (w *work) choose(v *Verdict, pin desired.Pin, track *desired.Track) (chosen
 		v.Needs = "pin a version of that form by hand"
 		return chosen{}, false
 	}
-	c := w.Shelf.Choose(rule, track.Publishers, image.Repository, present)
+	c := w.Shelf.Choose(rule, track.Sources(), image.Repository, present)
 	if !c.Found {
 		v.Reason = fmt.Sprintf("nothing newer than %s is known of %s that is %s", tag, image.Repository, rule)
 		v.Needs = "publish a newer version"
+		if len(track.Publishers) == 0 {
+			v.Needs = "push a newer version to the registry"
+		}
 	} else {
 		v.Outcome, v.Since = Passed, c.Record.Found
 		v.Reason = fmt.Sprintf("%s is the newest of %s that is %s", c.Record.Version, image.Repository, rule)
@@ -126,10 +129,15 @@ func (w *work) stale() *block {
 	return nil
 }
 
+// reference is what takes the pin's place: its repository as it is written there.
+func (x chosen) reference() string {
+	return x.pin.Image.Repository + ":" + x.record.Version + "@" + x.record.Digest
+}
+
 // is tells whether a reference stands for the chosen version.
 func (x chosen) is(reference string) bool {
 	p := pinOf(reference)
-	return p.Repository == x.record.Repository && (p.Digest == x.record.Digest || p.Version == x.record.Version)
+	return artifact.Normal(p.Repository) == x.record.Repository && (p.Digest == x.record.Digest || p.Version == x.record.Version)
 }
 
 // build says how the chosen version was made.
@@ -147,6 +155,8 @@ func (x chosen) sentence() string {
 	fmt.Fprintf(&b, "%s %s is the newest of %s that is %s", x.pin.Artifact, r.Version, r.Repository, x.rule)
 	if r.Origin == artifact.FromPublisher {
 		b.WriteString("; published by " + r.By)
+	} else {
+		b.WriteString("; found in the registry")
 	}
 	switch {
 	case r.Commit != "" && r.Branch != "":

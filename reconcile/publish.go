@@ -124,7 +124,8 @@ func publishers(rules []desired.Tracked) []string {
 
 // rulesFor returns by which rules versions of a repository are tracked.
 func (c *Clerk) rulesFor(repository string) []desired.Tracked {
-	return slices.DeleteFunc(slices.Clone(c.tracked), func(t desired.Tracked) bool { return t.Pin.Image.Repository != repository })
+	repository = artifact.Normal(repository)
+	return slices.DeleteFunc(slices.Clone(c.tracked), func(t desired.Tracked) bool { return artifact.Normal(t.Pin.Image.Repository) != repository })
 }
 
 func (c *Clerk) trackedRepositories() string {

@@ -55,8 +55,9 @@ func (g *globals) listArtifacts(ctx context.Context, args []string) error {
 	names := map[string][]desired.ArtifactName{} // by repository
 	for _, d := range repo.Deployments() {
 		for _, p := range d.Pins {
-			if all := names[p.Image.Repository]; !slices.Contains(all, p.Artifact) {
-				names[p.Image.Repository] = append(all, p.Artifact)
+			repository := artifact.Normal(p.Image.Repository)
+			if all := names[repository]; !slices.Contains(all, p.Artifact) {
+				names[repository] = append(all, p.Artifact)
 			}
 		}
 	}
@@ -64,7 +65,7 @@ func (g *globals) listArtifacts(ctx context.Context, args []string) error {
 	for _, repository := range shelf.Repositories() {
 		of := names[repository]
 		slices.Sort(of)
-		if len(args) > 0 && repository != args[0] && !slices.Contains(of, desired.ArtifactName(args[0])) {
+		if len(args) > 0 && repository != artifact.Normal(args[0]) && !slices.Contains(of, desired.ArtifactName(args[0])) {
 			continue
 		}
 		for _, r := range shelf.Versions(repository) {
@@ -93,26 +94,30 @@ func (g *globals) listArtifacts(ctx context.Context, args []string) error {
 	}
 	rows := [][]cell{plain("REPOSITORY", "VERSION", "KNOWN SINCE", "FROM", "BUILT FROM", "TESTS", "QUALITY", "SIGNED", "NOTE")}
 	for _, x := range all {
-		rows = append(rows, plain(x.Repository, x.Version, g.moment(l.Now, x.Found), x.from(), x.built(), string(x.Tests), string(x.Quality), x.signed(), x.note()))
+		rows = append(rows, plain(x.Repository, x.Version, g.moment(l.Now, x.Found), x.from(), x.built(), string(x.Told().Tests), string(x.Told().Quality), x.signed(), x.note()))
 	}
 	return (&table{w: g.out}).write(filled(rows)...)
 }
 
 func (x listed) from() string {
-	if x.By != "" {
-		return x.By
+	switch {
+	case x.By == "":
+		return string(x.Origin)
+	case !x.Seen.IsZero():
+		return x.By + ", " + string(artifact.FromRegistry)
 	}
-	return string(x.Origin)
+	return x.By
 }
 
 func (x listed) built() string {
-	text := x.Commit[:min(len(x.Commit), 12)]
+	told := x.Told()
+	text := told.Commit[:min(len(told.Commit), 12)]
 	switch {
-	case x.Branch == "":
+	case told.Branch == "":
 	case text == "":
-		text = x.Branch
+		text = told.Branch
 	default:
-		text += " of " + x.Branch
+		text += " of " + told.Branch
 	}
 	return text
 }
