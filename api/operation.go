@@ -31,6 +31,9 @@ type Operation struct {
 	body, answer reflect.Type // body: nil for none
 	serve        func(*Call) (any, error)
 	stream       func(*Call, *Stream) error // the answer goes on, as server-sent events
+	// lasting: the answer follows from where the branches are and from the
+	// parameters alone, so it is kept until one moves.
+	lasting bool
 	// about returns which environment a body is about, "" if it does not say.
 	about func(body any) desired.EnvironmentName
 }
@@ -46,6 +49,7 @@ type Call struct {
 	request   *http.Request
 	values    map[string]string // of the parameters
 	body      any
+	fleeting  bool // something could not be read, so the answer can be another one the next time
 }
 
 // Parameter is a part of the path or of the query.
@@ -123,6 +127,14 @@ func Reading[A any](o Operation, serve func(*Call) (A, error)) Operation {
 		o.Scope = ScopeRead
 	}
 	o.serve = func(c *Call) (any, error) { return serve(c) }
+	return o
+}
+
+// Lasting is Reading where the answer follows from where the branches are and from
+// the parameters alone, neither from who asks nor from when.
+func Lasting[A any](o Operation, serve func(*Call) (A, error)) Operation {
+	o = Reading(o, serve)
+	o.lasting = true
 	return o
 }
 

@@ -35,39 +35,39 @@ func Operations() []Operation {
 
 func reads() []Operation {
 	return []Operation{
-		Reading(Operation{Path: "/api/v1/environments", ID: "listEnvironments", Summary: "The environments, by name.",
+		Lasting(Operation{Path: "/api/v1/environments", ID: "listEnvironments", Summary: "The environments, by name.",
 			Parameters: withPaging(), Problems: []Code{}}, listEnvironments),
-		Reading(Operation{Path: "/api/v1/environments/{environment}", ID: "getEnvironment", Summary: "One environment, with its pins.",
+		Lasting(Operation{Path: "/api/v1/environments/{environment}", ID: "getEnvironment", Summary: "One environment, with its pins.",
 			Parameters: []Parameter{inPath(inEnvironment)}, Problems: []Code{UnknownEnvironment, Broken}}, getEnvironment),
-		Reading(Operation{Path: "/api/v1/services", ID: "listServices", Summary: "The services, by name.",
+		Lasting(Operation{Path: "/api/v1/services", ID: "listServices", Summary: "The services, by name.",
 			Parameters: withPaging()}, listServices),
-		Reading(Operation{Path: "/api/v1/services/{service}", ID: "getService", Summary: "One service.",
+		Lasting(Operation{Path: "/api/v1/services/{service}", ID: "getService", Summary: "One service.",
 			Parameters: []Parameter{inPath(ofService)}, Problems: []Code{UnknownService, Broken}}, getService),
-		Reading(Operation{Path: "/api/v1/pipelines", ID: "listPipelines", Summary: "The pipelines, by name.",
+		Lasting(Operation{Path: "/api/v1/pipelines", ID: "listPipelines", Summary: "The pipelines, by name.",
 			Parameters: withPaging()}, listPipelines),
-		Reading(Operation{Path: "/api/v1/pipelines/{pipeline}", ID: "getPipeline", Summary: "One pipeline, with its stages.",
+		Lasting(Operation{Path: "/api/v1/pipelines/{pipeline}", ID: "getPipeline", Summary: "One pipeline, with its stages.",
 			Parameters: []Parameter{{Name: "pipeline", Summary: "The name of a pipeline.", Form: formName, Path: true}}, Problems: []Code{UnknownPipeline, Broken}}, getPipeline),
-		Reading(Operation{Path: "/api/v1/policies", ID: "listPolicies", Summary: "The policies, by name.",
+		Lasting(Operation{Path: "/api/v1/policies", ID: "listPolicies", Summary: "The policies, by name.",
 			Parameters: withPaging()}, listPolicies),
-		Reading(Operation{Path: "/api/v1/policies/{policy}", ID: "getPolicy", Summary: "One policy.",
+		Lasting(Operation{Path: "/api/v1/policies/{policy}", ID: "getPolicy", Summary: "One policy.",
 			Parameters: []Parameter{{Name: "policy", Summary: "The name of a policy.", Form: formName, Path: true}}, Problems: []Code{UnknownPolicy, Broken}}, getPolicy),
-		Reading(Operation{Path: ArtifactsPath, ID: "listArtifacts", Summary: "The versions of artifacts that are known, by their references.",
+		Lasting(Operation{Path: ArtifactsPath, ID: "listArtifacts", Summary: "The versions of artifacts that are known, by their references.",
 			Parameters: withPaging()}, listArtifacts),
 		Reading(Operation{Path: "/api/v1/holds", ID: "listHolds", Summary: "The holds, by name; those that have come to their end, too.",
 			Parameters: withPaging()}, listHolds),
 		Reading(Operation{Path: "/api/v1/holds/{hold}", ID: "getHold", Summary: "One hold.",
 			Parameters: []Parameter{{Name: "hold", Summary: "The name of a hold.", Form: formName, Path: true}}, Problems: []Code{UnknownHold, Broken}}, getHold),
-		Reading(Operation{Path: "/api/v1/matrix", ID: "getMatrix", Summary: "Where services stand in all environments; a page is so many services.",
+		Lasting(Operation{Path: "/api/v1/matrix", ID: "getMatrix", Summary: "Where services stand in all environments; a page is so many services.",
 			Parameters: withPaging(ofService, inEnvironment), Problems: []Code{UnknownEnvironment, UnknownService, Broken}}, getMatrix),
 		Reading(Operation{Path: "/api/v1/why", ID: "explain", Summary: "Why a version is, or is not, in an environment: each gate with its value.",
 			Parameters: []Parameter{required(inEnvironment), required(ofService)}, Problems: []Code{UnknownEnvironment, UnknownService, Broken}}, explain),
-		Reading(Operation{Path: "/api/v1/where", ID: "locate", Summary: "Where an artifact, or a version of it, runs, ran, waits or is refused.",
+		Lasting(Operation{Path: "/api/v1/where", ID: "locate", Summary: "Where an artifact, or a version of it, runs, ran, waits or is refused.",
 			Parameters: []Parameter{
 				{Name: "artifact", Summary: "The name of an artifact.", Form: formName, Required: true},
 				{Name: "version", Summary: "A tag, a digest or the beginning of one, or the whole image.", Form: formText},
 				{Name: "all", Summary: "Look through the whole history, not only through the newest 20 deployments of each service.", Form: formYes},
 			}, Problems: []Code{UnknownArtifact}}, locate),
-		Reading(Operation{Path: "/api/v1/deployments", ID: "listDeployments", Summary: "The deployments, those that were pinned last first.",
+		Lasting(Operation{Path: "/api/v1/deployments", ID: "listDeployments", Summary: "The deployments, those that were pinned last first.",
 			Parameters: withPaging(inEnvironment, ofService,
 				Parameter{Name: "id", Summary: "The id of a deployment; several environments may have it.", Form: formDeploy},
 				Parameter{Name: "version", Summary: "A tag, a digest or the beginning of one, the whole image, or 7 or more digits of the commit on main.", Form: formText},
@@ -76,7 +76,7 @@ func reads() []Operation {
 		Reading(Operation{Path: "/api/v1/environments/{environment}/deployments/{deployment}", ID: "getDeployment", Summary: "One deployment.",
 			Parameters: []Parameter{inPath(inEnvironment), {Name: "deployment", Summary: "The id of a deployment.", Form: formDeploy, Path: true}},
 			Problems:   []Code{UnknownEnvironment, UnknownDeployment}}, getDeployment),
-		Reading(Operation{Path: "/api/v1/flows", ID: "listFlows", Summary: "The ways of a service's versions through its pipeline, with the stages that are ahead.",
+		Lasting(Operation{Path: "/api/v1/flows", ID: "listFlows", Summary: "The ways of a service's versions through its pipeline, with the stages that are ahead.",
 			Parameters: withPaging(required(ofService), Parameter{Name: "version", Summary: "Only this version.", Form: formText}),
 			Problems:   []Code{UnknownService}}, listFlows),
 		Reading(Operation{Path: "/api/v1/environments/{environment}/entries", ID: "listEntries", Summary: "The entries of an environment's ledger, newest first.",
@@ -134,6 +134,7 @@ func getMatrix(c *Call) (Matrix, error) {
 		return Matrix{}, err
 	}
 	out := Matrix{Environments: m.Environments, Problems: told(m.Failures)}
+	c.fleeting = len(out.Problems) > 0
 	services := m.Services
 	if svc := c.service(); svc != "" {
 		if _, ok := m.Standings[svc]; !ok {
@@ -180,6 +181,7 @@ func locate(c *Call) (x Located, err error) {
 	find := func(v *history.View) error {
 		found, err := v.Where(c, sought, c.text("all") == "true")
 		x = Located{found.Presences, told(found.Failures)}
+		c.fleeting = len(x.Problems) > 0
 		return err
 	}
 	if c.text("all") != "true" {

@@ -1,10 +1,8 @@
 package api
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -68,9 +66,10 @@ type Server struct {
 	options  Options
 	backend  atomic.Pointer[Backend]
 	mux      *http.ServeMux
-	document []byte
+	document encoded
 
 	callers, strangers *limits
+	answers            answers
 
 	streams chan struct{}   // holds one for each stream
 	again   time.Duration   // after which a stream's caller is asked for again
@@ -89,15 +88,16 @@ func New(o Options) (*Server, error) {
 		callers: newLimits(o.Limits), strangers: newLimits(Limits{PerSecond: strangersPerSecond})}
 	s.ended, s.end = context.WithCancel(context.Background())
 	all := append(Operations(), o.More...)
-	var err error
-	if s.document, err = document(all); err != nil {
+	text, err := document(all)
+	if err != nil {
 		return nil, err
 	}
+	s.document = encoded{text, tagOf(text)}
 	for i := range all {
 		op := &all[i]
 		s.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, op) })
 	}
-	s.mux.HandleFunc("GET "+documentPath, func(w http.ResponseWriter, r *http.Request) { answer(w, r, s.document) })
+	s.mux.HandleFunc("GET "+documentPath, func(w http.ResponseWriter, r *http.Request) { s.document.write(w, r) })
 	s.mux.HandleFunc("/api/", s.stray)
 	return s, nil
 }
@@ -277,37 +277,53 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 		s.stream(w, r, c, o)
 		return
 	}
+	if o.lasting && c.Backend.Present != nil {
+		s.serveLasting(w, r, c)
+		return
+	}
 	x, err := o.serve(c)
 	if err != nil {
 		problemOf(err).Write(w)
 		return
 	}
-	data, err := json.Marshal(x)
-	if err != nil {
+	buffer := buffers.Get().(*bytes.Buffer)
+	if err := encode(buffer, x); err != nil {
 		Refusal(Internal, "write the answer: %v", err).Write(w)
 		return
 	}
-	answer(w, r, append(data, '\n'))
+	e := encoded{data: buffer.Bytes()}
+	if o.Method == http.MethodGet {
+		e.tag = tagOf(e.data)
+	}
+	e.write(w, r)
+	if buffer.Cap() <= largestBuffer {
+		buffers.Put(buffer)
+	}
 }
 
-// answer writes JSON, unless the caller has it already.
-func answer(w http.ResponseWriter, r *http.Request, data []byte) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		sum := sha256.Sum256(data)
-		tag := `"` + hex.EncodeToString(sum[:12]) + `"`
-		h.Set("Cache-Control", "private, no-cache")
-		h.Set("ETag", tag)
-		for _, t := range strings.Split(r.Header.Get("If-None-Match"), ",") {
-			if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == tag || t == "*" {
-				w.WriteHeader(http.StatusNotModified)
-				return
-			}
+// serveLasting answers a request whose answer can be kept. The call that finds it
+// does not know who asks.
+func (s *Server) serveLasting(w http.ResponseWriter, r *http.Request, c *Call) {
+	branches, question := c.Backend.Present.Branches(), r.URL.Path+"?"+r.URL.RawQuery
+	e, ok := s.answers.find(branches, question)
+	if !ok {
+		c.Caller, c.request = Caller{}, nil
+		x, err := c.operation.serve(c)
+		if err != nil {
+			problemOf(err).Write(w)
+			return
+		}
+		var buffer bytes.Buffer
+		if err := encode(&buffer, x); err != nil {
+			Refusal(Internal, "write the answer: %v", err).Write(w)
+			return
+		}
+		e = encoded{bytes.Clone(buffer.Bytes()), tagOf(buffer.Bytes())}
+		if !c.fleeting {
+			s.answers.keep(branches, question, e)
 		}
 	}
-	w.Write(data)
+	e.write(w, r)
 }
 
 // caller finds out who asks.

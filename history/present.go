@@ -29,6 +29,9 @@ func NewPresent(archive Archive, main string, branches func() map[string]string)
 	return &Present{archive: archive, main: main, branches: branches}
 }
 
+// Branches tells where the branches are.
+func (p *Present) Branches() map[string]string { return p.branches() }
+
 // Look shows the present, at a time, to f.
 func (p *Present) Look(ctx context.Context, now time.Time, f func(*View) error) error {
 	p.mu.Lock()

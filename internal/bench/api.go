@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -144,43 +146,104 @@ func (b *bench) apiReads(ctx context.Context) error {
 			return err
 		}
 	}
-	took := make([][]float64, len(kinds))
-	var mu sync.Mutex // guards took and failure
-	var failure error
+	took, sizes, err := d.readSideBySide(ctx, len(kinds), func(k, n int) string { return kinds[k].path(n) })
+	if err != nil {
+		return err
+	}
+	_, peak, err := d.process()
+	if err != nil {
+		return err
+	}
+	d.stop()
+	f, err := b.startFloor()
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	floor, _, err := f.readSideBySide(ctx, len(kinds), func(k, _ int) string { return fmt.Sprintf("/%d", sizes[k]) })
+	if err != nil {
+		return err
+	}
+	all, bare := slices.Concat(took...), slices.Concat(floor...)
+	fmt.Printf("%d readers side by side: %.0f answers a second; floor, a server that answers as many bytes: %.0f\n", readers,
+		float64(len(all))/readFor.Seconds(), float64(len(bare))/readFor.Seconds())
+	for i, k := range kinds {
+		fmt.Printf("%s (%d bytes): median %s, p99 %s; floor %s, %s\n", k.name, sizes[i], seconds(median(took[i])), seconds(share(took[i], 0.99)), seconds(median(floor[i])), seconds(share(floor[i], 0.99)))
+	}
+	fmt.Printf("all: median %s, p99 %s, longest %s; floor %s, %s, %s; p99 to p99 a ratio of %.2f; peak memory %.0f MiB\n",
+		seconds(median(all)), seconds(share(all, 0.99)), seconds(share(all, 1)),
+		seconds(median(bare)), seconds(share(bare, 0.99)), seconds(share(bare, 1)), share(all, 0.99)/share(bare, 0.99), peak)
+	return nil
+}
+
+// readSideBySide has all readers ask for each kind of thing in turn, and returns
+// how long each answer took, by kind, and the middle of their sizes.
+func (d *daemon) readSideBySide(ctx context.Context, kinds int, path func(k, n int) string) (took [][]float64, sizes []int, err error) {
+	took = make([][]float64, kinds)
+	bytes := make([][]float64, kinds)
+	var mu sync.Mutex // guards took, bytes and err
 	var wait sync.WaitGroup
 	end := time.Now().Add(readFor)
 	for r := range readers {
 		wait.Go(func() {
 			for n := r; time.Now().Before(end); n += readers {
-				k := n % len(kinds)
+				k := n % kinds
 				begun := time.Now()
-				status, data, err := d.ask(ctx, "GET", kinds[k].path(n), nil)
+				status, data, failure := d.ask(ctx, "GET", path(k, n), nil)
 				spent := time.Since(begun).Seconds()
-				if err == nil && status != http.StatusOK {
-					err = fmt.Errorf("%s: %d %.300s", kinds[k].path(n), status, data)
+				if failure == nil && status != http.StatusOK {
+					failure = fmt.Errorf("%s: %d %.300s", path(k, n), status, data)
 				}
 				mu.Lock()
-				took[k] = append(took[k], spent)
-				failure = errors.Join(failure, err)
+				took[k], bytes[k] = append(took[k], spent), append(bytes[k], float64(len(data)))
+				err = errors.Join(err, failure)
 				mu.Unlock()
-				if err != nil {
+				if failure != nil {
 					return
 				}
 			}
 		})
 	}
 	wait.Wait()
-	if failure != nil {
-		return failure
+	for _, b := range bytes {
+		sizes = append(sizes, int(median(b)))
 	}
-	all := slices.Concat(took...)
-	fmt.Printf("%d readers side by side: %.0f answers a second\n", readers, float64(len(all))/readFor.Seconds())
-	for i, k := range kinds {
-		fmt.Printf("%s: median %s, p99 %s\n", k.name, seconds(median(took[i])), seconds(share(took[i], 0.99)))
+	return took, sizes, err
+}
+
+// startFloor starts this program again, to answer as [answerConstants] does.
+func (b *bench) startFloor() (*daemon, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
-	_, peak, err := d.process()
-	fmt.Printf("all: median %s, p99 %s, longest %s; peak memory %.0f MiB\n", seconds(median(all)), seconds(share(all, 0.99)), seconds(share(all, 1)), peak)
-	return err
+	return startListening(exec.Command(self, "-constants"))
+}
+
+// answerConstants answers as many bytes as the path says: what the daemon's
+// answers would cost if there were nothing to find out.
+func answerConstants(ctx context.Context) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println("listen=" + l.Addr().String())
+	constant := bytes.Repeat([]byte("x"), 1<<20)
+	h := &http.Server{ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+			if err != nil || n < 0 || n > len(constant) {
+				http.Error(w, "the path is how many bytes to answer", http.StatusBadRequest)
+				return
+			}
+			w.Header().Set("Content-Length", strconv.Itoa(n))
+			w.Write(constant[:n])
+		})}
+	defer context.AfterFunc(ctx, func() { h.Close() })()
+	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // share is the value that a share of the values is not above.

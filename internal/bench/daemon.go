@@ -37,8 +37,13 @@ func (b *bench) startDaemon(round int, remote, kubeconfig string) (*daemon, erro
 }
 
 func (b *bench) startDaemonWith(config, remote, data string) (*daemon, error) {
-	d := &daemon{cmd: exec.Command(filepath.Join(b.bin, "pinion"), "run", "--config", config, "--repo", remote,
-		"--data-dir", data, "--listen", "127.0.0.1:0")}
+	return startListening(exec.Command(filepath.Join(b.bin, "pinion"), "run", "--config", config, "--repo", remote,
+		"--data-dir", data, "--listen", "127.0.0.1:0"))
+}
+
+// startListening starts a server that says where it listens.
+func startListening(cmd *exec.Cmd) (*daemon, error) {
+	d := &daemon{cmd: cmd}
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, w := io.Pipe()
 	d.cmd.Stdout, d.cmd.Stderr = w, w

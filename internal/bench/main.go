@@ -31,11 +31,16 @@ func main() {
 	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
 	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
 	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate, api or rate")
+	constants := flag.Bool("constants", false, "answer requests with as many bytes as their path says; the program starts itself so")
 	flag.Parse()
 	flag.Visit(func(f *flag.Flag) { b.given = b.given || f.Name == "services" })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := b.run(ctx); err != nil {
+	run := b.run
+	if *constants {
+		run = answerConstants
+	}
+	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
