@@ -15,6 +15,8 @@
 // What is known is a branch of the deployment repository, [Branch]: one commit
 // for each thing that came to be known, a file for each version. It is
 // append-only: nothing that a file says of a digest is taken away again.
+// [Follows] tells whether a record can have come from the one before it, and
+// [Shelf.Forgets] what another tip of the branch has lost.
 //
 // It is pure. What was found in registries, and what was published, is handed
 // to it; who writes the branch does so by compare and swap, so a crash leaves a

@@ -8,6 +8,9 @@
 // was made anew as a whole can only be told by signatures, or by who has kept
 // the tip of before; see [Book.Has].
 //
+// What is known of artifacts is replayed the same way, by [artifact.Follows]: a
+// commit adds to one version what its message says, and takes nothing away.
+//
 // Verifications, promotions and rollbacks are judged once more, by the same
 // functions that the daemon calls, from the records and the rules of then.
 //

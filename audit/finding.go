@@ -43,6 +43,7 @@ const (
 	RuleSubject    Rule = "subject"    // the subject says what the trailers say
 	RuleCommitter  Rule = "committer"  // the daemon alone writes ledgers
 	RuleSignature  Rule = "signature"  // what the daemon writes is signed by its key
+	RuleArtifact   Rule = "artifact"   // a commit adds to what is known of artifacts what it says, and takes nothing away
 	RuleRewritten  Rule = "rewritten"  // a branch has only grown since it was last known
 	RuleDeployment Rule = "deployment" // what is pinned was asked for, by whom the entry says
 	RuleVerified   Rule = "verified"   // what is verified has passed its stage's policies

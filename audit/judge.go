@@ -188,6 +188,9 @@ type Move struct {
 	// Shelf returns what a commit of the branch of artifacts knew; nil: the branch
 	// does not have that commit. Of a tracked version only.
 	Shelf func(commit string) (*artifact.Shelf, error)
+	// Later returns what was known at a time, if that is more than what a commit
+	// of that branch knew; nil: it is not. Of a tracked version only.
+	Later func(commit string, at time.Time) *artifact.Shelf
 	// Older tells whether a commit of main comes before another one.
 	Older func(commit, than string) bool
 }

@@ -169,14 +169,14 @@ func (c *Clone) Ledgers() (map[string]string, error) {
 	return nil, nil
 }
 
-// FetchesLedgers tells whether a `git fetch` brings the ledgers. One clone with
-// --single-branch does not, for example.
-func (c *Clone) FetchesLedgers() bool {
+// Fetches tells whether a `git fetch` brings a branch. In a clone that was made
+// with --single-branch it brings no ledger, for example.
+func (c *Clone) Fetches(branch string) bool {
 	_, r, err := c.remote()
 	if err != nil || r == nil {
 		return false
 	}
-	return slices.ContainsFunc(r.Fetch, func(s config.RefSpec) bool { return s.Match("refs/heads/ledger/any") })
+	return slices.ContainsFunc(r.Fetch, func(s config.RefSpec) bool { return s.Match(plumbing.NewBranchReferenceName(branch)) })
 }
 
 // Fetched is when the remote was last asked, as far as that can be told: zero,

@@ -185,7 +185,7 @@ func TestLedgersOfAClone(t *testing.T) {
 	// A bare repository has its own.
 	bare := check(u.dir, want)
 	published(bare, "", "", "")
-	if !bare.Fetched().IsZero() || bare.FetchesLedgers() || bare.Shallow() {
+	if !bare.Fetched().IsZero() || bare.Fetches("ledger/any") || bare.Shallow() {
 		t.Error("nobody fetches into it")
 	}
 
@@ -194,7 +194,7 @@ func TestLedgersOfAClone(t *testing.T) {
 	git(t, "", "clone", "--quiet", u.dir, dir)
 	c := check(dir, want)
 	published(c, "", "origin/main", first)
-	if c.Fetched().IsZero() || !c.FetchesLedgers() {
+	if c.Fetched().IsZero() || !c.Fetches("ledger/any") {
 		t.Error("it was cloned")
 	}
 	git(t, dir, "pack-refs", "--all")
@@ -233,12 +233,12 @@ func TestLedgersOfAClone(t *testing.T) {
 	single := filepath.Join(t.TempDir(), "single")
 	git(t, "", "clone", "--quiet", "--single-branch", "--depth=1", "file://"+u.dir, single)
 	c = check(single, nil)
-	if c.FetchesLedgers() || !c.Shallow() {
+	if c.Fetches("ledger/any") || !c.Shallow() {
 		t.Error("it fetches main only, and that without a history")
 	}
 	git(t, single, "config", "--add", "remote.origin.fetch", "+refs/heads/ledger/*:refs/remotes/origin/ledger/*")
 	git(t, single, "fetch", "--quiet")
-	if c = check(single, want); !c.FetchesLedgers() {
+	if c = check(single, want); !c.Fetches("ledger/any") {
 		t.Error("it fetches them now")
 	}
 }

@@ -67,7 +67,6 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 		}
 	}
 	branches := c.options.Mirror.Branches()
-	c.stock(ctx, branches[artifact.Branch])
 	for name, at := range branches {
 		env, ok := ledgerOf(name)
 		if !ok {
@@ -78,6 +77,7 @@ func (c *Clerk) catchUp(ctx context.Context) error {
 			c.open(ctx, env, at)
 		}
 	}
+	c.stock(ctx, branches[artifact.Branch])
 	c.mu.Lock()
 	c.caughtUp = true
 	c.mu.Unlock()

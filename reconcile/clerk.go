@@ -34,6 +34,9 @@ type ClerkOptions struct {
 	// Tenure says of which environments the ledger is ours to keep, where
 	// several replicas run; nil: of all.
 	Tenure *Tenure
+	// AllowRewrite takes what is known of artifacts as the remote has it, whatever
+	// was known before.
+	AllowRewrite bool
 	// Digests is the key under which the values of Secrets are digested.
 	Digests []byte
 	Checks  *check.Runner
@@ -105,9 +108,10 @@ type Clerk struct {
 	tracked []desired.Tracked // of the commit
 	books   map[desired.EnvironmentName]*book
 	// shelf is what is known of artifacts, as it was pushed; shelfErr, that it
-	// can't be read.
+	// can't be read, or is not true any more, as it is at the commit untrue.
 	shelf    *artifact.Shelf
 	shelfErr error
+	untrue   string
 	cards    map[Key]*card
 	rules    map[string]*policy.Rules // by pipelines and policies
 	checks   map[checkKey]*running

@@ -267,7 +267,7 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 		return nil
 	}
 	if c.shelfErr != nil && len(stage.Track) > 0 {
-		return fmt.Errorf("what is known of artifacts can't be read: %w", c.shelfErr)
+		return fmt.Errorf("what is known of artifacts can't be used: %w", c.shelfErr)
 	}
 	for env := range a.Before {
 		if b.changes(Key{env, k.Service}) {

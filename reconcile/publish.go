@@ -50,7 +50,7 @@ func (c *Clerk) answerPublish(b *batch, a answer) {
 
 func (c *Clerk) takePublish(b *batch, r PublishRequest) (string, *Rejection) {
 	if c.shelfErr != nil {
-		return "", reject(NotReady, "what is known of artifacts can't be read; somebody has to mend %s: %v", artifact.Branch, c.shelfErr)
+		return "", reject(NotReady, "what is known of artifacts can't be used; somebody has to mend %s: %v", artifact.Branch, c.shelfErr)
 	}
 	image := r.Repository + ":" + r.Version
 	rules := c.rulesFor(r.Repository)
@@ -204,36 +204,4 @@ func (c *Clerk) trackedAgain(repository string) {
 	for _, t := range c.rulesFor(repository) {
 		c.stages[Key{t.Environment, t.Service}] = true
 	}
-}
-
-// stock reads what is known of artifacts, if somebody else has added to it.
-func (c *Clerk) stock(ctx context.Context, tip string) {
-	if c.shelf != nil && c.shelf.At() == tip && c.shelfErr == nil {
-		return
-	}
-	shelf, err := ReadShelf(ctx, c.options.Mirror, tip)
-	if err != nil && (c.shelfErr == nil || c.shelfErr.Error() != err.Error()) {
-		c.report(Event{Type: EventProblem, Message: fmt.Sprintf("%v; the rest of what is known goes on", err)})
-	}
-	if c.shelfErr = nil; shelf == nil {
-		c.shelfErr = err
-		return
-	}
-	c.shelf = shelf
-	for _, t := range c.tracked {
-		c.stages[Key{t.Environment, t.Service}] = true
-	}
-}
-
-// ReadShelf reads what is known of artifacts; "" is that there is no branch. A
-// nil shelf could not be read at all.
-func ReadShelf(ctx context.Context, commits Commits, tip string) (*artifact.Shelf, error) {
-	if tip == "" {
-		return &artifact.Shelf{}, nil
-	}
-	snap, err := commits.Snapshot(ctx, tip)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", artifact.Branch, err)
-	}
-	return artifact.ReadShelf(tip, snap)
 }

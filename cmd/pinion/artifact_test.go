@@ -105,7 +105,7 @@ func TestArtifactsArePublishedAndTracked(t *testing.T) {
 	w.tells(0, `"build": "https://ci.shop.example/7"`, "artifact", "list", "web", "-o", "json")
 	w.tells(2, `artifact wep: not found\s+did you mean "web"\?`, "artifact", "list", "wep")
 	w.tells(0, `(?s)To enter dev, .*track web +pending .*nothing newer than 1.2.10 is known of registry.example/web that is >=1.0.0 <2`, "why", "dev", "web")
-	w.tells(0, `1 ledger, 8 entries, 0 promotions, 1 tracked version: nothing wrong`, "audit", "--no-signatures")
+	w.tells(0, `1 ledger, 8 entries, 0 promotions, 1 tracked version, 1 known version: nothing wrong`, "audit", "--no-signatures")
 	d.stop()
 
 	// Who writes such a commit by hand is found out.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/audit"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
@@ -42,9 +43,10 @@ func newAuditCommand(g *globals) *cobra.Command {
 		Short: "Verify the ledgers, and that policy allowed every promotion",
 		Long: `Replay the history and verify it, offline, on a plain clone: each entry of the
 ledgers follows from those before it, its tree is what they lead to, the daemon
-alone has written it; what is verified has passed its policies; each promotion on
-main was allowed by the policies, holds, windows and approvals of its moment, and
-changes what it claims and nothing else.
+alone has written it; nothing that is known of artifacts was changed or removed;
+what is verified has passed its policies; each promotion on main was allowed by
+the policies, holds, windows and approvals of its moment, and changes what it
+claims and nothing else.
 
 A history that was made anew as a whole can be told by two things only: by
 signatures, which are checked against --allowed-signers (see ssh-keygen(1)), and
@@ -78,6 +80,7 @@ type audited struct {
 	Commits    int             `json:"commits"` // of main
 	Promotions int             `json:"promotions"`
 	Tracked    int             `json:"tracked"`   // versions that were brought to a first stage
+	Versions   int             `json:"versions"`  // that are known
 	Rollbacks  int             `json:"rollbacks"` // by the daemon
 	Daemon     []string        `json:"daemon,omitempty"`
 	Signatures auditSignatures `json:"signatures"`
@@ -188,6 +191,9 @@ func (a *auditor) summary(out audited) error {
 	if out.Tracked > 0 {
 		looked = append(looked, grouped(out.Tracked, "tracked version"))
 	}
+	if out.Versions > 0 {
+		looked = append(looked, grouped(out.Versions, "known version"))
+	}
 	if out.Rollbacks > 0 {
 		looked = append(looked, grouped(out.Rollbacks, "rollback"))
 	}
@@ -249,6 +255,7 @@ type auditor struct {
 	mu         sync.Mutex // guards what follows
 	books      map[desired.EnvironmentName]*audit.Book
 	findings   []audit.Finding
+	stock      *audit.Stock // nil: there is no such branch
 	committed  map[committer][]committed
 	claims     map[string][]audit.Claim // by the commit of main
 	daemons    []ledger.Person
@@ -261,10 +268,12 @@ type auditor struct {
 	rewritten  bool
 }
 
-// committer is somebody who has committed entries of a ledger.
+// committer is somebody who has committed to a ledger, or to what is known of
+// artifacts.
 type committer struct {
 	ledger.Person
-	env desired.EnvironmentName
+	branch string
+	env    desired.EnvironmentName // of a ledger
 }
 
 // committed is a commit, in short.
@@ -382,7 +391,12 @@ func (a *auditor) run(ctx context.Context) error {
 		return err
 	}
 	envs := slices.Sorted(maps.Keys(a.ledgers.Tips))
-	err := a.each(ctx, len(envs), func(r *auditReader, i int) error { return r.replay(ctx, envs[i]) })
+	err := a.each(ctx, len(envs)+1, func(r *auditReader, i int) error {
+		if i == 0 {
+			return r.replayArtifacts(ctx)
+		}
+		return r.replay(ctx, envs[i-1])
+	})
 	if err != nil {
 		return err
 	}
@@ -468,6 +482,9 @@ func (a *auditor) result() audited {
 			out.Entries = b.Len()
 		}
 	}
+	if a.stock != nil {
+		out.Versions = a.stock.Versions()
+	}
 	for _, p := range a.daemons {
 		out.Daemon = append(out.Daemon, p.String())
 	}
@@ -497,6 +514,10 @@ func (a *auditor) isKnown(f audit.Finding) bool {
 		i, ok := b.Has(f.Commit)
 		return ok && i < n
 	}
+	if f.Branch == artifact.Branch {
+		i, ok := a.stock.Has(f.Commit)
+		return ok && i < n
+	}
 	i, ok := a.place[f.Commit]
 	return ok && len(a.line)-1-i < n
 }
@@ -516,7 +537,9 @@ func (a *auditor) strangers() {
 	if len(a.daemons) == 0 {
 		entries := map[ledger.Person]int{}
 		for by, commits := range a.committed {
-			entries[by.Person] += len(commits)
+			if by.env != "" {
+				entries[by.Person] += len(commits)
+			}
 		}
 		if p := audit.Daemon(entries); p != (ledger.Person{}) {
 			a.daemons = []ledger.Person{p}
@@ -531,7 +554,7 @@ func (a *auditor) strangers() {
 			continue
 		}
 		for _, c := range commits {
-			a.tell(audit.Finding{Severity: audit.Error, Rule: audit.RuleCommitter, Branch: ledger.Branch(by.env), Commit: c.id, Time: time.Unix(c.seconds, 0).UTC(), Environment: by.env,
+			a.tell(audit.Finding{Severity: audit.Error, Rule: audit.RuleCommitter, Branch: by.branch, Commit: c.id, Time: time.Unix(c.seconds, 0).UTC(), Environment: by.env,
 				Message: fmt.Sprintf("it was committed by %s, and the daemon is %s", by.Person, strings.Join(names, " or ")),
 				Meaning: "somebody else has written to the branch; if the daemon had another name then, say so with --daemon"})
 		}

@@ -27,6 +27,7 @@ type auditReader struct {
 	environments map[string]*desired.Environment // by name and id of the file
 	edited       map[string]*edited              // by name of the file
 	records      map[string]ledger.Record        // by service and entry
+	known        *artifact.Shelf                 // that was asked for last
 }
 
 func commitOf(c gitstate.CommitInfo) audit.Commit {
@@ -50,65 +51,33 @@ func (r *auditReader) replay(ctx context.Context, env desired.EnvironmentName) e
 	fail := func(err error) error {
 		return fmt.Errorf("read %s: %w; `git fsck` tells what is missing", ledger.Branch(env), err)
 	}
-	// From the newest back to the first, and then forward. A ledger may be too
-	// long to keep all that it says.
-	const mostKept = 20_000
-	var all []gitstate.CommitInfo
-	err := r.archive.History(ctx, r.ledgers.Tips[env], func(c gitstate.CommitInfo) bool {
-		if len(all) >= mostKept {
-			c = gitstate.CommitInfo{ID: c.ID}
-		}
-		all = append(all, c)
-		return true
-	})
-	if err != nil {
-		return fail(err)
-	}
 	replay := audit.NewReplay(env)
 	mine := map[committer][]committed{}
 	checked := 0
-	var before *gitstate.Snapshot
-	for _, info := range slices.Backward(all) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if info.Tree == "" {
-			if info, err = r.archive.Info(ctx, info.ID); err != nil {
-				return fail(err)
-			}
-		}
-		snap, err := r.archive.Snapshot(ctx, info.ID)
-		if err != nil {
-			return fail(err)
-		}
-		c := commitOf(info)
-		files := audit.Files{ID: func(name string) (string, error) { return idOf(snap, name) }, Read: snap.ReadFile}
-		if files.Changed, err = changed(snap, before); err != nil {
-			return fail(err)
-		}
-		before = snap
+	err := r.forward(ctx, r.ledgers.Tips[env], func(c audit.Commit, files audit.Files) error {
 		step, found, err := replay.Next(c, files)
 		if err != nil {
-			return fail(err)
+			return err
 		}
 		r.tell(found...)
-		by := committer{c.Committer, env}
+		by := committer{c.Committer, ledger.Branch(env), env}
 		mine[by] = append(mine[by], committed{c.ID, c.Time.Unix()})
 		if r.only != "" && env != r.only {
-			continue // it is needed for what comes from there
+			return nil // it is needed for what comes from there
 		}
 		if r.signers != nil {
 			checked++
 			if err := r.signature(ctx, ledger.Branch(env), env, step.Entry.Service, c); err != nil {
-				return fail(err)
+				return err
 			}
 		}
 		if !step.Sound {
-			continue
+			return nil
 		}
-		if err := r.entry(ctx, c, step); err != nil {
-			return fail(err)
-		}
+		return r.entry(ctx, c, step)
+	})
+	if err != nil {
+		return fail(err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,6 +85,49 @@ func (r *auditReader) replay(ctx context.Context, env desired.EnvironmentName) e
 	r.entries += replay.Book().Len()
 	r.checked += checked
 	maps.Copy(r.committed, mine)
+	return nil
+}
+
+// forward calls next with each commit of a branch, the first one first, and with
+// what it has done to the files.
+func (r *auditReader) forward(ctx context.Context, tip string, next func(audit.Commit, audit.Files) error) error {
+	// From the newest back to the first, and then forward. A branch may be too
+	// long to keep all that it says.
+	const mostKept = 20_000
+	var all []gitstate.CommitInfo
+	err := r.archive.History(ctx, tip, func(c gitstate.CommitInfo) bool {
+		if len(all) >= mostKept {
+			c = gitstate.CommitInfo{ID: c.ID}
+		}
+		all = append(all, c)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	var before *gitstate.Snapshot
+	for _, info := range slices.Backward(all) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if info.Tree == "" {
+			if info, err = r.archive.Info(ctx, info.ID); err != nil {
+				return err
+			}
+		}
+		snap, err := r.archive.Snapshot(ctx, info.ID)
+		if err != nil {
+			return err
+		}
+		files := audit.Files{ID: func(name string) (string, error) { return idOf(snap, name) }, Read: snap.ReadFile}
+		if files.Changed, err = changed(snap, before); err != nil {
+			return err
+		}
+		before = snap
+		if err := next(commitOf(info), files); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -349,7 +361,7 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		rules, _, err := r.rulesAt(ctx, commit)
 		return rules, err
 	}
-	m.Shelf = func(commit string) (*artifact.Shelf, error) { return r.shelf(ctx, commit) }
+	m.Shelf, m.Later = r.shelf, r.later
 	judge := audit.Promotion
 	switch change.Kind {
 	case ledger.ChangeRolledBack:
@@ -513,26 +525,6 @@ func (r *auditReader) past(ctx context.Context, svc desired.ServiceName) func(de
 			return record, nil
 		}}
 	}
-}
-
-// shelf reads what a commit of the branch of artifacts knew; nil: the branch
-// does not have it.
-func (r *auditReader) shelf(ctx context.Context, commit string) (*artifact.Shelf, error) {
-	if commit == "" || r.ledgers.Artifacts == "" {
-		return nil, nil
-	}
-	has, err := r.archive.IsAncestor(ctx, commit, r.ledgers.Artifacts)
-	if errors.Is(err, gitstate.ErrNoCommit) || err == nil && !has {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	shelf, err := reconcile.ReadShelf(ctx, r.archive, commit)
-	if shelf != nil {
-		err = nil // a record that can't be read keeps its version out
-	}
-	return shelf, err
 }
 
 // before tells whether a commit of main comes before another.

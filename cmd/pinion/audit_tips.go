@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/audit"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
@@ -49,6 +50,8 @@ func (a *auditor) compare(ctx context.Context) error {
 		branch := a.mainBranch()
 		if e, err := ledger.ParseMessage(info.Message, info.Committer.Time); err == nil {
 			branch = ledger.Branch(e.Environment)
+		} else if artifact.IsMessage(info.Message) {
+			branch = artifact.Branch
 		}
 		kept, from = append(kept, keptTip{branch: branch, tip: id, from: rev}), append(from, rev)
 	}
@@ -86,9 +89,9 @@ func (a *auditor) compare(ctx context.Context) error {
 			Meaning: "the branch was rewritten or restored from a copy; what was there is gone"}
 		if isLedger {
 			f.Environment = desired.EnvironmentName(env)
-			if a.books[f.Environment] == nil {
-				f.Message = fmt.Sprintf("%s was at %.12s, as %s says, and there is no such branch any more", k.branch, k.tip, k.from)
-			}
+		}
+		if isLedger && a.books[f.Environment] == nil || k.branch == artifact.Branch && a.stock == nil {
+			f.Message = fmt.Sprintf("%s was at %.12s, as %s says, and there is no such branch any more", k.branch, k.tip, k.from)
 		}
 		a.tell(f)
 	}
@@ -102,6 +105,13 @@ func (a *auditor) inBranch(ctx context.Context, k keptTip) (bool, error) {
 			return false, nil
 		}
 		_, ok := b.Has(k.tip)
+		return ok, nil
+	}
+	if k.branch == artifact.Branch {
+		if a.stock == nil {
+			return false, nil
+		}
+		_, ok := a.stock.Has(k.tip)
 		return ok, nil
 	}
 	if _, ok := a.place[k.tip]; ok {
@@ -160,6 +170,9 @@ func (a *auditor) keepTips() error {
 	for _, env := range slices.Sorted(maps.Keys(a.books)) {
 		fmt.Fprintf(&b, "%s %s %d\n", ledger.Branch(env), a.ledgers.Tips[env], a.books[env].Len())
 	}
+	if a.stock != nil {
+		fmt.Fprintf(&b, "%s %s %d\n", artifact.Branch, a.ledgers.Artifacts, a.stock.Len())
+	}
 	fmt.Fprintf(&b, "%s %s %d\n", a.mainBranch(), a.ledgers.MainTip(), len(a.line))
 	tmp := a.flags.writeBaseline + ".new"
 	if err := os.WriteFile(tmp, []byte(b.String()), 0o644); err != nil {
@@ -212,6 +225,11 @@ func (a *auditor) reflogs(ctx context.Context) ([]keptTip, error) {
 	}
 	for _, env := range slices.Sorted(maps.Keys(a.ledgers.Tips)) {
 		if err := read(ledger.Branch(env), a.ledgers.Tips[env]); err != nil {
+			return nil, err
+		}
+	}
+	if a.stock != nil {
+		if err := read(artifact.Branch, a.ledgers.Artifacts); err != nil {
 			return nil, err
 		}
 	}

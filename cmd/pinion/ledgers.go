@@ -154,7 +154,7 @@ func (l *ledgers) none() error {
 	switch {
 	case l.clone == nil:
 		return fmt.Errorf("%s has no ledger\n%s", l.name, first)
-	case !l.clone.FetchesLedgers():
+	case !l.clone.Fetches(gitstate.LedgerPrefix + "any"):
 		if url, err := l.clone.RemoteURL(); err == nil && url == "" {
 			return fmt.Errorf("no ledger in %s\n%s", l.name, first)
 		}

@@ -292,6 +292,7 @@ func (c *config) clerkOptions(clusters map[desired.ClusterName]*cluster.Cluster,
 	if signer != nil {
 		o.Sign = signer.Sign
 	}
+	o.AllowRewrite = c.Repository.AllowRewrite
 	if o.Digests, err = c.digestKey(dir); err != nil {
 		return o, err
 	}
