@@ -25,6 +25,7 @@ const (
 // namespaces. They are a convenience for who looks there: none is made up for,
 // and nothing waits for them or fails with them. At most ten are made in a
 // second; where the account may not make them, it is tried again in ten minutes.
+// Like all that is written, they are made under the term of their environment.
 type Announcer struct {
 	engine *Engine
 	logger *slog.Logger
@@ -69,9 +70,15 @@ func (a *Announcer) Run(ctx context.Context) {
 		if cl == nil || time.Now().Before(silent[at]) {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, announceTime)
+		term, ours := a.engine.options.Tenure.term(ev.Environment)
+		if !ours {
+			continue // who has it now tells what it does
+		}
+		under, done := term.Context(ctx)
+		limited, cancel := context.WithTimeout(under, announceTime)
 		err := cl.Announce(limited, announcement(ev, env))
 		cancel()
+		done()
 		if errors.As(err, new(*cluster.ForbiddenError)) {
 			silent[at] = time.Now().Add(forbiddenAgain)
 		}

@@ -269,7 +269,7 @@ func (r *route) ask(ctx context.Context, l *leg) (uid string, c *conn, _ error) 
 		defer mu.Unlock()
 		c = l.conns.find(info.Conn)
 	}})
-	r.requests.add("get")
+	r.requests.add("identity")
 	var m metav1.PartialObjectMetadata
 	err := get(ctx, l.transport, l.base.JoinPath("api", "v1", "namespaces", identityNamespace).String(), &m)
 	mu.Lock()

@@ -8,15 +8,18 @@ import (
 )
 
 // requestCounter counts requests by what Kubernetes calls the verb, with
-// "apply" for a server-side apply patch, "dry-run" for what writes nothing and
-// "discovery" for what asks which kinds there are.
+// "apply" for a server-side apply patch, "dry-run" for what writes nothing,
+// "discovery" for what asks which kinds there are, "event" for an Event that is
+// made, and "identity" for what asks again which cluster it is: how often that
+// is done follows time and connections, not what is reconciled.
 type requestCounter struct {
 	mu    sync.Mutex
 	count map[string]uint64 // guarded by mu
 }
 
 // Requests returns how many requests were sent since Connect, by verb: apply,
-// dry-run, get, list, watch, create, patch, delete, discovery.
+// dry-run, get, list, watch, create, patch, update, delete, discovery, event,
+// identity.
 func (c *Cluster) Requests() map[string]uint64 {
 	n := c.route.requests
 	n.mu.Lock()
