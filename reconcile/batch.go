@@ -338,7 +338,11 @@ func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMa
 	case errors.As(err, &over):
 		return true, nil // what is ours still is judged again
 	case lost && c.overtaken(b):
-		c.press.lost(time.Now(), len(b.moves))
+		now := time.Now()
+		if c.press.lost(now, len(b.moves)); c.press.starves(now) {
+			c.report(Event{Type: EventWarning, Message: fmt.Sprintf("%d promotions and rollbacks wait since %s: whenever one of them is pushed, others have moved %s meanwhile; they are tried again, and land when the others pause for as long as a push takes",
+				c.press.left, c.press.since.UTC().Format(time.RFC3339), c.options.Branch)})
+		}
 		return true, nil
 	case together && (lost || refused):
 		// One branch keeps the others out, it is not always known which.

@@ -23,6 +23,7 @@ type press struct {
 	left  int         // of ours that were refused, or put off, the last time
 	since time.Time   // when that began
 	other bool        // the last turn was for moves
+	told  time.Time   // when it was last said that others are always ahead
 }
 
 const (
@@ -37,6 +38,9 @@ const (
 	// longestPress bounds for how long nothing but moves is written; after that,
 	// the ledgers have every other turn.
 	longestPress = 5 * time.Second
+	// Moves that others have kept out for so long are reported, so often.
+	keptOut      = 30 * time.Second
+	keptOutAgain = time.Minute
 )
 
 // saw notes that others have moved main.
@@ -83,6 +87,16 @@ func (p *press) turn(now time.Time) (moves, entries bool) {
 	}
 	p.other = !p.other
 	return p.other, !p.other
+}
+
+// starves tells whether others have been ahead of all our moves for long, and
+// it is time to say so.
+func (p *press) starves(now time.Time) bool {
+	if p.left == 0 || now.Sub(p.since) < keptOut || now.Sub(p.told) < keptOutAgain {
+		return false
+	}
+	p.told = now
+	return true
 }
 
 // urgent tells whether a service has failed, or is about to: that is recorded,

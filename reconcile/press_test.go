@@ -56,10 +56,16 @@ func TestPress(t *testing.T) {
 	turns(6200, true, false)
 	turns(6300, false, true)
 	turns(6400, true, false)
+	if p.starves(at(31_199)) || !p.starves(at(31_200)) || p.starves(at(91_199)) || !p.starves(at(91_200)) {
+		t.Error("that nothing has landed is not said after half a minute, and then every minute")
+	}
 	if p.put(at(6500), 0); p.share != 0 {
 		t.Error("what has landed leaves its share behind")
 	}
 	turns(6600, true, true)
+	if p.starves(at(160_000)) {
+		t.Error("what has landed is said to wait")
+	}
 }
 
 // What has failed is recorded, and taken back, while a thousand promotions wait.
