@@ -104,7 +104,7 @@ func (r *remote) bring(ctx context.Context, g *generation, s *store, names []str
 		return nil, r.failed(ctx, "fetch", c, err)
 	}
 	if packed {
-		s.reindex()
+		s.reindex(nil)
 	}
 	return ids, nil
 }

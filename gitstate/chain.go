@@ -236,9 +236,10 @@ func (c *chain) edit(s *store, w *work, dir string, files map[string]*made) erro
 				return fmt.Errorf("%s in %s is a %s, not a file", name, dir, kind(w.tree[i]))
 			}
 		}
-		if o := files[name]; o == nil {
+		switch o := files[name]; {
+		case o == nil:
 			remove(i, there)
-		} else {
+		case !there || w.tree[i].id != o.id: // else it is there already
 			c.keep(o)
 			put(i, there, entry{name, mode, o.id})
 		}

@@ -162,7 +162,7 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 		return nil, r.failed(ctx, "fetch", c, err)
 	}
 	if packed {
-		s.reindex()
+		s.reindex(nil)
 	}
 	return refs, nil
 }
@@ -191,7 +191,7 @@ func (r *remote) copyLocal(ctx context.Context, g *generation, s *store) (map[st
 	if err := f.copyObjects(ctx, g); err != nil {
 		return nil, err
 	}
-	s.reindex()
+	s.reindex(nil)
 	return refs, nil
 }
 

@@ -29,6 +29,7 @@ type generation struct {
 	refs map[string]plumbing.Hash // the branches, by their short names
 	// rewritten says that a branch was: what it had is in no other copy.
 	rewritten bool
+	own       []ownPack // that can be merged
 }
 
 const (
@@ -230,16 +231,12 @@ func (g *generation) keep(objects []*made) (packed bool, err error) {
 		return false, g.writeObjects(objects)
 	}
 	p := newPack(objects, true)
-	index, err := p.index()
-	if err != nil {
+	own := p.own(g.packName(p.sum), 0)
+	if err := g.writePack(p.data, own); err != nil {
 		return false, err
 	}
-	dir := filepath.Join(g.dir, "objects", "pack")
-	base := filepath.Join(dir, "pack-"+p.sum.String())
-	if err := writeFile(dir, base+".idx", index); err != nil {
-		return false, err
-	}
-	return true, writeFile(dir, base+".pack", p.data)
+	g.own = append(g.own, own)
+	return true, nil
 }
 
 // writeLoose adds one object. It is deflated in haste, for all of this is a

@@ -278,18 +278,18 @@ func deflate(parts ...[]byte) []byte {
 	return b.Bytes()
 }
 
-// index is the pack's index file.
-func (p *pack) index() ([]byte, error) {
+// encodeIndex writes a pack's index file.
+func encodeIndex(p ownPack, sum plumbing.Hash) ([]byte, error) {
 	w := new(idxfile.Writer)
-	if err := w.OnHeader(uint32(len(p.objects))); err != nil {
+	if err := w.OnHeader(uint32(len(p.ids))); err != nil {
 		return nil, err
 	}
-	for i, o := range p.objects {
-		if err := w.OnInflatedObjectContent(o.id, int64(p.offsets[i]), p.crcs[i], nil); err != nil {
+	for i, id := range p.ids {
+		if err := w.OnInflatedObjectContent(id, int64(p.offsets[i]), p.crcs[i], nil); err != nil {
 			return nil, err
 		}
 	}
-	if err := w.OnFooter(p.sum); err != nil {
+	if err := w.OnFooter(sum); err != nil {
 		return nil, err
 	}
 	mem, err := w.Index()

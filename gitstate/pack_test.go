@@ -103,7 +103,7 @@ func TestPack(t *testing.T) {
 			run("index-pack", "--strict", "-o", file[:len(file)-5]+".idx", file)
 			if want, err := os.ReadFile(file[:len(file)-5] + ".idx"); err != nil {
 				t.Fatal(err)
-			} else if got, err := p.index(); err != nil || !bytes.Equal(got, want) {
+			} else if got, err := encodeIndex(p.own("", 0), p.sum); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s: the index differs from git's: %v", name, err)
 			}
 			out := run("verify-pack", "-v", file)
@@ -126,5 +126,67 @@ func TestPack(t *testing.T) {
 	// Small: it is deltas indeed.
 	if n := len(newPack(all, true).data); n > 6*len(all[0].data) {
 		t.Errorf("%d bytes for 180 versions of %d", n, len(all[0].data))
+	}
+}
+
+// However many packs are made, few are left, each as git wants it, and none has
+// lost anything; those that share an object, and those that are large, stay.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	g, err := createGeneration(t.TempDir(), "x", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[plumbing.Hash]bool{}
+	keep := func(objects []*made) {
+		t.Helper()
+		p := newPack(objects, true)
+		own := p.own(g.packName(p.sum), 0)
+		if err := g.writePack(p.data, own); err != nil {
+			t.Fatal(err)
+		}
+		g.own = append(g.own, own)
+		useless, err := g.merge()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range useless {
+			if err := os.Remove(name); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, o := range objects {
+			ids[o.id] = true
+		}
+	}
+	blob := func(text string, prev *made) *made {
+		return &made{id: identify(plumbing.BlobObject, []byte(text)), kind: plumbing.BlobObject, data: []byte(text), prev: prev}
+	}
+	count := func() int {
+		names, _ := filepath.Glob(filepath.Join(g.dir, "objects/pack/*.pack"))
+		return len(names)
+	}
+	lines := strings.Repeat("a line\n", 50)
+	for n := range mergeAt * mergeAt {
+		first := blob(lines+fmt.Sprint(n), nil)
+		keep([]*made{first, blob(lines+fmt.Sprint(n)+"!", first)})
+	}
+	if n := count(); n != 1 {
+		t.Errorf("%d packs are left", n)
+	}
+	shared := blob("shared", nil)
+	for n := range mergeAt {
+		keep([]*made{blob(fmt.Sprintf("beside %d", n), nil), shared})
+	}
+	if n := count(); n != 1+mergeAt || len(g.own) != 1 {
+		t.Errorf("of packs that share an object %d are left, and %d can be merged", n-1, len(g.own)-1)
+	}
+	out, err := exec.Command("git", "-C", g.dir, "fsck", "--full", "--strict").CombinedOutput()
+	if err != nil {
+		t.Errorf("git fsck: %v\n%s", err, out)
+	}
+	out, err = exec.Command("git", "-C", g.dir, "cat-file", "--batch-all-objects", "--batch-check=%(objectname)").CombinedOutput()
+	if n := strings.Count(string(out), "\n"); err != nil || n != len(ids) {
+		t.Errorf("git sees %d objects of %d: %v", n, len(ids), err)
 	}
 }

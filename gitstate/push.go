@@ -124,7 +124,11 @@ func (m *Mirror) adopt(landed []*chain) {
 	}
 	packed, err := m.present.keep(gather(landed))
 	if packed {
-		m.store.reindex()
+		useless, failure := m.present.merge()
+		if failure != nil {
+			m.log.Warn("could not merge packs; it is tried again", "error", spelled(m.options.Dir, failure))
+		}
+		m.store.reindex(useless)
 	}
 	for _, c := range landed {
 		if err == nil {

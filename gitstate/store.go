@@ -97,10 +97,17 @@ func newStore(odbs ...*odb) *store {
 	return &store{odbs: odbs, trees: newLRU[plumbing.Hash, tree](treeCacheSize), commits: newLRU[plumbing.Hash, *commit](commitCacheSize)}
 }
 
-// reindex makes new packs known.
-func (s *store) reindex() {
+// reindex makes new packs known, and removes files of packs whose objects others
+// have.
+func (s *store) reindex(useless []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(useless) > 0 {
+		for _, name := range useless {
+			os.Remove(name) // what stays does no harm
+		}
+		s.odbs[0].reopen() // lest their descriptors stay open
+	}
 	for _, o := range s.odbs {
 		o.storage.Reindex()
 	}
