@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -13,16 +14,39 @@ import (
 	"github.com/pinion-cd/pinion/policy"
 )
 
+// Grounds are what a verification is judged by besides what is recorded.
+type Grounds struct {
+	Rules     policy.Rules // of the deployment's commit
+	Locations map[string]*time.Location
+	// Shelves are what may have been known of artifacts at a time, the most
+	// probable first. They are asked for only if the rules ask what is known.
+	Shelves func(time.Time) iter.Seq[*artifact.Shelf]
+}
+
+// shelves are those of a time; one that is nothing, if the rules don't ask.
+func shelves(rules policy.Rules, about ledger.Entry, at func(time.Time) iter.Seq[*artifact.Shelf]) iter.Seq[*artifact.Shelf] {
+	if !rules.AsksArtifacts(about.Environment, about.Service) {
+		return func(yield func(*artifact.Shelf) bool) { yield(nil) }
+	}
+	return at(about.Time)
+}
+
 // Verified judges an entry that says that a deployment is verified, by the
-// rules of the deployment's commit and what was recorded until then. For how
-// long something was healthy is told by the times alone.
-func Verified(c Commit, s Step, rules policy.Rules, locations map[string]*time.Location) []Finding {
-	j := policy.Verify(policy.Verification{
-		Now: s.Entry.Time, Record: s.Before, Rules: rules, Locations: locations,
-		Health: policy.Health{Known: true, Healthy: true},
-	})
-	if j.State == ledger.StateVerified {
-		return nil
+// rules of the deployment's commit and what was recorded and known until then.
+// For how long something was healthy is told by the times alone.
+func Verified(c Commit, s Step, by Grounds) []Finding {
+	var j policy.Judgement
+	for shelf := range shelves(by.Rules, s.Entry, by.Shelves) {
+		x := policy.Verify(policy.Verification{
+			Now: s.Entry.Time, Record: s.Before, Rules: by.Rules, Locations: by.Locations, Shelf: shelf,
+			Health: policy.Health{Known: true, Healthy: true},
+		})
+		if x.State == ledger.StateVerified {
+			return nil
+		}
+		if j.Reason == "" {
+			j = x
+		}
 	}
 	return []Finding{entryFinding(c, s.Entry, Error, RuleVerified, "the entry was put in by hand, or what it rests on was removed",
 		fmt.Sprintf("%s was not verified by the policies of its commit %s: %s", s.Entry.Deployment, short(s.Before.Deployment.Commit), open(j.Verdicts, j.Reason)))}
@@ -191,6 +215,8 @@ type Move struct {
 	// Later returns what was known at a time, if that is more than what a commit
 	// of that branch knew; nil: it is not. Of a tracked version only.
 	Later func(commit string, at time.Time) *artifact.Shelf
+	// Shelves are as of [Grounds]; of a promotion only.
+	Shelves func(time.Time) iter.Seq[*artifact.Shelf]
 	// Older tells whether a commit of main comes before another one.
 	Older func(commit, than string) bool
 }
@@ -239,9 +265,20 @@ func Promotion(m Move) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	ok, decision, err := m.admitted(after, seen, nil)
-	if err != nil {
-		return nil, err
+	var ok bool
+	var decision policy.Decision
+	first := true
+	for shelf := range shelves(m.Rules, ledger.Entry{Environment: m.Change.Environment, Service: m.Change.Service, Time: m.Commit.Time}, m.Shelves) {
+		yes, d, err := m.admitted(after, seen, shelf)
+		if err != nil {
+			return nil, err
+		}
+		if first {
+			decision, first = d, false
+		}
+		if ok = yes; ok {
+			break
+		}
 	}
 	if !ok {
 		why := open(decision.Verdicts, decision.Reason)

@@ -57,6 +57,39 @@ func (s *Stock) Later(commit string, at time.Time) string {
 	return later
 }
 
+// Around returns the commits that may have been the last at a time, the most
+// probable first; "" is that there was none yet.
+func (s *Stock) Around(t time.Time) []string {
+	low, high, likely := 0, 0, 0
+	for i, k := range s.steps {
+		if k.time.Before(t.Add(-skew)) {
+			low = i + 1
+		}
+		if !k.time.After(t) {
+			likely = i + 1
+		}
+		if !k.time.After(t.Add(skew)) {
+			high = i + 1
+		}
+	}
+	var all []string
+	add := func(n int) {
+		switch {
+		case n < low || n > high:
+		case n == 0:
+			all = append(all, "")
+		default:
+			all = append(all, s.steps[n-1].commit)
+		}
+	}
+	add(max(low, min(likely, high)))
+	for d := 1; len(all) < mostMoments && (likely-d >= low || likely+d <= high); d++ {
+		add(likely - d)
+		add(likely + d)
+	}
+	return all
+}
+
 // Shelf returns what was known at a commit; nil: it is none of the branch's. A
 // shelf of before, if there is one, is gone on with.
 func (s *Stock) Shelf(commit string, before *artifact.Shelf) *artifact.Shelf {

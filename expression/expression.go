@@ -13,12 +13,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/checker"
+	celast "github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/common/env"
 	"github.com/google/cel-go/common/overloads"
 	"github.com/google/cel-go/common/types"
@@ -47,6 +49,14 @@ type Limits struct {
 type Expression struct {
 	program cel.Program
 	limits  Limits
+	names   map[string]bool // that it mentions
+}
+
+// UnknownError says that what an expression comes to hangs on what nobody knows.
+type UnknownError struct{ Fields []string }
+
+func (e *UnknownError) Error() string {
+	return "nothing is known of " + strings.Join(e.Fields, ", ")
 }
 
 // Error is why an expression does not compile.
@@ -153,11 +163,15 @@ func (l *Language) compileAnew(src string) (x *Expression, err error) {
 	if most := 10 * l.limits.Cost; cost.Max > most { // it is a guess, and seldom comes to that
 		return nil, fault(fmt.Sprintf("the expression may take more than %d steps", most), "nest fewer all, exists, map and filter")
 	}
-	program, err := l.env.Program(ast, cel.CostLimit(l.limits.Cost), cel.InterruptCheckFrequency(l.limits.Rounds))
+	program, err := l.env.Program(ast, cel.CostLimit(l.limits.Cost), cel.InterruptCheckFrequency(l.limits.Rounds), cel.EvalOptions(cel.OptPartialEval))
 	if err != nil {
 		return nil, fault("the expression can't be compiled: "+err.Error(), "")
 	}
-	return &Expression{program, l.limits}, nil
+	names := map[string]bool{}
+	for _, e := range celast.MatchDescendants(celast.NavigateAST(ast.NativeRep()), celast.KindMatcher(celast.IdentKind)) {
+		names[e.AsIdent()] = true
+	}
+	return &Expression{program, l.limits, names}, nil
 }
 
 // surroundings are what all expressions have besides their variables.
@@ -280,12 +294,36 @@ var over = func() context.Context {
 	return ctx
 }()
 
+// Mentions tells whether the expression speaks of a variable.
+func (x *Expression) Mentions(variable string) bool { return x != nil && x.names[variable] }
+
 // Eval evaluates the expression. An error is no answer, and lets nothing pass.
 func (x *Expression) Eval(vars map[string]any) (bool, error) {
+	return x.EvalWithout(vars, "", nil)
+}
+
+// EvalWithout is Eval where some fields of a variable are not known. The error is
+// an *UnknownError if the answer hangs on them.
+func (x *Expression) EvalWithout(vars map[string]any, variable string, unknown []string) (bool, error) {
 	if x == nil || x.program == nil {
 		return false, errors.New("there is no expression")
 	}
-	out, _, err := x.program.ContextEval(over, vars)
+	var in any = vars
+	if len(unknown) > 0 {
+		patterns := make([]*cel.AttributePatternType, len(unknown))
+		for i, field := range unknown {
+			patterns[i] = cel.AttributePattern(variable).QualString(field)
+		}
+		partial, err := cel.PartialVars(vars, patterns...)
+		if err != nil {
+			return false, err
+		}
+		in = partial
+	}
+	out, _, err := x.program.ContextEval(over, in)
+	if u, ok := out.(*types.Unknown); ok && err == nil {
+		return false, unknownIn(u)
+	}
 	switch {
 	case errors.Is(err, interpreter.InterruptError{}):
 		return false, fmt.Errorf("it goes through more than %d elements", x.limits.Rounds)
@@ -299,4 +337,18 @@ func (x *Expression) Eval(vars map[string]any) (bool, error) {
 		return false, fmt.Errorf("it is %v, not true or false", out.Value())
 	}
 	return b, nil
+}
+
+func unknownIn(u *types.Unknown) *UnknownError {
+	e := &UnknownError{}
+	for _, id := range u.IDs() {
+		trails, _ := u.GetAttributeTrails(id)
+		for _, t := range trails {
+			if name := t.String(); !slices.Contains(e.Fields, name) {
+				e.Fields = append(e.Fields, name)
+			}
+		}
+	}
+	slices.Sort(e.Fields)
+	return e
 }

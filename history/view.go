@@ -359,7 +359,12 @@ func (view *View) verification(ctx context.Context, env desired.EnvironmentName,
 		return v, fmt.Errorf("service %s in environment %s: %w: no deployment is recorded", svc, env, ErrNotFound)
 	}
 	v.Record = r
-	v.Rules, err = view.rulesAt(ctx, r.Deployment.Commit)
+	if v.Rules, err = view.rulesAt(ctx, r.Deployment.Commit); err != nil {
+		return v, err
+	}
+	if v.Rules.AsksArtifacts(env, svc) {
+		v.Shelf, err = view.Shelf(ctx)
+	}
 	return v, err
 }
 
@@ -397,7 +402,7 @@ func (view *View) Admission(ctx context.Context, env desired.EnvironmentName, sv
 	if a.Rules.PipelineBlob, err = snapshot.ID(pipeline.File); err != nil {
 		return a, err
 	}
-	if len(stage.Track) > 0 {
+	if len(stage.Track) > 0 || a.Rules.AsksArtifacts(env, svc) {
 		if a.Shelf, err = view.Shelf(ctx); err != nil {
 			return a, err
 		}

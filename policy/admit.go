@@ -277,6 +277,9 @@ const waiting = "waits for a version that could enter"
 func (w *work) bench(c *ledger.Candidate, found []proof) *bench {
 	b := &bench{
 		repository:  w.Rules.Repository,
+		pipeline:    w.pipeline,
+		stage:       w.stage,
+		shelf:       w.Shelf,
 		environment: w.Environment,
 		service:     w.Service,
 		locations:   w.Locations,

@@ -396,7 +396,7 @@ func (s scene) play(t testing.TB, tree fstest.MapFS) string {
 	}
 	switch {
 	case s.Verify != "":
-		return verification(policy.Verify(policy.Verification{Now: now, Record: records[desired.EnvironmentName(s.Verify)], Rules: rules, Health: h, Locations: locations(t)}))
+		return verification(policy.Verify(policy.Verification{Now: now, Record: records[desired.EnvironmentName(s.Verify)], Rules: rules, Health: h, Locations: locations(t), Shelf: s.shelf(t, now)}))
 	case s.Admit != "":
 		return decision(policy.Admit(s.admission(t, now, rules, records)))
 	case s.Fall != "":

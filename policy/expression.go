@@ -50,9 +50,10 @@ type pin struct {
 
 var (
 	ofDeployment = expression.NewLanguage(ofJudging,
-		[]string{"deployment", "environment", "service", "version", "pins", "source", "commit", "manifests", "cause", "authors", "actor", "image", "repository", "digest"},
-		ext.NativeTypes(ext.ParseStructTags(true), reflect.TypeFor[facts](), reflect.TypeFor[pin]()),
-		cel.Variable("deployment", cel.ObjectType("policy.facts")))
+		[]string{"deployment", "environment", "service", "version", "pins", "source", "commit", "manifests", "cause", "authors", "actor", "image", "repository", "digest",
+			about, "name", "branch", "build", "tests", "quality", "created", "origin", "publisher", "found", "moved", "signed"},
+		ext.NativeTypes(ext.ParseStructTags(true), reflect.TypeFor[facts](), reflect.TypeFor[pin](), reflect.TypeFor[known]()),
+		cel.Variable("deployment", cel.ObjectType("policy.facts")), cel.Variable(about, cel.ObjectType("policy.known")))
 	ofHTTP = expression.NewLanguage(ofFetching, []string{"status", "body", "headers"},
 		cel.Variable("status", cel.IntType),
 		cel.Variable("body", cel.DynType),
@@ -60,8 +61,8 @@ var (
 	ofPrometheus = expression.NewLanguage(ofFetching, []string{"value"}, cel.Variable("value", cel.DoubleType))
 )
 
-// CompileDeployment compiles the expression of a cel policy, over deployment;
-// see [DeploymentVariables]. The error is an *ExpressionError.
+// CompileDeployment compiles the expression of a cel policy, over deployment and
+// artifact; see [DeploymentVariables] and [ArtifactVariables]. The error is an *ExpressionError.
 func CompileDeployment(src string) (*Expression, error) { return ofDeployment.Compile(src) }
 
 // CompileHTTP compiles the expectation of an http policy, over status, body

@@ -10,6 +10,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
@@ -140,6 +141,8 @@ func TestWhatDoesNotCompile(t *testing.T) {
 	}{
 		{deployment, `deploymnt.version == "1"`, `undeclared reference to 'deploymnt'; did you mean "deployment"?`},
 		{deployment, `deployment.pins.web.verson == "1"`, `undefined field 'verson'; did you mean "version"?`},
+		{deployment, `artifact.test == "passed"`, `undefined field 'test'; did you mean "tests"?`},
+		{deployment, `artifact.created > "2026"`, `found no matching overload for '_>_' applied to '(timestamp, string)'`},
 		{deployment, `deployment.version == 1`, `found no matching overload for '_==_' applied to '(string, int)'`},
 		{deployment, `deployment.pins.web.version`, `the expression is text, not a boolean; compare it with something`},
 		{deployment, `deployment.pins`, `the expression is a mapping, not a boolean; compare it with something`},
@@ -321,4 +324,43 @@ func FuzzExpression(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestArtifactExpressions(t *testing.T) {
+	r := artifact.Record{Repository: "ghcr.io/acme/web", Version: "1.4.2", Digest: "sha256:" + strings.Repeat("2", 64), Origin: artifact.FromPublisher, By: "ci",
+		Facts: artifact.Facts{Commit: "4f1c2aa", Branch: "main", Tests: artifact.Passed}, Found: time.Date(2026, 11, 19, 10, 0, 0, 0, time.UTC)}
+	for src, want := range map[string]string{
+		`artifact.name == "web" && artifact.repository == "ghcr.io/acme/web" && artifact.version == "1.4.2" && artifact.digest.startsWith("sha256:22")`: "true",
+		`artifact.commit == "4f1c2aa" && artifact.branch == "main" && artifact.tests == "passed" && artifact.publisher == "ci"`:                         "true",
+		`artifact.origin == "publisher" && artifact.found == timestamp("2026-11-19T10:00:00Z") && !artifact.moved`:                                      "true",
+		`artifact.tests == "failed"`:                                      "false",
+		`artifact.quality == "passed"`:                                    "error: nothing is known of artifact.quality",
+		`artifact.quality != "failed" && artifact.build != ""`:            "error: nothing is known of artifact.build, artifact.quality",
+		`artifact.quality == "passed" || artifact.branch == "main"`:       "true",
+		`artifact.quality == "passed" && artifact.branch == "fix"`:        "false",
+		`"release" in artifact.signed`:                                    "error: nothing is known of artifact.signed",
+		`artifact.created > timestamp("2026-01-01T00:00:00Z")`:            "error: nothing is known of artifact.created",
+		`[artifact].all(a, a.tests == "passed") && artifact.branch != ""`: "error: nothing is known of artifact", // as a whole
+		`deployment.pins[artifact.name].version == artifact.version`:      "true",
+	} {
+		x, err := policy.CompileDeployment(src)
+		if err != nil {
+			t.Errorf("%s: %v", src, err)
+			continue
+		}
+		if !x.Mentions("artifact") {
+			t.Errorf("%s does not mention it", src)
+		}
+		vars := policy.DeploymentVariables("staging", "web", deployed)
+		var unsaid []string
+		vars["artifact"], unsaid = policy.ArtifactVariables("web", r)
+		ok, err := x.EvalWithout(vars, "artifact", unsaid)
+		got := fmt.Sprint(ok)
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", src, got, want)
+		}
+	}
 }

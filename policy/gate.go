@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 )
@@ -18,6 +19,9 @@ const self = "pinion"
 // (verify) or for a candidate (admit).
 type bench struct {
 	repository  *desired.Repository
+	pipeline    *desired.Pipeline
+	stage       *desired.Stage
+	shelf       *artifact.Shelf // what is known of artifacts; nil: that is not known
 	environment desired.EnvironmentName
 	service     desired.ServiceName
 	locations   map[string]*time.Location
@@ -197,6 +201,9 @@ func (b *bench) expression(src string) Verdict {
 	no := Verdict{Outcome: Pending, Needs: "another version, or another policy"}
 	if b.fails {
 		no = Verdict{Outcome: Failed}
+	}
+	if x.Mentions(about) {
+		return b.ofArtifacts(x, src, no)
 	}
 	ok, err := x.Eval(DeploymentVariables(b.environment, b.service, b.deployment))
 	switch {

@@ -68,6 +68,9 @@ type Verification struct {
 	Health Health
 	// Locations has the time zones of the windows that can be loaded.
 	Locations map[string]*time.Location
+	// Shelf is what is known of artifacts, for rules that ask for it (see
+	// [Rules.AsksArtifacts]); nil: that could not be read.
+	Shelf *artifact.Shelf
 }
 
 // Judgement is what Verify comes to.
@@ -108,8 +111,8 @@ type Admission struct {
 	Older     func(commit, than string) bool
 	Health    Health // of the target, for gates that look at it
 	Locations map[string]*time.Location
-	// Shelf is what is known of artifacts, for a stage that tracks them; nil:
-	// nothing.
+	// Shelf is what is known of artifacts, for a stage that tracks them and for
+	// rules that ask for it; nil: nothing, or that could not be read.
 	Shelf *artifact.Shelf
 	// Forced, if set, is the release that a person asks for by name
 	// (`pinion promote`): it must still be verified in the stages before, but

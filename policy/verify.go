@@ -44,7 +44,7 @@ func Verify(v Verification) Judgement {
 		j.Reason = reasons(j.Verdicts, Pending)
 		return j
 	}
-	b := v.bench(p)
+	b := v.bench(p, s)
 	j.Verdicts = slices.Grow(j.Verdicts, len(s.Verify))
 	carried := ""
 	if last := verifiedBefore(v.Record); done && last != nil {
@@ -100,10 +100,13 @@ func (b *bench) gate(name desired.PolicyName, carried string) Verdict {
 }
 
 // bench is what the stage's policies are judged from.
-func (v Verification) bench(p *desired.Pipeline) *bench {
+func (v Verification) bench(p *desired.Pipeline, s *desired.Stage) *bench {
 	d := v.Record.Deployment
 	b := &bench{
 		repository:  v.Rules.Repository,
+		pipeline:    p,
+		stage:       s,
+		shelf:       v.Shelf,
 		environment: v.Record.Environment,
 		service:     v.Record.Service,
 		locations:   v.Locations,

@@ -24,6 +24,9 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 	}
 	d := c.card(k)
 	s := situation{Key: k, Now: b.now, Record: b.record(k), Sighting: d.sighting, Identity: d.identity, Drifts: d.drifts, Locations: c.zones}
+	if c.shelfErr == nil {
+		s.Shelf = c.shelf
+	}
 	var failure error
 	if x := c.calls[k]; x != nil && x.id == s.Record.Deployment.ID {
 		s.Calling, s.Called, s.Refusal = x.since, x.taken, x.refusal
@@ -266,7 +269,7 @@ func (c *Clerk) admit(ctx context.Context, b *batch, k Key) error {
 		c.propose(k, nil, nil)
 		return nil
 	}
-	if c.shelfErr != nil && len(stage.Track) > 0 {
+	if c.shelfErr != nil && (len(stage.Track) > 0 || a.Rules.AsksArtifacts(k.Environment, k.Service)) {
 		return fmt.Errorf("what is known of artifacts can't be used: %w", c.shelfErr)
 	}
 	for env := range a.Before {

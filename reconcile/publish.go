@@ -199,9 +199,31 @@ func (c *Clerk) shelved(b *batch, ids []string, n int, any bool) (int, bool) {
 	return n, true
 }
 
-// trackedAgain has the stages looked at that track a repository.
+// trackedAgain has the stages looked at that track a repository, and, for their
+// policies may ask what is known of it, all stages of the services that have it.
 func (c *Clerk) trackedAgain(repository string) {
 	for _, t := range c.rulesFor(repository) {
 		c.stages[Key{t.Environment, t.Service}] = true
+	}
+	c.askedAgain(func(image desired.Image) bool { return artifact.Normal(image.Repository) == repository })
+}
+
+// askedAgain has all stages looked at of the services that have certain images.
+func (c *Clerk) askedAgain(has func(desired.Image) bool) {
+	if c.commit == nil {
+		return
+	}
+	seen := map[desired.ServiceName]bool{}
+	for _, d := range c.commit.Repository.Deployments() {
+		svc := d.Service.Name
+		p := c.commit.Repository.StagesOf(svc)
+		if p == nil || seen[svc] || !slices.ContainsFunc(d.Pins, func(p desired.Pin) bool { return has(p.Image) }) {
+			continue
+		}
+		seen[svc] = true
+		for _, s := range p.Stages {
+			k := Key{s.Environment, svc}
+			c.dirty[k], c.stages[k] = true, true
+		}
 	}
 }

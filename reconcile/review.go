@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
 )
@@ -25,6 +26,8 @@ type situation struct {
 	// Rules are those of the deployment's commit; nil: they could not be read.
 	Rules     func(commit string) *policy.Rules
 	Locations map[string]*time.Location
+	// Shelf is what is known of artifacts; nil: that can't be used.
+	Shelf *artifact.Shelf
 	// Calling is since when a webhook is called for the deployment; zero: it is
 	// not. Called says that it was taken, and Refusal why it was not.
 	Calling time.Time
@@ -208,7 +211,10 @@ func judge(f *finding, s situation, health *policy.Health, add adder, about temp
 	if rules == nil {
 		return nil
 	}
-	v := policy.Verification{Now: s.Now, Record: f.Record, Rules: *rules, Locations: s.Locations}
+	if s.Shelf == nil && rules.AsksArtifacts(s.Environment, s.Service) {
+		return nil // what is known of artifacts can't be used, and nobody fails for that
+	}
+	v := policy.Verification{Now: s.Now, Record: f.Record, Rules: *rules, Locations: s.Locations, Shelf: s.Shelf}
 	if health != nil {
 		v.Health = *health
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pinion-cd/pinion/artifact"
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 )
 
@@ -34,6 +35,7 @@ func (c *Clerk) stock(ctx context.Context, tip string) {
 	for _, t := range c.tracked {
 		c.stages[Key{t.Environment, t.Service}] = true
 	}
+	c.askedAgain(func(image desired.Image) bool { return len(shelf.Versions(image.Repository)) > 0 })
 }
 
 // restock reads what is known of artifacts, and holds it to what was known

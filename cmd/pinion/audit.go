@@ -391,12 +391,11 @@ func (a *auditor) run(ctx context.Context) error {
 		return err
 	}
 	envs := slices.Sorted(maps.Keys(a.ledgers.Tips))
-	err := a.each(ctx, len(envs)+1, func(r *auditReader, i int) error {
-		if i == 0 {
-			return r.replayArtifacts(ctx)
-		}
-		return r.replay(ctx, envs[i-1])
-	})
+	err := a.each(ctx, 1, func(r *auditReader, _ int) error { return r.replayArtifacts(ctx) })
+	if err != nil {
+		return err
+	}
+	err = a.each(ctx, len(envs), func(r *auditReader, i int) error { return r.replay(ctx, envs[i]) })
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"time"
 
@@ -44,17 +44,24 @@ func (r *auditReader) replayArtifacts(ctx context.Context) error {
 	return nil
 }
 
+// fetched says that it is no wonder that nothing is known: it is not fetched.
+func (r *auditReader) fetched() error {
+	clone := r.ledgers.clone
+	if r.stock != nil || clone == nil || clone.Fetches(artifact.Branch) {
+		return nil
+	}
+	if url, err := clone.RemoteURL(); err != nil || url == "" {
+		return err
+	}
+	return fmt.Errorf("%s is not in this clone, and `git fetch` does not bring it\n"+
+		"run `git config --add remote.origin.fetch '+refs/heads/pinion/*:refs/remotes/origin/pinion/*'` and `git fetch origin`", artifact.Branch)
+}
+
 // shelf is what a commit of the branch of artifacts knew; nil: the branch does
 // not have it.
 func (r *auditReader) shelf(commit string) (*artifact.Shelf, error) {
 	if r.stock == nil {
-		if clone := r.ledgers.clone; clone != nil && !clone.Fetches(artifact.Branch) {
-			if url, err := clone.RemoteURL(); err != nil || url != "" {
-				return nil, errors.Join(err, fmt.Errorf("%s is not in this clone, and `git fetch` does not bring it\n"+
-					"run `git config --add remote.origin.fetch '+refs/heads/pinion/*:refs/remotes/origin/pinion/*'` and `git fetch origin`", artifact.Branch))
-			}
-		}
-		return nil, nil
+		return nil, r.fetched()
 	}
 	shelf := r.stock.Shelf(commit, r.known)
 	if shelf != nil {
@@ -70,4 +77,23 @@ func (r *auditReader) later(commit string, at time.Time) *artifact.Shelf {
 		return nil
 	}
 	return r.stock.Shelf(last, r.known)
+}
+
+// around are what may have been known at a time, the most probable first.
+func (r *auditReader) around(at time.Time) iter.Seq[*artifact.Shelf] {
+	return func(yield func(*artifact.Shelf) bool) {
+		if r.stock == nil {
+			yield(&artifact.Shelf{})
+			return
+		}
+		for _, commit := range r.stock.Around(at) {
+			shelf := &artifact.Shelf{}
+			if commit != "" {
+				shelf, _ = r.shelf(commit)
+			}
+			if !yield(shelf) {
+				return
+			}
+		}
+	}
 }

@@ -14,6 +14,30 @@ import (
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
+// trackedShop takes new versions by itself, and asks what is known of them.
+const trackedShop = `
+-- pipelines/default.yaml --
+apiVersion: pinion.dev/v1
+kind: Pipeline
+services: ["*"]
+stages:
+- environment: dev
+  track:
+  - semver: ">=1.0.0 <2"
+    publishers: [ci]
+  verify: [tested]
+- environment: production
+  admit: [sound]
+-- policies/tested.yaml --
+apiVersion: pinion.dev/v1
+kind: Policy
+cel: artifact.tests == 'passed'
+-- policies/sound.yaml --
+apiVersion: pinion.dev/v1
+kind: Policy
+cel: artifact.quality == 'passed' && artifact.publisher == 'ci'
+`
+
 // publish publishes a version of web, as somebody.
 func (o *office) publish(by, version, first string, facts artifact.Facts) {
 	o.Helper()
@@ -72,15 +96,19 @@ func (f *forger) tracked(before, version, digest, from string, edit func(*forged
 
 func TestAuditOfArtifacts(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t, strings.ReplaceAll(gatedShop, "- environment: dev\n", "- environment: dev\n  track:\n  - semver: \">=1.0.0 <2\"\n    publishers: [ci]\n"))
+	o := newOffice(t, gatedShop+trackedShop)
 	o.open()
-	o.is("dev", "1.0.0", ledger.StateVerified)
+	o.is("dev", "1.0.0", ledger.StateCompleted)
 	o.publish("ci", "1.1.0", "a", artifact.Facts{Commit: "4f1c2aa90b7e", Branch: "main"})
-	o.is("dev", "1.1.0", ledger.StateVerified)
+	o.is("dev", "1.1.0", ledger.StateCompleted)
 	o.publish("ci", "1.1.0", "a", artifact.Facts{Tests: artifact.Passed})
+	o.is("dev", "1.1.0", ledger.StateVerified)
+	o.offered("production", "1.1.0")
+	o.publish("ci", "1.1.0", "a", artifact.Facts{Quality: artifact.Passed})
+	o.is("production", "1.1.0", ledger.StateVerified)
 	o.publish("ci", "1.1.0", "b", artifact.Facts{})
 	o.publish("ci", "1.2.0", "c", artifact.Facts{})
-	o.is("dev", "1.2.0", ledger.StateVerified)
+	o.is("dev", "1.2.0", ledger.StateCompleted)
 	o.later(20 * time.Minute)
 	o.stop()
 	o.git("--git-dir="+o.remote, "repack", "-adq")
@@ -207,18 +235,19 @@ func TestAuditOfArtifacts(t *testing.T) {
 		lose(f)
 		return []string{unsigned, "--since-tips", tips}
 	}, `error rewritten : pinion/artifacts was at [0-9a-f]{12}, as \S+/tips says, and that is not in its history any more`,
-		`error tracked dev: it claims to rest on [0-9a-f]{12} of pinion/artifacts, and that has no such commit`)
+		`error tracked dev: it claims to rest on [0-9a-f]{12} of pinion/artifacts, and that has no such commit`, `error verified dev: .*nothing is known of artifact.tests`, `error promotion production: .*nothing is known of artifact.quality`)
 	try("made shorter, and a tag was kept", 1, func(f *forger) []string {
 		f.git("tag", "kept", artifact.Branch)
 		lose(f)
 		return []string{unsigned, "--baseline", "kept"}
-	}, `error rewritten : pinion/artifacts was at [0-9a-f]{12}, as kept says`, `error tracked dev: `)
+	}, `error rewritten : pinion/artifacts was at [0-9a-f]{12}, as kept says`, `error tracked dev: `, `error verified dev: .*nothing is known of artifact.tests`, `error promotion production: .*nothing is known of artifact.quality`)
 	try("deleted", 1, func(f *forger) []string {
 		tips := filepath.Join(f.TempDir(), "tips")
 		auditOf(f.T, f.dir, unsigned, "--write-baseline", tips)
 		f.git("update-ref", "-d", "refs/heads/"+artifact.Branch)
 		return []string{unsigned, "--since-tips", tips}
-	}, `error rewritten : pinion/artifacts was at [0-9a-f]{12}, as \S+/tips says, and there is no such branch any more`, `error tracked dev: .* has no such commit`, `error tracked dev: .* has no such commit`)
+	}, `error rewritten : pinion/artifacts was at [0-9a-f]{12}, as \S+/tips says, and there is no such branch any more`, `error tracked dev: .* has no such commit`, `error tracked dev: .* has no such commit`,
+		`error verified dev: .*tested: no artifact is recorded for registry.example/web:1.1.0@sha256:a0+`, `error promotion production: .*sound: no artifact is recorded for `)
 	try("only what is new", 1, func(f *forger) []string {
 		tips := filepath.Join(f.TempDir(), "tips")
 		f.commit(forged{branch: artifact.Branch, message: "nothing\n"})
@@ -228,6 +257,18 @@ func TestAuditOfArtifacts(t *testing.T) {
 	}, `error artifact : it says "nothing again", and adds nothing`)
 
 	// What rests on it.
+	try("verified before it was tested", 1, func(f *forger) []string {
+		f.entry("dev", func(e *ledger.Entry) { e.Event = ledger.EventVerified })
+		return []string{unsigned}
+	}, `error verified dev: web-[0-9a-f]{12} was not verified by the policies of its commit [0-9a-f]{12}: tested: of web 1.2.0 nothing is known of artifact.tests`)
+	try("verified once somebody said in the daemon's place that it was tested", 0, func(f *forger) []string {
+		was := f.known(artifact.Branch, "1.2.0")
+		is := was
+		is.Tests = artifact.Passed
+		f.learn(&was, is)
+		f.entry("dev", func(e *ledger.Entry) { e.Event = ledger.EventVerified })
+		return []string{unsigned}
+	})
 	try("a version that was known later", 1, func(f *forger) []string {
 		f.now = f.now.Add(time.Hour)
 		was := f.tip(artifact.Branch)

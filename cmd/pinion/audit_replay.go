@@ -189,10 +189,13 @@ func (r *auditReader) entry(ctx context.Context, c audit.Commit, s audit.Step) e
 			return nil // which was told of the entry that pins it
 		}
 		rules, zones, err := r.rulesAt(ctx, commit)
+		if err == nil && rules.AsksArtifacts(s.Entry.Environment, s.Entry.Service) {
+			err = r.fetched()
+		}
 		if err != nil {
 			return err
 		}
-		r.tell(audit.Verified(c, s, rules, zones)...)
+		r.tell(audit.Verified(c, s, audit.Grounds{Rules: rules, Locations: zones, Shelves: r.around})...)
 	}
 	return nil
 }
@@ -346,6 +349,11 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	if m.Rules, m.Locations, err = r.rulesAt(ctx, parent.Commit()); err != nil {
 		return err
 	}
+	if m.Rules.AsksArtifacts(change.Environment, change.Service) {
+		if err := r.fetched(); err != nil {
+			return err
+		}
+	}
 	if m.Pinned, err = r.deployment(parent, m.Rules.Repository, change.Environment, change.Service); err != nil {
 		return err
 	}
@@ -361,7 +369,7 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		rules, _, err := r.rulesAt(ctx, commit)
 		return rules, err
 	}
-	m.Shelf, m.Later = r.shelf, r.later
+	m.Shelf, m.Later, m.Shelves = r.shelf, r.later, r.around
 	judge := audit.Promotion
 	switch change.Kind {
 	case ledger.ChangeRolledBack:
