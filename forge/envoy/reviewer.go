@@ -32,14 +32,13 @@ type ReviewerOptions struct {
 
 // Reviewer says of each open pull request what it would do.
 type Reviewer struct {
+	round
 	options ReviewerOptions
-	woken   chan struct{}
 
 	// What follows belongs to the goroutine in Run.
 
-	me       string
-	done     map[int]reviewed
-	troubled string
+	me   string
+	done map[int]reviewed
 }
 
 // reviewed is what was said of a pull request.
@@ -58,48 +57,9 @@ const mostBack = 2000
 
 // NewReviewer returns a Reviewer.
 func NewReviewer(o ReviewerOptions) *Reviewer {
-	return &Reviewer{options: o, woken: make(chan struct{}, 1), done: map[int]reviewed{}}
-}
-
-// Wake has the forge looked at.
-func (r *Reviewer) Wake() {
-	select {
-	case r.woken <- struct{}{}:
-	default:
-	}
-}
-
-// Run reviews until ctx ends.
-func (r *Reviewer) Run(ctx context.Context) {
-	next := time.NewTimer(0)
-	defer next.Stop()
-	soon := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.woken:
-			if !soon { // what comes together is looked at together, and not put off by more
-				soon = true
-				next.Reset(proposeSoon)
-			}
-			continue
-		case <-next.C:
-			soon = false
-		}
-		err := r.pass(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil && r.troubled != "":
-			r.troubled = ""
-			r.options.Log.Info("pull requests can be looked at again")
-		case err != nil && err.Error() != r.troubled:
-			r.troubled = err.Error()
-			r.options.Log.Warn("a pull request can't be looked at; it is tried again", "error", err)
-		}
-		next.Reset(r.options.Poll)
-	}
+	r := &Reviewer{options: o, done: map[int]reviewed{}}
+	r.round = newRound(o.Poll, o.Log, "a pull request can't be looked at; it is tried again", "pull requests can be looked at again", r.pass)
+	return r
 }
 
 func (r *Reviewer) pass(ctx context.Context) error {
