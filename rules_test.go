@@ -39,6 +39,8 @@ var mayImport = map[string][]string{
 	"gitstate":          {"desired"},
 	"outbound":          {},
 	"registry":          {"outbound"},
+	"registry/agenda":   {},
+	"registry/watch":    {"artifact", "desired", "registry", "registry/agenda"},
 	"notify":            {"desired", "ledger"},
 	"notify/deliver":    {"desired", "ledger", "gitstate", "outbound", "notify"},
 	"reconcile/health":  {"desired", "expression"},
@@ -68,6 +70,7 @@ var mayImport = map[string][]string{
 		"gitstate",
 		"outbound",
 		"registry",
+		"registry/watch",
 		"notify",
 		"notify/deliver",
 		"reconcile",
@@ -107,8 +110,8 @@ var edges = map[string][]string{
 	"github.com/google/jsonschema-go": {"internal/devtest"},
 	"go.opentelemetry.io/otel":        {"cmd/pinion"},
 
-	"github.com/google/go-containerregistry/pkg/v1":    {"registry"},
-	"github.com/google/go-containerregistry/pkg/authn": {"registry"},
+	"github.com/google/go-containerregistry/pkg/v1":    {"registry", "internal/devtest"},
+	"github.com/google/go-containerregistry/pkg/authn": {"registry", "internal/devtest"},
 }
 
 // core are the packages, and in reconcile the files, that decide: they are told
@@ -125,6 +128,7 @@ var (
 		"policy",
 		"audit",
 		"dora",
+		"registry/agenda",
 		"notify",
 		"reconcile/health",
 		"trace",

@@ -88,7 +88,7 @@ func (s *Shelf) Next(r Rule, from Sources, repository string, present Version, t
 	slices.SortFunc(newer, func(a, b Version) int { return b.Compare(a) })
 	for _, v := range newer {
 		known, ok := s.Lookup(repository, v.Tag)
-		if !ok || known.Seen.IsZero() {
+		if !ok || known.Seen.IsZero() && len(known.Moved) == 0 {
 			if !tried(v.Tag) {
 				return v.Tag, true
 			}

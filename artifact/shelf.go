@@ -107,6 +107,16 @@ func (s *Shelf) Image(repository, version, digest string) (Record, bool) {
 	return Record{}, false
 }
 
+// Tag returns the tag that a pin has, or, of one by its digest alone, the one
+// that is known to have that digest; "": none is.
+func (s *Shelf) Tag(repository, version, digest string) string {
+	if version != "" {
+		return version
+	}
+	r, _ := s.Digest(repository, digest)
+	return r.Version
+}
+
 // Versions returns what is known of a repository, sorted by tag.
 func (s *Shelf) Versions(repository string) []Record {
 	if s == nil {

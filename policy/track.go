@@ -72,12 +72,7 @@ func (w *work) track() (found []proof, verdicts []Verdict, unknown bool) {
 func (w *work) choose(v *Verdict, pin desired.Pin, track *desired.Track) (chosen, bool) {
 	rule := track.Rule
 	image := pin.Image
-	tag := image.Version
-	if tag == "" {
-		if r, ok := w.Shelf.Digest(image.Repository, image.Digest); ok {
-			tag = r.Version
-		}
-	}
+	tag := w.Shelf.Tag(image.Repository, image.Version, image.Digest)
 	if tag == "" {
 		v.Reason = fmt.Sprintf("%s is pinned by its digest alone, and it is not known which version that is", pin.Artifact)
 		v.Needs = "pin it with its tag"

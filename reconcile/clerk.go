@@ -51,6 +51,10 @@ type ClerkOptions struct {
 	// ledger as it is on the remote, when it is first read and when it has
 	// changed; nil: nobody wants to know. It must not wait.
 	Known func(ledger.Record)
+	// Tracked is called from the clerk's own goroutine with the artifacts that are
+	// tracked where the ledger is ours to keep, and with what is known, when either
+	// has changed; nil: nobody wants to know. It must not wait.
+	Tracked func([]desired.Tracked, *artifact.Shelf)
 	// Pushed is called after a push with what was written; nil: nobody counts.
 	Pushed func(entries, moves int, took time.Duration)
 	// Clock tells the time; nil: time.Now.
@@ -112,16 +116,18 @@ type Clerk struct {
 	shelf    *artifact.Shelf
 	shelfErr error
 	untrue   string
-	cards    map[Key]*card
-	rules    map[string]*policy.Rules // by pipelines and policies
-	checks   map[checkKey]*running
-	zones    map[string]*time.Location
-	calls    map[Key]*calling // of webhooks that deploy
-	dirty    map[Key]bool     // to be reviewed
-	stages   map[Key]bool     // stages that may be entered
-	drafts   map[desired.EnvironmentName]*draft
-	press    press
-	pace     pace
+	// toldTracked is what Tracked was called for last.
+	toldTracked string
+	cards       map[Key]*card
+	rules       map[string]*policy.Rules // by pipelines and policies
+	checks      map[checkKey]*running
+	zones       map[string]*time.Location
+	calls       map[Key]*calling // of webhooks that deploy
+	dirty       map[Key]bool     // to be reviewed
+	stages      map[Key]bool     // stages that may be entered
+	drafts      map[desired.EnvironmentName]*draft
+	press       press
+	pace        pace
 	// claimed are the messages of pushes whose fate was not known, each with
 	// the commit that it turned out to be in, or "".
 	claimed  map[string]string
@@ -190,6 +196,9 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 	}
 	if o.Known == nil {
 		o.Known = func(ledger.Record) {}
+	}
+	if o.Tracked == nil {
+		o.Tracked = func([]desired.Tracked, *artifact.Shelf) {}
 	}
 	if o.Pushed == nil {
 		o.Pushed = func(int, int, time.Duration) {}
@@ -406,6 +415,7 @@ func (c *Clerk) turn(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	c.survey()
+	c.tellTracked()
 	now := c.options.Clock().Round(0)
 	c.due(now)
 	b := newBatch(ctx, c, now)

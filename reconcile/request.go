@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
@@ -97,6 +98,7 @@ type request struct {
 	report   *ReportRequest
 	approval *ApprovalRequest
 	publish  *PublishRequest
+	found    []artifact.Sighting
 	reply    chan answer // capacity 1
 	// sent is the answer that was to be given when a push was made whose fate
 	// was not known; nil: there was none.
@@ -107,7 +109,7 @@ func (r *request) key() Key {
 	switch {
 	case r.report != nil:
 		return Key{r.report.Environment, r.report.Service}
-	case r.publish != nil:
+	case r.publish != nil, r.found != nil:
 		return Key{} // what is known of artifacts is of no environment
 	}
 	return Key{r.approval.Environment, r.approval.Service}
@@ -168,7 +170,7 @@ func (c *Clerk) answer(b *batch) {
 	answers := b.answers
 	b.answers = nil
 	for _, a := range answers {
-		if a.request.publish != nil {
+		if a.request.publish != nil || a.request.found != nil {
 			c.answerPublish(b, a)
 			continue
 		}
@@ -197,8 +199,12 @@ func (c *Clerk) serve(b *batch, r *request) {
 		b.answers = append(b.answers, *r.sent)
 		return
 	}
-	if r.publish != nil {
+	switch {
+	case r.publish != nil:
 		c.servePublish(b, r)
+		return
+	case r.found != nil:
+		c.serveFound(b, r)
 		return
 	}
 	a := answer{request: r, key: r.key()}

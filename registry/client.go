@@ -314,7 +314,26 @@ func (c *Client) do(what string, ask func(*remote.Puller) error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", what, cause(err))
+	return &Error{what, cause(err), hostTrouble(err)}
+}
+
+// Error is about a question that was not answered.
+type Error struct {
+	what string
+	err  error
+	// Host: it is the whole host that does not answer, or wants to be left alone,
+	// whatever it is asked.
+	Host bool
+}
+
+func (e *Error) Error() string { return e.what + ": " + e.err.Error() }
+func (e *Error) Unwrap() error { return e.err }
+
+func hostTrouble(err error) bool {
+	_, busy := errors.AsType[*BusyError](err)
+	_, reach := errors.AsType[*reachError](err)
+	e := refused(err)
+	return busy || reach || e != nil && e.StatusCode >= http.StatusInternalServerError || errors.Is(err, context.DeadlineExceeded)
 }
 
 // open returns what asks, and whether it was made just now.
@@ -392,6 +411,9 @@ func cause(err error) error {
 	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return errors.New("its answer is not that of a registry")
 	}
+	if reach, ok := errors.AsType[*reachError](err); ok {
+		return outbound.Cause(reach.err)
+	}
 	err = outbound.Cause(err)
 	if first, _, more := strings.Cut(err.Error(), "\n"); more { // what follows is quoted, and could be a token
 		return errors.New(line(first))
@@ -407,4 +429,21 @@ func line(s string) string {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s
+}
+
+// Address is the host that is asked for the repositories of a registry: that of
+// docker.io has another name.
+func Address(host string) string {
+	if host == "docker.io" {
+		return name.DefaultRegistry
+	}
+	return host
+}
+
+// Known is the registry that has an address.
+func Known(address string) string {
+	if address == name.DefaultRegistry {
+		return "docker.io"
+	}
+	return address
 }

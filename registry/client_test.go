@@ -15,13 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/random"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/outbound"
@@ -49,54 +43,13 @@ func (c *counted) of(r registry.Result) int {
 	return c.n[r]
 }
 
-// image makes an image with labels.
-func image(t testing.TB, labels map[string]string) v1.Image {
-	t.Helper()
-	layer, err := random.Layer(100, "application/vnd.oci.image.layer.v1.tar+gzip")
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if img, err = mutate.Config(img, v1.Config{Labels: labels}); err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
-// push puts an image, or an index, into a registry, and returns its digest.
-func push(t testing.TB, reference string, what remote.Taggable, options ...remote.Option) string {
-	t.Helper()
-	ref, err := name.ParseReference(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	switch x := what.(type) {
-	case v1.Image:
-		err = remote.Write(ref, x, options...)
-	case v1.ImageIndex:
-		err = remote.WriteIndex(ref, x, options...)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := what.(interface{ Digest() (v1.Hash, error) }).Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d.String()
-}
-
 func TestRealRegistry(t *testing.T) {
 	t.Parallel()
 	r := devtest.Registry(t, devtest.RegistryOptions{User: "pinion", Password: "s3cret-word"})
-	login := remote.WithAuth(&authn.Basic{Username: "pinion", Password: "s3cret-word"})
 	repository := r.Host + "/acme/web"
 	digests := map[string]string{}
 	for _, tag := range []string{"1.2.9", "1.2.10"} {
-		digests[tag] = push(t, repository+":"+tag, image(t, map[string]string{"tag": tag}), login)
+		digests[tag] = r.Push(t, "acme/web:"+tag, map[string]string{"tag": tag})
 	}
 	file := filepath.Join(t.TempDir(), "config.json")
 	write := func(password string) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/pinion-cd/pinion/outbound"
 )
 
 const (
@@ -55,6 +57,12 @@ func (e *BusyError) Error() string {
 	}
 	return fmt.Sprintf("%s answers that it is asked too often, and wants to be left alone until %s", e.Host, e.Until.UTC().Format(time.RFC3339))
 }
+
+// reachError says that a host has not answered.
+type reachError struct{ err error }
+
+func (e *reachError) Error() string { return e.err.Error() }
+func (e *reachError) Unwrap() error { return e.err }
 
 // edge is what each request passes through, those of redirects and for tokens
 // too.
@@ -107,6 +115,9 @@ func (e *edge) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := e.next.RoundTrip(r)
 	if err != nil {
 		e.count(host, Failure)
+		if outbound.Forbidden(err) == nil && !errors.Is(err, context.Canceled) {
+			err = &reachError{err}
+		}
 		return nil, err
 	}
 	result, err := e.settle(host, resp)
@@ -294,6 +305,9 @@ func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left+1)])
 	if b.left -= int64(n); b.left < 0 {
 		return 0, errTooLong
+	}
+	if err != nil && err != io.EOF {
+		err = &reachError{err}
 	}
 	return n, err
 }

@@ -51,6 +51,7 @@ type config struct {
 	DigestKeyFile  string                   `yaml:"digestKeyFile,omitempty"`
 	Secrets        secretsConfig            `yaml:"secrets,omitempty"`
 	Outbound       outboundConfig           `yaml:"outbound,omitempty"`
+	Registry       registryConfig           `yaml:"registry,omitempty"`
 	Forge          *forgeConfig             `yaml:"forge,omitempty"`
 	Triggers       map[string]triggerConfig `yaml:"triggers,omitempty"`
 	Sinks          map[string]sinkConfig    `yaml:"sinks,omitempty"`
@@ -221,6 +222,9 @@ func (c *config) check() error {
 	if _, err := c.Outbound.allow(); err != nil {
 		return err
 	}
+	if err := c.Registry.check(); err != nil {
+		return err
+	}
 	if err := c.Forge.check(); err != nil {
 		return err
 	}
@@ -355,7 +359,7 @@ func decodeConfig(file string, data []byte, into *config) error {
 
 // keysOf returns the keys of the configuration's type with a name.
 func keysOf(name string) []string {
-	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, apiConfig{}, kubernetesAuthConfig{}, oidcConfig{}, grantConfig{}, limitsConfig{}, tlsConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, forgeConfig{}, forgeUserConfig{}, sinkConfig{}, triggerConfig{}} {
+	for _, part := range []any{config{}, repositoryConfig{}, clusterConfig{}, boundsConfig{}, renderConfig{}, applyConfig{}, logConfig{}, identityConfig{}, tokenConfig{}, apiConfig{}, kubernetesAuthConfig{}, oidcConfig{}, grantConfig{}, limitsConfig{}, tlsConfig{}, leaderElectionConfig{}, secretsConfig{}, sopsConfig{}, outboundConfig{}, registryConfig{}, forgeConfig{}, forgeUserConfig{}, sinkConfig{}, triggerConfig{}} {
 		t := reflect.TypeOf(part)
 		if t.String() != name {
 			continue

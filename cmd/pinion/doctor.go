@@ -62,6 +62,7 @@ func (g *globals) doctor(ctx context.Context) error {
 	}
 	findings = append(findings, examineKey(config)...)
 	findings = append(findings, examineForge(ctx, config)...)
+	findings = append(findings, examineRegistries(ctx, config, r)...)
 	findings = append(findings, examineSinks(config)...)
 	findings = append(findings, g.examineClusters(ctx, config, r)...)
 	if format == "json" {

@@ -3,12 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -178,15 +176,9 @@ func (r repositoryConfig) branch() string { return cmp.Or(r.Branch, "main") }
 func (c *config) forgeHTTP() (*http.Client, error) {
 	o := outbound.Options{Allow: outbound.Any(), Redirects: outbound.None, Timeout: -1, KeepAlive: true}
 	if c.Repository.CAFile != "" {
-		pem, err := os.ReadFile(c.Repository.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read repository.caFile: %w", err)
-		}
-		if o.RootCAs, err = x509.SystemCertPool(); err != nil {
-			o.RootCAs = x509.NewCertPool()
-		}
-		if !o.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("repository.caFile: %s holds no certificate", c.Repository.CAFile)
+		var err error
+		if o.RootCAs, err = trusted("repository.caFile", c.Repository.CAFile); err != nil {
+			return nil, err
 		}
 	}
 	return outbound.NewClient(o), nil

@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/pinion-cd/pinion/api"
@@ -20,23 +19,18 @@ const (
 	// hookPause is the time between two looks that deliveries lead to: whoever
 	// replays them can't make us ask the forge more often.
 	hookPause = time.Second
-	// hookWarnings is how often it is logged that a delivery is not taken.
-	hookWarnings = time.Minute
 )
 
 // hooks takes in the deliveries of the forge's webhook. All that one does is to
 // have the repository looked at.
 type hooks struct {
-	forge   *forgeConfig // nil: there is none
-	log     *slog.Logger
+	turnstile
+	forge   *forgeConfig  // nil: there is none
 	arrived chan struct{} // capacity 1
-
-	mu     sync.Mutex // guards warned
-	warned time.Time
 }
 
 func newHooks(c *forgeConfig, log *slog.Logger) *hooks {
-	return &hooks{forge: c, log: log, arrived: make(chan struct{}, 1)}
+	return &hooks{turnstile: turnstile{log: log}, forge: c, arrived: make(chan struct{}, 1)}
 }
 
 // run calls look after deliveries, until ctx ends. Several that come at the same
@@ -103,26 +97,4 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default: // somebody is about to look anyway
 	}
 	w.WriteHeader(http.StatusAccepted)
-}
-
-// turnAway refuses a delivery, and lets the operator know now and then: a wrong
-// secret would go unseen, for the polls go on.
-func (h *hooks) turnAway(w http.ResponseWriter, r *http.Request, p *api.Problem) {
-	if h.tells() {
-		h.log.Warn("a webhook was refused", "from", r.RemoteAddr, "reason", p.Detail)
-	}
-	w.Header().Set("Connection", "close") // what is left of the body is not read
-	p.Write(w)
-}
-
-// tells lets one line through at a time: whoever reaches us can send deliveries,
-// and must not fill the log.
-func (h *hooks) tells() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if time.Since(h.warned) < hookWarnings {
-		return false
-	}
-	h.warned = time.Now()
-	return true
 }

@@ -47,7 +47,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	}
 	var log bytes.Buffer
 	h := newHooks(&forgeConfig{Kind: forge.GitHub, WebhookSecretFile: file}, slog.New(slog.NewTextHandler(&log, nil)))
-	server := httptest.NewServer(newServer(newMetrics(), nil, h).handler)
+	server := httptest.NewServer(newServer(newMetrics(), nil, h, &registryHooks{}).handler)
 	defer server.Close()
 	post := func(kind, signature string, body io.Reader, length int64) (int, string) {
 		t.Helper()
@@ -147,7 +147,7 @@ func TestWebhookFromASlowSender(t *testing.T) {
 		here, there := net.Pipe()
 		l := &oneConnection{connection: make(chan net.Conn, 1)}
 		l.connection <- there
-		server := &http.Server{Handler: newServer(newMetrics(), nil, h).handler}
+		server := &http.Server{Handler: newServer(newMetrics(), nil, h, &registryHooks{}).handler}
 		go server.Serve(l)
 		defer server.Close()
 		start := time.Now()

@@ -116,6 +116,7 @@ func (c *config) problems(repo *desired.Repository, all []reconcile.Rendered, su
 			return nil, err
 		}
 		problems = append(problems, unlisted(repo, allow)...)
+		problems = append(problems, unlistedRegistries(repo, allow)...)
 		problems = append(problems, repo.CheckSinks(c.requestable())...)
 	}
 	return problems, nil

@@ -15,18 +15,21 @@ import (
 	"github.com/pinion-cd/pinion/notify/deliver"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/registry"
+	"github.com/pinion-cd/pinion/registry/watch"
 )
 
 // metrics are the daemon's figures for Prometheus. docs/metrics.md lists them.
 type metrics struct {
-	registry *prometheus.Registry
-	fetches  *prometheus.CounterVec
-	fetch    prometheus.Histogram
-	events   *prometheus.CounterVec
-	commits  prometheus.Counter
-	entries  *prometheus.CounterVec
-	moves    prometheus.Counter
-	push     prometheus.Histogram
+	registry   *prometheus.Registry
+	fetches    *prometheus.CounterVec
+	fetch      prometheus.Histogram
+	events     *prometheus.CounterVec
+	commits    prometheus.Counter
+	entries    *prometheus.CounterVec
+	moves      prometheus.Counter
+	push       prometheus.Histogram
+	registries *prometheus.CounterVec
 
 	seen sync.Map             // the environments that have been seen
 	live atomic.Pointer[live] // nil until the daemon has them
@@ -40,6 +43,7 @@ type live struct {
 	mirror   *gitstate.Mirror
 	replica  *replica // nil: there are no others
 	courier  *deliver.Courier
+	watcher  *watch.Watcher
 }
 
 var (
@@ -51,6 +55,8 @@ var (
 	untakenDesc  = prometheus.NewDesc("pinion_news_failures_total", "Requests to sinks whose news were not taken, by sink.", []string{"sink"}, nil)
 	givenUpDesc  = prometheus.NewDesc("pinion_news_given_up_total", "News that were too old to be tried once more, by sink.", []string{"sink"}, nil)
 	leaderDesc   = prometheus.NewDesc("pinion_leader", "Whether this replica holds a lease that it competes for, by lease.", []string{"lease"}, nil)
+	lookedDesc   = prometheus.NewDesc("pinion_registry_last_success_timestamp_seconds", "When a repository of a registry was last read, by host.", []string{"host"}, nil)
+	restsDesc    = prometheus.NewDesc("pinion_registry_backoff_seconds", "For how long a registry is left alone from now on, by host.", []string{"host"}, nil)
 	requestsDesc = prometheus.NewDesc("pinion_kubernetes_requests_total", "Requests sent to the API server, by cluster and verb.", []string{"cluster", "verb"}, nil)
 )
 
@@ -81,7 +87,10 @@ func newMetrics() *metrics {
 		Name: "pinion_git_push_duration_seconds", Help: "Time that a push of entries, promotions and rollbacks took, in seconds.",
 		Buckets: []float64{.01, .03, .1, .3, 1, 3, 10, 30, 60},
 	})
-	m.registry.MustRegister(m.fetches, m.fetch, m.events, m.commits, m.entries, m.moves, m.push, liveMetrics{m},
+	m.registries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pinion_registry_requests_total", Help: "Requests to registries of artifacts, by host and result.",
+	}, []string{"host", "result"})
+	m.registry.MustRegister(m.registries, m.fetches, m.fetch, m.events, m.commits, m.entries, m.moves, m.push, liveMetrics{m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -117,6 +126,18 @@ func (m *metrics) count(ev reconcile.Event) {
 // pushed notes a push, whatever became of it.
 func (m *metrics) pushed(_, _ int, took time.Duration) { m.push.Observe(took.Seconds()) }
 
+// asked notes a request to a registry. A redirect may lead to any host that the
+// operator admits, and so to ever new ones: these are counted together.
+func (m *metrics) asked(host string, r registry.Result) {
+	now := m.live.Load()
+	if now == nil {
+		host = "other"
+	} else if _, known := now.watcher.Hosts()[registry.Known(host)]; !known {
+		host = "other"
+	}
+	m.registries.WithLabelValues(host, string(r)).Inc()
+}
+
 // liveMetrics asks the engine and the clusters at each scrape.
 type liveMetrics struct{ m *metrics }
 
@@ -127,6 +148,8 @@ func (l liveMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- toldDesc
 	ch <- untakenDesc
 	ch <- givenUpDesc
+	ch <- lookedDesc
+	ch <- restsDesc
 	ch <- requestsDesc
 	ch <- rendersDesc
 	ch <- pushesDesc
@@ -151,6 +174,13 @@ func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(toldDesc, prometheus.CounterValue, float64(n.Sent), name)
 		ch <- prometheus.MustNewConstMetric(untakenDesc, prometheus.CounterValue, float64(n.Failed), name)
 		ch <- prometheus.MustNewConstMetric(givenUpDesc, prometheus.CounterValue, float64(n.GivenUp), name)
+	}
+	at := time.Now()
+	for name, h := range now.watcher.Hosts() {
+		if !h.Success.IsZero() {
+			ch <- prometheus.MustNewConstMetric(lookedDesc, prometheus.GaugeValue, float64(h.Success.UnixMilli())/1000, name)
+		}
+		ch <- prometheus.MustNewConstMetric(restsDesc, prometheus.GaugeValue, max(0, h.Until.Sub(at).Seconds()), name)
 	}
 	for name, c := range now.clusters {
 		for verb, n := range c.Requests() {

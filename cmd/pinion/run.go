@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/pinion-cd/pinion/api"
+	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/history"
@@ -49,7 +50,7 @@ away. It runs until SIGTERM or SIGINT.`,
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "address of the HTTP server; port 0 takes a free one")
 	f.BoolVar(&o.leaderElect, "leader-elect", false, "run beside other replicas: one leads, the others stand by")
 	f.StringVar(&o.shard, "shard", "", "keep only this part of the environments beside other replicas: 0/3, or auto/3 in a StatefulSet")
-	f.StringArrayVar(&o.allow, "outbound-allow", nil, "host that policies may have asked, besides outbound.allow of the configuration: NAME, *.DOMAIN, either with :PORT, NETWORK/BITS, or *")
+	f.StringArrayVar(&o.allow, "outbound-allow", nil, "host that the repository may have asked, besides outbound.allow of the configuration: NAME, *.DOMAIN, either with :PORT, NETWORK/BITS, or *")
 	f.BoolVar(&o.allowRewrite, "allow-rewrite", false, "follow the branch when it was force-pushed")
 	return cmd
 }
@@ -158,7 +159,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	if err != nil {
 		return err
 	}
-	s := newServer(m, answers, newHooks(config.Forge, logger))
+	s := newServer(m, answers, newHooks(config.Forge, logger), &registryHooks{turnstile: turnstile{log: logger}, config: config.Registry})
 	s.alone = config.LeaderElection == nil && config.Shard == ""
 	wait.Go(func() { stop(s.serve(ctx, listener, secure.server())) })
 	wait.Go(func() { keepSmall(ctx) })
@@ -250,11 +251,19 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		courier.Moved()
 		index.Poke()
 	}
+	registries, err := config.registries(m.asked)
+	if err != nil {
+		return err
+	}
+	defer registries.Close()
+	watcher := config.watcher(registries, func(ctx context.Context, found []artifact.Sighting) error { return clerk.Found(ctx, found) }, report, logger)
+	s.notices.watcher.Store(watcher)
+	keeps.Tracked = watcher.Know
 	clerk = reconcile.NewClerk(keeps, engine)
 	if courier, err = config.courier(mirror, engine, self.terms(), logger); err != nil {
 		return err
 	}
-	m.live.Store(&live{engine, renderer, clusters, mirror, self, courier})
+	m.live.Store(&live{engine, renderer, clusters, mirror, self, courier, watcher})
 	present := history.NewPresent(mirror, config.Repository.Branch, mirror.Branches)
 	writer, err := config.writer(mirror, present, self)
 	if err != nil {
@@ -272,6 +281,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	self.run(ctx, &writers)
 	writers.Go(func() { stop(clerk.Run(ctx)) })
 	writers.Go(func() { courier.Run(ctx) })
+	writers.Go(func() { watcher.Run(ctx) })
 	err = engine.Run(ctx, commits)
 	stop(err)
 	writers.Wait()

@@ -21,11 +21,12 @@ type server struct {
 	replica atomic.Pointer[replica] // nil while the daemon is alone, or does not know yet
 	alone   bool                    // it will be
 	hooks   *hooks
+	notices *registryHooks
 	handler http.Handler
 }
 
-func newServer(m *metrics, a *api.Server, h *hooks) *server {
-	s := &server{api: a, hooks: h}
+func newServer(m *metrics, a *api.Server, h *hooks, n *registryHooks) *server {
+	s := &server{api: a, hooks: h, notices: n}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Write([]byte("ok\n"))
@@ -44,6 +45,7 @@ func newServer(m *metrics, a *api.Server, h *hooks) *server {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.Handle("/api/", s.api)
 	mux.Handle("POST "+webhookPath+"{forge}", s.hooks)
+	mux.Handle("POST "+registryHookPath, s.notices)
 	s.handler = mux
 	return s
 }

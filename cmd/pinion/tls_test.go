@@ -66,7 +66,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- newServer(newMetrics(), answers, nil).serve(ctx, l, secure.server()) }()
+	go func() { ended <- newServer(newMetrics(), answers, nil, nil).serve(ctx, l, secure.server()) }()
 	defer func() {
 		stop()
 		if err := <-ended; err != nil {

@@ -10,6 +10,13 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -20,6 +27,7 @@ type RegistryServer struct {
 	Host string
 
 	process
+	login remote.Option
 }
 
 // RegistryOptions say what a registry is to be like.
@@ -37,7 +45,10 @@ func Registry(t testing.TB, o RegistryOptions) *RegistryServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &RegistryServer{}
+	r := &RegistryServer{login: remote.WithAuth(authn.Anonymous)}
+	if o.User != "" {
+		r.login = remote.WithAuth(&authn.Basic{Username: o.User, Password: o.Password})
+	}
 	t.Cleanup(r.Kill)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yml")
@@ -96,4 +107,55 @@ func (r *RegistryServer) answers(ctx context.Context, dir string) error {
 		return fmt.Errorf("the registry at %s has its data in %q, ours in %s: %s", r.Host, got, dir, response.Status)
 	}
 	return nil
+}
+
+// Push puts a new image with these labels under a name such as acme/web:1.2.3,
+// and returns its digest. No two have the same.
+func (r *RegistryServer) Push(t testing.TB, tag string, labels map[string]string) string {
+	t.Helper()
+	image := Image(t, labels)
+	return r.Put(t, tag, image)
+}
+
+// Image makes an image with these labels, and something in it.
+func Image(t testing.TB, labels map[string]string) v1.Image {
+	t.Helper()
+	layer, err := random.Layer(100, "application/vnd.oci.image.layer.v1.tar+gzip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := mutate.AppendLayers(empty.Image, layer)
+	if err == nil {
+		image, err = mutate.Config(image, v1.Config{Labels: labels})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// Put puts an image, or an index, under a name.
+func (r *RegistryServer) Put(t testing.TB, tag string, what remote.Taggable) string {
+	t.Helper()
+	ref, err := name.ParseReference(r.Host + "/" + tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var digest v1.Hash
+	switch x := what.(type) {
+	case v1.Image:
+		if digest, err = x.Digest(); err == nil {
+			err = remote.Write(ref, x, r.login)
+		}
+	case v1.ImageIndex:
+		if digest, err = x.Digest(); err == nil {
+			err = remote.WriteIndex(ref, x, r.login)
+		}
+	default:
+		err = fmt.Errorf("%T is neither", what)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest.String()
 }

@@ -1,0 +1,69 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pinion-cd/pinion/artifact"
+	"github.com/pinion-cd/pinion/desired"
+)
+
+// Found records what looks at registries have found. It returns when that is
+// pushed; the error is a *Rejection if it was not taken. What no rule watches any
+// more, and what none could choose, is left out without a word.
+func (c *Clerk) Found(ctx context.Context, all []artifact.Sighting) error {
+	_, err := c.ask(ctx, &request{ctx: ctx, found: all})
+	return err
+}
+
+// serveFound takes up what was found.
+func (c *Clerk) serveFound(b *batch, r *request) {
+	a := answer{request: r}
+	if c.shelfErr != nil {
+		a.err = reject(NotReady, "what is known of artifacts can't be used; somebody has to mend %s: %v", artifact.Branch, c.shelfErr)
+	} else {
+		for _, x := range r.found {
+			if err := c.takeFound(b, x); err != nil {
+				a.err = reject(Invalid, "%s:%s is not recorded: %v", x.Repository, x.Version, err)
+			}
+		}
+	}
+	b.answers = append(b.answers, a)
+}
+
+func (c *Clerk) takeFound(b *batch, x artifact.Sighting) error {
+	watching := slices.DeleteFunc(c.rulesFor(x.Repository), func(t desired.Tracked) bool { return !t.Watch })
+	shelf := b.shelf(c)
+	if _, known := shelf.Lookup(x.Repository, x.Version); len(watching) == 0 || !known && choosable(watching, x.Version, x.Branch) != nil {
+		return nil
+	}
+	x.Origin, x.By, x.As, x.Time = artifact.FromRegistry, "", nil, b.now
+	t, err := shelf.Take(x)
+	if err == nil {
+		b.find(t)
+	}
+	return err
+}
+
+// tellTracked lets who watches registries know what is tracked where we keep the
+// ledger, and what is known, if that is news.
+func (c *Clerk) tellTracked() {
+	if c.shelf == nil {
+		return
+	}
+	var ours []desired.Tracked
+	var of strings.Builder
+	fmt.Fprintf(&of, "%s %s", c.commit.ID, c.shelf.At())
+	for _, t := range c.tracked {
+		if c.ours(t.Environment) {
+			ours = append(ours, t)
+			fmt.Fprintf(&of, " %s/%s", t.Environment, t.Service)
+		}
+	}
+	if text := of.String(); text != c.toldTracked {
+		c.toldTracked = text
+		c.options.Tracked(ours, c.shelf)
+	}
+}

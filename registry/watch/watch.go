@@ -1,0 +1,391 @@
+// Package watch looks into the registries of what stages track.
+//
+// For each repository that a rule watches it lists the tags, and goes into the
+// newest that the rule could choose and that is not known yet: to which digest
+// it leads, and what the image says of its build. That, and nothing of other
+// tags, is handed on to be recorded on the branch of artifacts, by the same
+// function by which a publisher's word is; which version enters a stage is
+// decided there. It also looks whether the tags that are pinned, and the newest
+// that are known, still lead to the digests that they are bound to, and hands on
+// if one does not.
+//
+// A repository whose tags could not all be read is as if it was not looked at:
+// of half a list the newest is not the newest. A tag that can't be read, or whose
+// content is not that of its digest, is told and left out, and the next newest
+// one is gone into; but when the registry itself fails, the look is over. When
+// the next one is, [agenda] decides.
+//
+// It keeps nothing but, in memory, which tags were gone into for nothing. After a
+// crash it looks again, and what is recorded already is not recorded twice.
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pinion-cd/pinion/artifact"
+	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/registry"
+	"github.com/pinion-cd/pinion/registry/agenda"
+)
+
+// DefaultPoll is the time between two looks at a repository.
+const DefaultPoll = time.Minute
+
+const (
+	// What one look may go into, and how many known tags it asks for again.
+	mostImages  = 20
+	mostChecked = 5
+	mostTried   = 10_000 // that are kept of one repository
+	recordTime  = 2 * time.Minute
+)
+
+// Options are what a Watcher works with.
+type Options struct {
+	Client *registry.Client
+	Poll   time.Duration // 0: DefaultPoll
+	// Record has what was found pushed; it returns when that is so.
+	Record func(context.Context, []artifact.Sighting) error
+	// Tell is called, from any goroutine, with what somebody should know; bad, if
+	// it stands in the way of something.
+	Tell func(text string, bad bool)
+}
+
+// Watcher looks into registries. It is nil if nothing is to be watched.
+type Watcher struct {
+	options Options
+	woken   chan struct{} // capacity 1
+
+	mu     sync.Mutex // guards what follows
+	agenda *agenda.Agenda
+	rules  map[string][]desired.Tracked // by repository
+	shelf  *artifact.Shelf
+	// tried are tags that were gone into for nothing, by repository, each with
+	// the branch that it was built from.
+	tried   map[string]map[string]string
+	trouble map[string]string // the last that was told of a repository
+}
+
+// New returns a watcher.
+func New(o Options) *Watcher {
+	if o.Poll <= 0 {
+		o.Poll = DefaultPoll
+	}
+	return &Watcher{options: o, woken: make(chan struct{}, 1), agenda: agenda.Make(o.Poll),
+		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, trouble: map[string]string{}}
+}
+
+// Know takes in what is tracked and what is known; it never waits.
+func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
+	if w == nil {
+		return
+	}
+	rules := map[string][]desired.Tracked{}
+	for _, t := range tracked {
+		if r := artifact.Normal(t.Pin.Image.Repository); t.Watch {
+			rules[r] = append(rules[r], t)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for r := range w.rules {
+		if rules[r] == nil {
+			delete(w.tried, r)
+			delete(w.trouble, r)
+		}
+	}
+	w.rules, w.shelf = rules, shelf
+	w.agenda.Set(time.Now(), slices.Collect(maps.Keys(rules)))
+	w.wake()
+}
+
+// Notify has the repositories looked at that a notification names, with their
+// registry or without. Others are nothing to it.
+func (w *Watcher) Notify(named []string) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for repository := range w.rules {
+		_, path, _ := strings.Cut(repository, "/")
+		if slices.ContainsFunc(named, func(n string) bool { return n == path || artifact.Normal(n) == repository }) {
+			w.agenda.Wake(time.Now(), repository)
+		}
+	}
+	w.wake()
+}
+
+func (w *Watcher) wake() {
+	select {
+	case w.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Hosts returns how it is with each registry.
+func (w *Watcher) Hosts() map[string]agenda.Host {
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.agenda.Hosts()
+}
+
+// Run looks until ctx ends.
+func (w *Watcher) Run(ctx context.Context) {
+	if w == nil {
+		return
+	}
+	var looks sync.WaitGroup
+	defer looks.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.woken:
+		case <-timer.C:
+		}
+		for {
+			l, at := w.next(time.Now())
+			if l == nil {
+				if !at.IsZero() {
+					timer.Reset(time.Until(at))
+				}
+				break
+			}
+			looks.Go(func() {
+				err := l.look(ctx)
+				if ctx.Err() != nil {
+					return
+				}
+				w.done(l, err)
+			})
+		}
+	}
+}
+
+// next returns the look that is due, or when the next one is.
+func (w *Watcher) next(now time.Time) (*look, time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	repository, ok, at := w.agenda.Next(now)
+	if !ok {
+		return nil, at
+	}
+	return &look{options: w.options, repository: repository, rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository])}, at
+}
+
+// done takes in what became of a look, and tells what is new of it.
+func (w *Watcher) done(l *look, err error) {
+	o := agenda.Outcome{Failed: err != nil}
+	if e, ok := errors.AsType[*registry.Error](err); ok {
+		o.Host = e.Host
+	}
+	if busy, ok := errors.AsType[*registry.BusyError](err); ok {
+		o.Until = busy.Until
+	}
+	text := ""
+	if err = errors.Join(append(l.faults, err)...); err != nil {
+		text = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	w.mu.Lock()
+	w.agenda.Done(time.Now(), l.repository, o, rand.Float64())
+	if l.more {
+		w.agenda.Wake(time.Now(), l.repository)
+	}
+	before := w.trouble[l.repository]
+	if w.rules[l.repository] != nil {
+		w.tried[l.repository], w.trouble[l.repository] = l.tried, text
+	}
+	w.wake()
+	w.mu.Unlock()
+	switch {
+	case text == before:
+	case text != "":
+		w.options.Tell("watch "+l.repository+": "+text, true)
+	default:
+		w.options.Tell("watch "+l.repository+": it can be read again", false)
+	}
+}
+
+// look is one look at one repository.
+type look struct {
+	options    Options
+	repository string
+	rules      []desired.Tracked
+	shelf      *artifact.Shelf
+	tried      map[string]string
+	faults     []error // of single tags
+	images     int
+	more       bool // there was no place for all that is new
+	sightings  []artifact.Sighting
+}
+
+// look finds what is new in the repository, and has it recorded. Even if that
+// fails, or something was found before the registry failed, what has been found
+// is the truth.
+func (l *look) look(ctx context.Context) error {
+	tags, err := l.options.Client.Tags(ctx, l.repository)
+	if err != nil {
+		return err
+	}
+	listed := map[string]bool{}
+	for _, t := range tags {
+		listed[t] = true
+	}
+	for t := range l.tried {
+		if !listed[t] {
+			delete(l.tried, t)
+		}
+	}
+	err = l.check(ctx, listed)
+	for _, t := range l.rules {
+		if err == nil {
+			err = l.find(ctx, t, tags)
+		}
+	}
+	if len(l.sightings) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
+	defer cancel()
+	return errors.Join(err, l.options.Record(ctx, l.sightings))
+}
+
+// find goes into the newest tags that a rule could choose, until one is the
+// newest indeed.
+func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error {
+	image := t.Pin.Image
+	present, err := t.Rule.Read(l.shelf.Tag(image.Repository, image.Version, image.Digest))
+	if err != nil {
+		return nil // whether anything is newer can't be told, as the stage says itself
+	}
+	tried := map[string]bool{}
+	for {
+		tag, ok := l.shelf.Next(t.Rule, t.Sources(), l.repository, present, tags, func(tag string) bool {
+			branch, known := l.tried[tag]
+			return tried[tag] || known && refusesBranch(t.Rule, tag, branch)
+		})
+		if !ok {
+			return nil
+		}
+		if l.images++; l.images > mostImages {
+			l.more = true
+			return nil
+		}
+		found, err := l.options.Client.Image(ctx, l.repository, tag)
+		if err != nil {
+			if e, ok := errors.AsType[*registry.Error](err); ctx.Err() != nil || ok && e.Host {
+				return err
+			}
+			tried[tag] = true
+			l.faults = append(l.faults, err)
+			continue
+		}
+		facts, unsound := artifact.FactsOf(found.Labels, found.Created)
+		if refusesBranch(t.Rule, tag, facts.Branch) {
+			if l.tried == nil || len(l.tried) >= mostTried {
+				l.tried = map[string]string{}
+			}
+			l.tried[tag] = facts.Branch
+			continue
+		}
+		for _, text := range unsound {
+			l.options.Tell(fmt.Sprintf("watch %s: a label of %s is left out: %s", l.repository, tag, text), true)
+		}
+		tried[tag] = true // whatever comes of it, it was gone into
+		if err := l.sight(tag, found.Digest, facts); err != nil {
+			l.faults = append(l.faults, err)
+		}
+	}
+}
+
+func refusesBranch(r artifact.Rule, tag, branch string) bool {
+	v, err := r.Read(tag)
+	return err != nil || r.Allows(v, branch) != nil
+}
+
+// sight keeps what is to be recorded, and goes on as if it was.
+func (l *look) sight(tag, digest string, facts artifact.Facts) error {
+	x := artifact.Sighting{Repository: l.repository, Version: tag, Digest: digest, Facts: facts, Origin: artifact.FromRegistry, Time: time.Now()}
+	taken, err := l.shelf.Take(x)
+	if err != nil {
+		return err
+	}
+	if taken.Event == "" {
+		if taken.Refused != "" {
+			return errors.New(taken.Refused)
+		}
+		return nil
+	}
+	l.sightings = append(l.sightings, x)
+	l.shelf = l.shelf.With(l.shelf.At(), taken.Record)
+	return nil
+}
+
+// check asks whether known tags lead where they led: those that are pinned, and
+// the newest.
+func (l *look) check(ctx context.Context, listed map[string]bool) error {
+	for _, tag := range l.known() {
+		known, _ := l.shelf.Lookup(l.repository, tag)
+		if !listed[tag] {
+			continue // it was deleted, and stays bound
+		}
+		got, err := l.options.Client.Head(ctx, l.repository, tag)
+		switch e, ok := errors.AsType[*registry.Error](err); {
+		case registry.NotFound(err):
+			continue
+		case err != nil && (ctx.Err() != nil || ok && e.Host):
+			return err
+		case err != nil:
+			l.faults = append(l.faults, err)
+			continue
+		case got.Digest == known.Digest:
+			continue
+		}
+		// That it leads elsewhere is for ever, so there has to be something.
+		if _, err := l.options.Client.Manifest(ctx, l.repository, got.Digest); err != nil {
+			l.faults = append(l.faults, err)
+			continue
+		}
+		if err := l.sight(tag, got.Digest, artifact.Facts{}); err != nil {
+			l.faults = append(l.faults, err)
+		}
+	}
+	return nil
+}
+
+// known returns the known tags that are pinned, or the newest of a rule.
+func (l *look) known() []string {
+	var all []string
+	for _, t := range l.rules {
+		image := t.Pin.Image
+		tag := l.shelf.Tag(image.Repository, image.Version, image.Digest)
+		if _, ok := l.shelf.Lookup(l.repository, tag); ok {
+			all = append(all, tag)
+		}
+		var newest []artifact.Version
+		for _, r := range l.shelf.Versions(l.repository) {
+			if v, err := t.Rule.Read(r.Version); err == nil {
+				newest = append(newest, v)
+			}
+		}
+		slices.SortFunc(newest, func(a, b artifact.Version) int { return b.Compare(a) })
+		for _, v := range newest[:min(len(newest), mostChecked)] {
+			all = append(all, v.Tag)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
