@@ -28,11 +28,12 @@ const (
 	reportFor     = 60 * time.Second
 )
 
-// apiDaemon starts a daemon that lets one caller ask as often as it likes.
-func (b *bench) apiDaemon(round int, remote, kubeconfig string) (*daemon, error) {
+// apiDaemon starts a daemon that lets one caller ask as often as it likes; more is
+// added to its configuration.
+func (b *bench) apiDaemon(round int, remote, kubeconfig string, more ...string) (*daemon, error) {
 	config := b.path(fmt.Sprintf("config-api-%d.yaml", round))
 	text := fmt.Sprintf("apiVersion: pinion.dev/v1\nkind: Config\nclusters: {default: {kubeconfig: %s}}\napi: {limits: {requestsPerSecond: 1000000}}\ntokens:\n- {principal: ci, sha256: %x}\n",
-		kubeconfig, sha256.Sum256([]byte(benchToken)))
+		kubeconfig, sha256.Sum256([]byte(benchToken))) + strings.Join(more, "")
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
@@ -280,16 +281,16 @@ func (b *bench) apiReports(ctx context.Context) error {
 			return err
 		}
 	}
-	took, acknowledged, failed := b.reportSteadily(ctx, d, p, "a", reportFor, nil)
+	took, acknowledged, failed := reportSteadily(ctx, d, p, load{name: "a", version: "1.0.0", whole: reportFor, second: reportsSecond})
 	fmt.Printf("%d reports a second for %s: %d acknowledged, %d not; median %s, p99 %s, longest %s\n", reportsSecond, reportFor, len(acknowledged), failed,
 		seconds(median(took)), seconds(share(took, 0.99)), seconds(share(took, 1)))
 	if err := b.lost(ctx, p, acknowledged); err != nil {
 		return err
 	}
-	_, acknowledged, failed = b.reportSteadily(ctx, d, p, "b", 20*time.Second, func() {
+	_, acknowledged, failed = reportSteadily(ctx, d, p, load{name: "b", version: "1.0.0", whole: 20 * time.Second, second: reportsSecond, middle: func() {
 		d.cmd.Process.Kill()
 		d.cmd.Wait()
-	})
+	}})
 	fmt.Printf("killed in the middle: %d acknowledged, %d not\n", len(acknowledged), failed)
 	if d, err = b.apiDaemon(1, p.remote, c.kubeconfig); err != nil {
 		return err
@@ -297,24 +298,33 @@ func (b *bench) apiReports(ctx context.Context) error {
 	return b.lost(ctx, p, acknowledged)
 }
 
+// load is how reports are sent.
+type load struct {
+	name    string // what they say begins with it
+	version string
+	whole   time.Duration
+	second  int    // how many in one
+	middle  func() // happens in the middle; nil: nothing does
+}
+
 // reportSteadily sends reports that contradict the result that is there: each of
 // them is an entry of its own, and moves nothing. It returns how long each took
 // from the moment when it was due, and those that were acknowledged, by what they
-// say. In the middle it has something happen.
-func (b *bench) reportSteadily(ctx context.Context, d *daemon, p *promoted, prefix string, whole time.Duration, middle func()) (took []float64, acknowledged []string, failed int) {
+// say.
+func reportSteadily(ctx context.Context, d *daemon, p *promoted, l load) (took []float64, acknowledged []string, failed int) {
 	var mu sync.Mutex // guards what is returned
 	var wait sync.WaitGroup
 	begun := time.Now()
-	total := int(whole.Seconds() * reportsSecond)
+	total := int(l.whole.Seconds() * float64(l.second))
 	for i := range total {
-		due := begun.Add(time.Duration(i) * time.Second / reportsSecond)
+		due := begun.Add(time.Duration(i) * time.Second / time.Duration(l.second))
 		time.Sleep(time.Until(due))
-		if middle != nil && i == total/2 {
-			wait.Go(middle)
+		if l.middle != nil && i == total/2 {
+			wait.Go(l.middle)
 		}
 		wait.Go(func() {
-			said := fmt.Sprintf("load-%s-%d", prefix, i)
-			body := fmt.Sprintf(`{"environment":"dev","service":%q,"policy":"e2e","status":"failure","version":"1.0.0","description":%q}`, service(i%p.services), said)
+			said := fmt.Sprintf("load-%s-%d", l.name, i)
+			body := fmt.Sprintf(`{"environment":"dev","service":%q,"policy":"e2e","status":"failure","version":%q,"description":%q}`, service(i%p.services), l.version, said)
 			status, answer, err := d.ask(ctx, "POST", "/api/v1/reports", []byte(body))
 			spent := time.Since(due).Seconds()
 			mu.Lock()

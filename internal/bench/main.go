@@ -30,7 +30,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the run from nothing, each with a fresh control plane for the floor and one for the daemon")
 	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
 	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
-	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate, api or rate")
+	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate, api, rate or receivers")
 	constants := flag.Bool("constants", false, "answer requests with as many bytes as their path says; the program starts itself so")
 	flag.Parse()
 	flag.Visit(func(f *flag.Flag) { b.given = b.given || f.Name == "services" })
@@ -70,7 +70,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.apiReads}, {"rate", b.apiReports}}
+	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.apiReads}, {"rate", b.apiReports}, {"receivers", b.receivers}}
 	found := false
 	for _, p := range parts {
 		if b.only != "" && b.only != p.name {

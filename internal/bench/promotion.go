@@ -171,34 +171,11 @@ func (b *bench) fromReport(ctx context.Context) error {
 	defer d.stop()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	if err := counted(ctx, p.remote, "ledger/dev", "completed", 1); err != nil {
+	ours, err := b.promoteEach(ctx, p, d)
+	if err != nil {
 		return err
 	}
-	if err := d.report(ctx, service(0), "1.0.0"); err != nil {
-		return err
-	}
-	var ours, bare []float64
-	for i := range b.bumps {
-		version := fmt.Sprintf("1.0.%d", i+1)
-		if err := b.push(ctx, p, map[string]string{"environments/dev.yaml": p.environment("dev", version)}); err != nil {
-			return err
-		}
-		if err := counted(ctx, p.remote, "ledger/dev", "completed", i+2); err != nil {
-			return err
-		}
-		if err := counted(ctx, p.remote, "ledger/staging", "verified", i+1); err != nil {
-			return err
-		}
-		from := tip(p.remote, "main")
-		begun := time.Now()
-		if err := d.report(ctx, service(0), version); err != nil {
-			return err
-		}
-		if _, err := moved(ctx, p.remote, "main", from); err != nil {
-			return err
-		}
-		ours = append(ours, time.Since(begun).Seconds())
-	}
+	var bare []float64
 	d.stop()
 	for range b.bumps {
 		if err := b.git(ctx, "-C", p.clone, "commit", "-q", "--allow-empty", "-m", "Nothing"); err != nil {
@@ -213,6 +190,40 @@ func (b *bench) fromReport(ctx context.Context) error {
 	fmt.Printf("from the report that completes the verification to the promotion: %s; a bare git push of one commit: %s; above it: %s (medians of %d)\n",
 		seconds(median(ours)), seconds(median(bare)), seconds(median(ours)-median(bare)), b.bumps)
 	return nil
+}
+
+// promoteEach has one version after the other promoted, and returns how long it
+// took from each report to the promotion on the remote.
+func (b *bench) promoteEach(ctx context.Context, p *promoted, d *daemon) ([]float64, error) {
+	if err := counted(ctx, p.remote, "ledger/dev", "completed", 1); err != nil {
+		return nil, err
+	}
+	if err := d.report(ctx, service(0), "1.0.0"); err != nil {
+		return nil, err
+	}
+	var took []float64
+	for i := range b.bumps {
+		version := fmt.Sprintf("1.0.%d", i+1)
+		if err := b.push(ctx, p, map[string]string{"environments/dev.yaml": p.environment("dev", version)}); err != nil {
+			return nil, err
+		}
+		if err := counted(ctx, p.remote, "ledger/dev", "completed", i+2); err != nil {
+			return nil, err
+		}
+		if err := counted(ctx, p.remote, "ledger/staging", "verified", i+1); err != nil {
+			return nil, err
+		}
+		from := tip(p.remote, "main")
+		begun := time.Now()
+		if err := d.report(ctx, service(0), version); err != nil {
+			return nil, err
+		}
+		if _, err := moved(ctx, p.remote, "main", from); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(begun).Seconds())
+	}
+	return took, nil
 }
 
 // atOnce measures how long it takes to promote all services that become
