@@ -20,7 +20,8 @@
 // above a size, and nobody's time for longer than a bound. No answer holds a
 // token, a secret, or the user info of an address. It keeps no state but what can
 // be read again: a cursor and the id of an event name commits of the ledgers, so
-// they hold over a restart.
+// they hold over a restart. An answer that is kept (see answers) was found without
+// knowing who asks, and is sent after it was judged who does.
 //
 // # What a crash leaves behind
 //

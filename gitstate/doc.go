@@ -26,7 +26,8 @@
 // moves past all of its chain, or not at all. The pack is of our own making,
 // with each version of a file or folder as a delta against the one before it,
 // and complete in itself: what was sent is what is kept, as loose objects if it
-// is little and as that pack if it is much. Only what a push brought that then
+// is little and as that pack if it is much; packs that were kept so are merged
+// when there are several. Only what a push brought that then
 // lost the race for its branch is left out of the next one (see sent).
 //
 // go-git is not safe even for concurrent reads. Reading goes through one
@@ -54,9 +55,9 @@
 // # What a crash leaves behind
 //
 // Files with names of their own (tmp_…), a generation that is not the present
-// one, objects that no branch names: the next [Open] removes the former, and
-// the latter do no harm. Nothing is flushed to the disk with special care, since
-// all of it is a copy: whatever a loss of power damages is found by Open or by
-// the first read, and cloned anew. What [Mirror.Commit] has acknowledged is on
-// the remote.
+// one, objects that no branch names or that two packs have: the next [Open]
+// removes the former, and the latter do no harm. Nothing is flushed to the disk
+// with special care, since all of it is a copy: whatever a loss of power damages
+// is found by Open or by the first read, and cloned anew. What [Mirror.Commit]
+// has acknowledged is on the remote.
 package gitstate

@@ -17,24 +17,26 @@ import (
 // the next. Such a pack is complete in itself and names the bases of its deltas by
 // their distance, so its entries stay as they are, one pack's behind another's.
 
-// mergeAt packs of one level become one of the next, unless that would have more
-// than mergeObjects objects.
+// mergeAt packs of one level become one of the next, unless that would be too
+// large to be made in memory.
 const (
 	mergeAt      = 8
 	mergeObjects = 100_000
+	mergeBytes   = 64 << 20
 )
 
 // ownPack is a pack that was made here, by what an index has of it.
 type ownPack struct {
 	name    string // of the files, without the ending
 	level   int
+	size    int // in bytes
 	ids     []plumbing.Hash
 	offsets []uint64
 	crcs    []uint32
 }
 
 func (p *pack) own(name string, level int) ownPack {
-	o := ownPack{name: name, level: level, offsets: p.offsets, crcs: p.crcs}
+	o := ownPack{name: name, level: level, size: len(p.data), offsets: p.offsets, crcs: p.crcs}
 	for _, x := range p.objects {
 		o.ids = append(o.ids, x.id)
 	}
@@ -72,13 +74,14 @@ func (g *generation) merge() (useless []string, err error) {
 		if few == nil {
 			return useless, nil
 		}
+		// Those that are not merged stay as they are, and nobody comes back to them.
+		g.own = slices.DeleteFunc(g.own, func(p ownPack) bool { return p.level == few[0].level })
 		next, err := g.mergeThese(few)
 		if err != nil {
 			return useless, fmt.Errorf("merge packs: %w", err)
 		}
-		g.own = slices.DeleteFunc(g.own, func(p ownPack) bool { return p.level == few[0].level })
 		if next == nil {
-			continue // they stay as they are, and nobody comes back to them
+			continue
 		}
 		g.own = append(g.own, *next)
 		for _, p := range few {
@@ -90,26 +93,27 @@ func (g *generation) merge() (useless []string, err error) {
 // mergeThese writes one pack with what several have; nil if they had better stay
 // as they are.
 func (g *generation) mergeThese(few []ownPack) (*ownPack, error) {
-	count := 0
+	count, size := 0, 0
 	seen := map[plumbing.Hash]bool{}
 	for _, p := range few {
-		count += len(p.ids)
+		count, size = count+len(p.ids), size+p.size
 		for _, id := range p.ids {
 			seen[id] = true
 		}
 	}
-	if count > mergeObjects || len(seen) != count { // no pack has an object twice
+	if count > mergeObjects || size > mergeBytes || len(seen) != count { // no pack has an object twice
 		return nil, nil
 	}
 	next := &ownPack{level: few[0].level + 1}
-	data := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(count))
+	data := append(make([]byte, 0, size), "PACK\x00\x00\x00\x02"...)
+	data = binary.BigEndian.AppendUint32(data, uint32(count))
 	for _, p := range few {
 		part, err := os.ReadFile(p.name + ".pack")
 		if err != nil {
 			return nil, err
 		}
-		if len(part) < 32 {
-			return nil, fmt.Errorf("%s.pack is cut", p.name)
+		if n := len(part) - 20; n < 12 || plumbing.Hash(sha1.Sum(part[:n])) != plumbing.Hash(part[n:]) {
+			return nil, fmt.Errorf("%s.pack is damaged", filepath.Base(p.name))
 		}
 		shift := uint64(len(data) - 12)
 		for _, offset := range p.offsets {
@@ -119,6 +123,7 @@ func (g *generation) mergeThese(few []ownPack) (*ownPack, error) {
 		data = append(data, part[12:len(part)-20]...)
 	}
 	sum := plumbing.Hash(sha1.Sum(data))
-	next.name = g.packName(sum)
-	return next, g.writePack(append(data, sum[:]...), *next)
+	data = append(data, sum[:]...)
+	next.name, next.size = g.packName(sum), len(data)
+	return next, g.writePack(data, *next)
 }

@@ -189,4 +189,17 @@ func TestMerge(t *testing.T) {
 	if n := strings.Count(string(out), "\n"); err != nil || n != len(ids) {
 		t.Errorf("git sees %d objects of %d: %v", n, len(ids), err)
 	}
+	// What is damaged is not passed on.
+	g.own = nil
+	for n := range mergeAt - 1 {
+		keep([]*made{blob(fmt.Sprintf("sound %d", n), nil)})
+	}
+	if err := os.Truncate(g.own[3].name+".pack", 40); err != nil {
+		t.Fatal(err)
+	}
+	p := newPack([]*made{blob("the last", nil)}, true)
+	g.own = append(g.own, p.own(g.packName(p.sum), 0))
+	if useless, err := g.merge(); err == nil || !strings.Contains(err.Error(), "damaged") || len(useless) > 0 {
+		t.Errorf("a damaged pack is merged: %v, %v", useless, err)
+	}
 }

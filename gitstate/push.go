@@ -126,7 +126,7 @@ func (m *Mirror) adopt(landed []*chain) {
 	if packed {
 		useless, failure := m.present.merge()
 		if failure != nil {
-			m.log.Warn("could not merge packs; it is tried again", "error", spelled(m.options.Dir, failure))
+			m.log.Warn("could not merge packs; they stay as they are", "error", spelled(m.options.Dir, failure))
 		}
 		m.store.reindex(useless)
 	}
