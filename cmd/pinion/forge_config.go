@@ -119,15 +119,19 @@ func (c *forgeConfig) client(over *http.Client) (*rest.Client, error) {
 	})
 }
 
-// secrets reads those of the webhook. They may change while the daemon runs.
-func (c *forgeConfig) secrets() ([]string, error) {
-	text, err := secret(c.WebhookSecretFile)
+// secrets reads those of the webhook.
+func (c *forgeConfig) secrets() ([]string, error) { return webhookSecrets(c.WebhookSecretFile) }
+
+// webhookSecrets reads the secrets of a webhook. They may change while the daemon
+// runs.
+func webhookSecrets(file string) ([]string, error) {
+	text, err := secret(file)
 	if err != nil {
 		return nil, err
 	}
 	all, err := forge.Secrets(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.WebhookSecretFile, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return all, nil
 }

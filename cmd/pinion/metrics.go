@@ -31,8 +31,9 @@ type metrics struct {
 	push       prometheus.Histogram
 	registries *prometheus.CounterVec
 
-	seen sync.Map             // the environments that have been seen
-	live atomic.Pointer[live] // nil until the daemon has them
+	seen  sync.Map             // the environments that have been seen
+	hosts sync.Map             // the registries that have been asked
+	live  atomic.Pointer[live] // nil until the daemon has them
 }
 
 // live is what is asked at each scrape.
@@ -134,6 +135,13 @@ func (m *metrics) asked(host string, r registry.Result) {
 		host = "other"
 	} else if _, known := now.watcher.Hosts()[registry.Known(host)]; !known {
 		host = "other"
+	} else {
+		host = registry.Known(host)
+	}
+	if _, known := m.hosts.LoadOrStore(host, true); !known {
+		for _, r := range registry.Results {
+			m.registries.WithLabelValues(host, string(r))
+		}
 	}
 	m.registries.WithLabelValues(host, string(r)).Inc()
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
-	"github.com/pinion-cd/pinion/forge"
 	"github.com/pinion-cd/pinion/outbound"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/registry"
@@ -87,19 +86,6 @@ func trusted(key, file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// secrets reads those of the webhook. They may change while the daemon runs.
-func (c registryConfig) secrets() ([]string, error) {
-	text, err := secret(c.WebhookSecretFile)
-	if err != nil {
-		return nil, err
-	}
-	all, err := forge.Secrets(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.WebhookSecretFile, err)
-	}
-	return all, nil
-}
-
 // registries returns who reads registries.
 func (c *config) registries(count func(string, registry.Result)) (*registry.Client, error) {
 	allow, err := c.Outbound.allow()
@@ -163,7 +149,7 @@ func examineRegistries(ctx context.Context, c *config, r *repository) []finding 
 	var findings []finding
 	if c.Registry.WebhookSecretFile != "" {
 		f := finding{Check: "registry: webhook", OK: true}
-		if secrets, err := c.Registry.secrets(); err != nil {
+		if secrets, err := webhookSecrets(c.Registry.WebhookSecretFile); err != nil {
 			f.OK, f.Detail, f.Hint = false, err.Error(), "put the webhook's secret into that file; `openssl rand -hex 32` makes one"
 		} else {
 			f.Detail = fmt.Sprintf("%s in use; it is for POST %s", count(len(secrets), "secret"), registryHookPath)

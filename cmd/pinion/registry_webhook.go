@@ -41,7 +41,7 @@ func (h *registryHooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.turnAway(w, r, api.Refusal(api.TooLarge, "the body has %d bytes, and may have %d", r.ContentLength, maxNotice))
 		return
 	}
-	secrets, err := h.config.secrets()
+	secrets, err := webhookSecrets(h.config.WebhookSecretFile)
 	if err != nil {
 		if h.tells() {
 			h.log.Error("a registry's webhook can't be verified", "error", err)
