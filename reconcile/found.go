@@ -2,9 +2,8 @@ package reconcile
 
 import (
 	"context"
-	"fmt"
+	"maps"
 	"slices"
-	"strings"
 
 	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
@@ -53,17 +52,14 @@ func (c *Clerk) tellTracked() {
 	if c.shelf == nil {
 		return
 	}
-	var ours []desired.Tracked
-	var of strings.Builder
-	fmt.Fprintf(&of, "%s %s", c.commit.ID, c.shelf.At())
-	for _, t := range c.tracked {
-		if c.ours(t.Environment) {
-			ours = append(ours, t)
-			fmt.Fprintf(&of, " %s/%s", t.Environment, t.Service)
-		}
+	text := c.commit.ID + " " + c.shelf.At()
+	for _, env := range slices.Sorted(maps.Keys(c.held)) {
+		text += " " + string(env)
 	}
-	if text := of.String(); text != c.toldTracked {
-		c.toldTracked = text
-		c.options.Tracked(ours, c.shelf)
+	if text == c.toldTracked {
+		return
 	}
+	c.toldTracked = text
+	ours := slices.DeleteFunc(slices.Clone(c.tracked), func(t desired.Tracked) bool { return !c.ours(t.Environment) })
+	c.options.Tracked(ours, c.shelf)
 }

@@ -115,6 +115,12 @@ func TestPublishedVersionsEnterTheirStage(t *testing.T) {
 	}
 	_, err = h.publish("ci", "1.2.10", digest("a"), artifact.Facts{Quality: artifact.Failed})
 	h.must(err)
+	// What was found in a registry that no rule watches is nothing.
+	before := h.git("--git-dir="+h.remote, "rev-parse", artifact.Branch)
+	h.must(h.clerk.Found(context.Background(), []artifact.Sighting{{Repository: "registry.example/web", Version: "1.9.9", Digest: digest("9")}}))
+	if after := h.git("--git-dir="+h.remote, "rev-parse", artifact.Branch); after != before {
+		t.Errorf("it was recorded in %s", after)
+	}
 	// A moved tag is refused, and said once.
 	h.refuses(reconcile.MovedTag, "ci", "1.2.10", digest("b"))
 	h.refuses(reconcile.MovedTag, "ci", "1.2.10", digest("b"))

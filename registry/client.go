@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -152,6 +153,7 @@ func (c *Client) Head(ctx context.Context, repository, reference string) (Descri
 			return err
 		}
 		d = describe(whole.Descriptor)
+		d.Digest = fmt.Sprintf("sha256:%x", sha256.Sum256(whole.Manifest)) // not the registry's word
 		return nil
 	})
 	return d, err
@@ -168,12 +170,21 @@ func (c *Client) Manifest(ctx context.Context, repository, reference string) (Ma
 	var m Manifest
 	err = c.do("read "+show(repository, reference), func(p *remote.Puller) error {
 		got, err := p.Get(ctx, ref)
-		if err == nil {
-			m = Manifest{describe(got.Descriptor), got.Manifest}
+		if err != nil {
+			return err
 		}
-		return err
+		m = Manifest{describe(got.Descriptor), got.Manifest}
+		// The library takes a registry's word for the digest of what says that it
+		// is of the first version of the format.
+		if sum := fmt.Sprintf("sha256:%x", sha256.Sum256(m.Data)); m.Digest != sum {
+			return fmt.Errorf("its content has the digest %s, which does not match %s", sum, m.Digest)
+		}
+		return nil
 	})
-	return m, err
+	if err != nil {
+		return Manifest{}, err
+	}
+	return m, nil
 }
 
 // Blob reads a blob that has a digest, and at most so many bytes.

@@ -184,6 +184,11 @@ func TestRegistriesThatLie(t *testing.T) {
 			w.Header().Set("Docker-Content-Digest", digest)
 			fmt.Fprint(w, `{}`)
 		}, manifest, "does not match requested digest"},
+		"a manifest of the first version": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
+			w.Header().Set("Docker-Content-Digest", digest)
+			fmt.Fprint(w, `{}`)
+		}, manifest, "which does not match"},
 		"a blob of another digest": {func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{}`) }, blob, "verif"},
 		"a giant manifest": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "104857600")

@@ -165,12 +165,20 @@ func examineRegistries(ctx context.Context, c *config, r *repository) []finding 
 	}
 	defer client.Close()
 	all := watched(r.commit.Repository)
+	down := map[string]bool{} // registries that have not answered
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		f := finding{Check: "registry: " + name, OK: true}
+		host, _, _ := strings.Cut(name, "/")
+		if down[host] {
+			findings = append(findings, finding{f.Check, false, host + " was not asked again", ""})
+			continue
+		}
 		ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 		tags, err := client.Tags(ctx, name)
 		cancel()
 		if err != nil {
+			e, ok := errors.AsType[*registry.Error](err)
+			down[host] = ok && e.Host
 			f.OK, f.Detail = false, err.Error()
 		} else {
 			f.Detail = fmt.Sprintf("%s can be read; %s watches it", count(len(tags), "tag"), all[name].Environment)

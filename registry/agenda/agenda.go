@@ -14,7 +14,6 @@
 package agenda
 
 import (
-	"slices"
 	"strings"
 	"time"
 )
@@ -66,15 +65,15 @@ func HostOf(repository string) string {
 
 // Set says which repositories there are. New ones are due.
 func (a *Agenda) Set(now time.Time, repositories []string) {
-	hosts := map[string]bool{}
+	hosts, wanted := map[string]bool{}, map[string]bool{}
 	for _, r := range repositories {
-		hosts[HostOf(r)] = true
+		hosts[HostOf(r)], wanted[r] = true, true
 		if _, ok := a.items[r]; !ok {
 			a.items[r] = item{host: HostOf(r), due: now}
 		}
 	}
 	for r := range a.items {
-		if !slices.Contains(repositories, r) {
+		if !wanted[r] {
 			delete(a.items, r)
 		}
 	}
