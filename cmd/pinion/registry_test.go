@@ -70,7 +70,7 @@ func TestRegistryIsWatched(t *testing.T) {
 		"org.opencontainers.image.revision": "4f1c2aa90b7e", "dev.pinion.branch": "main", "dev.pinion.build": "https://ci.shop.example/7", "dev.pinion.tests": "passed", "dev.pinion.quality": "perhaps",
 	})
 	w.recorded("dev", "pinned(dev): web 1.2.9 → 1.2.10", "started", "completed", "verified(dev): web 1.2.9 → 1.2.10")
-	d.line(0, `a label of 1.2.10 is left out: quality: "perhaps" is not a result`)
+	d.line(0, "a label of "+r.Host+`/acme/web:1.2.10 is left out: quality: "perhaps" is not a result`)
 	w.git("pull", "-q", "origin", "main")
 	w.git("fetch", "-q")
 	message := w.git("log", "-1", "--format=%B", "origin/main")
@@ -119,7 +119,7 @@ func TestRegistryIsWatched(t *testing.T) {
 	if got := notify("Bearer sesame"); got != http.StatusAccepted {
 		t.Errorf("a notification is answered with %d", got)
 	}
-	d.line(0, "watch "+r.Host+"/acme/web: list the tags of "+r.Host+"/acme/web: dial")
+	d.line(0, "watch registries: list the tags of "+r.Host+"/acme/web: dial")
 	metric(fmt.Sprintf(`pinion_registry_backoff_seconds\{host="%s"\} [1-9].*`, r.Host))
 	w.tells(1, `FAIL +registry: `+r.Host+`/acme/web +list the tags of .*refused`, "doctor", "--config", config)
 	w.tells(1, `the registry of web can't be watched: 127.0.0.1:\d+ is not asked`, "lint", "--config", configured(t, ""))

@@ -213,9 +213,9 @@ func (w *Watcher) done(l *look, err error) {
 	switch {
 	case text == before:
 	case text != "":
-		w.options.Tell("watch "+l.repository+": "+text, true)
+		w.options.Tell("watch registries: "+text, true)
 	default:
-		w.options.Tell("watch "+l.repository+": it can be read again", false)
+		w.options.Tell(l.repository+" can be read again", false)
 	}
 }
 
@@ -260,7 +260,10 @@ func (l *look) look(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
-	return errors.Join(err, l.options.Record(ctx, l.sightings))
+	if no := l.options.Record(ctx, l.sightings); no != nil {
+		err = errors.Join(err, fmt.Errorf("record what was found in %s: %w", l.repository, no))
+	}
+	return err
 }
 
 // find goes into the newest tags that a rule could choose, until one is the
@@ -302,7 +305,7 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 			continue
 		}
 		for _, text := range unsound {
-			l.options.Tell(fmt.Sprintf("watch %s: a label of %s is left out: %s", l.repository, tag, text), true)
+			l.options.Tell(fmt.Sprintf("a label of %s:%s is left out: %s", l.repository, tag, text), true)
 		}
 		tried[tag] = true // whatever comes of it, it was gone into
 		if err := l.sight(tag, found.Digest, facts); err != nil {

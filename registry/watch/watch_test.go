@@ -323,7 +323,7 @@ func TestWatchedRegistriesThatFail(t *testing.T) {
 	p.set(func() { p.lies["1.1.0"] = true })
 	k.tells("read " + p.repository() + "@sha256:bbbb")
 	p.set(func() { p.lies, p.tags = map[string]bool{}, []string{"1.0.0", "1.1.0"} })
-	k.tells("it can be read again")
+	k.tells(p.repository() + " can be read again")
 	k.settled(p.repository())
 	k.records("found 1.1.0")
 
@@ -364,12 +364,12 @@ func TestWhatIsFoundIsRecordedInTheEnd(t *testing.T) {
 	k.down = true
 	k.tracked = []desired.Tracked{tracks(t, p.repository(), "1.0.0", semantic)}
 	k.watcher.Know(k.tracked, k.shelf)
-	k.tells("the remote is down")
+	k.tells("record what was found in " + p.repository() + ": the remote is down")
 	k.mu.Lock()
 	k.down = false
 	k.mu.Unlock()
 	k.records("found 1.1.0")
-	k.tells("it can be read again")
+	k.tells(p.repository() + " can be read again")
 }
 
 // Who limits us is left alone, and a version of which nothing can come is gone
