@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,6 +67,9 @@ func (s *Shelf) Choose(r Rule, from Sources, repository string, present Version)
 		if err != nil {
 			c.Refused = append(c.Refused, Refusal{x.record.Version, err.Error()})
 			continue
+		}
+		if known.Branch == "" && x.version.Branch != "" { // nobody but the tag says it
+			known.Branch = cmp.Or(r.Branch, x.version.Branch)
 		}
 		c.Record, c.Version, c.Found = known, x.version, true
 		return c

@@ -202,6 +202,25 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// A tag that names its branch says so where nobody else does.
+func TestChooseReadsTheBranchOfATag(t *testing.T) {
+	for _, c := range []struct {
+		branch, labelled, want string
+	}{{"", "", "feature-x"}, {"feature/x", "", "feature/x"}, {"feature/x", "Feature/X", "Feature/X"}} {
+		r := rule(t, artifact.Rule{Pattern: "{date}-{branch}-{version}", Branch: c.branch})
+		x := sighting("20170717-feature-x-1.2", digest("a"))
+		x.Branch = c.labelled
+		s, _ := take(t, nil, x)
+		present, err := r.Read("20170716-feature-x-1.2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Choose(r, found, x.Repository, present); got.Record.Branch != c.want {
+			t.Errorf("a rule for %q, labelled %q: it is of %q, want %q", c.branch, c.labelled, got.Record.Branch, c.want)
+		}
+	}
+}
+
 func TestNormal(t *testing.T) {
 	for s, want := range map[string]string{
 		"nginx": "docker.io/library/nginx", "docker.io/nginx": "docker.io/library/nginx", "index.docker.io/library/nginx": "docker.io/library/nginx",

@@ -178,3 +178,33 @@ func TestRegistryWebhook(t *testing.T) {
 		}
 	}
 }
+
+func TestRegistryConfigThatIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.json")
+	if err := os.WriteFile(file, []byte(`{"credHelpers": {"ghcr.io": "gcr"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"{poll: 10ms}":                                          "registry.poll is 10ms; write a second or more",
+		"{requestsPerSecond: -1}":                               "registry.requestsPerSecond is negative",
+		"{insecure: ['http://registry.example']}":               `registry.insecure has "http://registry.example"`,
+		"{helpers: [gcr]}":                                      "registry.helpers is given without registry.credentialsFile",
+		"{credentialsFile: " + dir + "/none}":                   "registry.credentialsFile: read credentials of registries: open",
+		"{credentialsFile: " + file + "}":                       "add gcr to registry.helpers",
+		"{credentialsFile: " + file + ", caFile: " + file + "}": "add gcr to registry.helpers",
+		"{caFile: " + file + "}":                                "holds no certificate",
+		"{credentialFile: x}":                                   "credentialsFile, helpers, insecure, caFile, poll, requestsPerSecond, webhookSecretFile",
+		"{credentialsFile: " + file + ", helpers: [gcr], insecure: [registry.example, '[::1]:5000'], poll: 1s}": "",
+	} {
+		path := filepath.Join(dir, "pinion.yaml")
+		if err := os.WriteFile(path, []byte("apiVersion: pinion.dev/v1\nkind: Config\nregistry: "+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := (&globals{config: path}).readConfig()
+		if got := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(got, want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
