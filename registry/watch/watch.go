@@ -58,7 +58,7 @@ type Options struct {
 	Tell func(text string, bad bool)
 }
 
-// Watcher looks into registries. It is nil if nothing is to be watched.
+// Watcher looks into registries. A nil one does nothing.
 type Watcher struct {
 	options Options
 	woken   chan struct{} // capacity 1
