@@ -30,17 +30,3 @@ func (b *Blob) ID() string {
 	}
 	return b.made.id.String()
 }
-
-// identified are blobs whose ids are known.
-func identified(blobs []*Blob) []*made {
-	list := make([]*made, len(blobs))
-	for i, b := range blobs {
-		list[i] = b.made
-	}
-	atOnce(len(list), func(i int) {
-		if list[i].id.IsZero() {
-			list[i].id = identify(list[i].kind, list[i].data)
-		}
-	})
-	return list
-}

@@ -41,14 +41,15 @@ func (m *Mirror) Commit(ctx context.Context, c Change) (string, error) {
 // empty. The branch moves past all of them at once, so that of a chain
 // everything lands, or nothing.
 //
-// ahead are files that a later push is likely to have, for which there will be
-// less time: they are sent with this one, and left out of that one. Each follows
-// its version before it.
+// ahead are changes that a later push is likely to have, for which there will
+// be less time: their files and folders are sent with this one, and left out of
+// that one. Their commits are not made; what there is no parent for is nobody's
+// harm.
 //
 // The ids are those of the commits that were written, in the order of the
 // changes, and empty for the others; each branch of these has its error, as
 // Commit would return it, once in the joined one.
-func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...*Blob) ([]string, error) {
+func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...Change) ([]string, error) {
 	ids := make([]string, len(changes))
 	if len(changes) == 0 {
 		return ids, nil
@@ -87,7 +88,7 @@ func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...*Blob) ([]
 		}
 		return ids, err
 	}
-	outcomes, err := m.send(ctx, call(), list, ahead)
+	outcomes, err := m.send(ctx, call(), list, m.foreseen(list, ahead))
 	if err != nil {
 		return ids, err
 	}
@@ -105,6 +106,28 @@ func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...*Blob) ([]
 	}
 	m.adopt(landed)
 	return ids, errors.Join(errs...)
+}
+
+// foreseen are the files and folders of changes to come that some chains do not
+// have. That they can't be made now is no harm to these.
+func (m *Mirror) foreseen(list []*chain, ahead []Change) []*made {
+	if len(ahead) == 0 {
+		return nil
+	}
+	ahead = slices.Clone(ahead)
+	for i := range ahead {
+		if ahead[i].Branch == "" {
+			ahead[i].Branch = m.options.Branch
+		}
+		ahead[i].Sign = nil
+	}
+	next, err := m.store.chains(ahead)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(gather(next), func(o *made) bool {
+		return o.kind == plumbing.CommitObject || slices.ContainsFunc(list, func(c *chain) bool { return c.have[o.id] })
+	})
 }
 
 // Pushes is how many requests to move a branch were sent to the remote so far,
@@ -165,18 +188,17 @@ func (s *store) know(c *chain) {
 
 // send pushes, and says for each chain what became of it: nil if it is on the
 // remote. The error is for what happened before anything was sent.
-func (m *Mirror) send(ctx context.Context, l *line, list []*chain, ahead []*Blob) ([]error, error) {
+func (m *Mirror) send(ctx context.Context, l *line, list []*chain, ahead []*made) ([]error, error) {
 	all := gather(list)
 	objects := m.sent.lean(list, all, time.Now())
-	more := identified(ahead)
-	report, outcomes, err := m.ask(ctx, l, list, slices.Concat(objects, more))
+	report, outcomes, err := m.ask(ctx, l, list, slices.Concat(objects, ahead))
 	if err != nil || report == nil {
 		return outcomes, err
 	}
 	if len(objects) == len(all) || !lacks(report.ReportStatus) {
 		outcomes = m.judge(ctx, list, all, report)
-		if len(more) > 0 && report.UnpackStatus == "ok" {
-			m.sent.remember(more, time.Now())
+		if len(ahead) > 0 && report.UnpackStatus == "ok" {
+			m.sent.remember(ahead, time.Now())
 		}
 		return outcomes, nil
 	}

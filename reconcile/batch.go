@@ -105,10 +105,15 @@ func (b *batch) empty() bool {
 	return len(b.pages) == 0 && len(b.moves) == 0 && len(b.finds) == 0
 }
 
+// signature is the author and committer of what a batch writes.
+func (c *Clerk) signature(b *batch) gitstate.Signature {
+	return gitstate.Signature{Name: c.options.Identity.Name, Email: c.options.Identity.Email, Time: b.now}
+}
+
 // changesOf returns the commits of the ledgers, then what is known of artifacts,
 // and then those of the main branch with the deployment that each of them changes.
 func (c *Clerk) changesOf(b *batch) ([]gitstate.Change, []Key, error) {
-	who := gitstate.Signature{Name: c.options.Identity.Name, Email: c.options.Identity.Email, Time: b.now}
+	who := c.signature(b)
 	var all []gitstate.Change
 	for _, env := range slices.Sorted(maps.Keys(b.pages)) {
 		expected := ""

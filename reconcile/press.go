@@ -129,11 +129,11 @@ func (c *Clerk) await(ctx context.Context) {
 	}
 }
 
-// foresee returns the files that the promotions will write for which the batch
-// makes way, if they are many: sent ahead with the ledgers, for which nobody
-// races, they need no time when the promotions do. What is decided then may be
+// foresee returns the promotions for which the batch makes way, if they are
+// many: their files and folders, sent ahead with the ledgers, for which nobody
+// races, need no time when the promotions do. What is decided then may be
 // something else; nobody will have missed them.
-func (c *Clerk) foresee(ctx context.Context, b *batch) []*gitstate.Blob {
+func (c *Clerk) foresee(ctx context.Context, b *batch) []gitstate.Change {
 	if len(b.moves) > 0 {
 		return nil
 	}
@@ -150,7 +150,8 @@ func (c *Clerk) foresee(ctx context.Context, b *batch) []*gitstate.Blob {
 	if len(stages) <= fewMoves {
 		return nil
 	}
-	var blobs []*gitstate.Blob
+	who := c.signature(b)
+	var all []gitstate.Change
 	drafts := map[desired.EnvironmentName]*draft{}
 	for _, k := range slices.SortedFunc(maps.Keys(stages), Key.Compare) {
 		a, stage, err := c.admission(ctx, b, k)
@@ -168,12 +169,15 @@ func (c *Clerk) foresee(ctx context.Context, b *batch) []*gitstate.Blob {
 			}
 			drafts[k.Environment] = draft
 		}
-		if blob, _, err := draft.promote(d.Promotion); err == nil {
-			blobs = append(blobs, blob)
+		if blob, message, err := draft.promote(d.Promotion); err == nil {
+			all = append(all, gitstate.Change{Blobs: map[string]*gitstate.Blob{environmentFile(k.Environment): blob}, Message: message, Author: who, Committer: who})
 		}
 	}
 	if now := time.Now(); c.press.busy(now) {
-		c.press.lost(now, len(blobs))
+		c.press.lost(now, len(all))
 	}
-	return blobs
+	if len(all) > 0 {
+		all[0].Expected = c.commit.ID
+	}
+	return all
 }
