@@ -30,7 +30,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(devtest.Main(m)) }
 
 const (
-	patience = 30 * time.Second
+	patience = 90 * time.Second
 	commit   = "4f1c2aa90b7e4f1c2aa90b7e4f1c2aa90b7e4f1c"
 )
 
