@@ -136,6 +136,10 @@ DURATION ?= 30m
 chaos: bin/devcluster ## run a daemon for half an hour while all around it fails
 	@PINION_LONG=$(DURATION) $(alive) 'chaos' go test -timeout 0 -count=1 -run '^TestChaos$$' -v $(ARGS) ./cmd/pinion
 
+.PHONY: public
+public: bin/devcluster ## install, change and remove what other projects publish: hundreds of objects
+	@PINION_PUBLIC=1 $(alive) 'public configurations' go test -timeout 20m -count=1 -run '^TestPublicConfigurations$$' -v $(ARGS) ./cmd/pinion
+
 .PHONY: test-forge
 test-forge: | tools ## test the client against a real forge: FORGE= URL= REPOSITORY= TOKEN=
 	@[ -n '$(FORGE)' ] && [ -n '$(REPOSITORY)' ] && [ -n "$${TOKEN-}" ] || \

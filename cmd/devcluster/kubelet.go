@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -70,7 +71,16 @@ func newKubelet(admin access, port int, log io.Writer) (func(context.Context) er
 
 // createNodes adds the nodes node-0 to node-(n-1) where they are missing, and
 // tells all nodes the port of their kubelet, which is another one at each start.
+//
+// A node has room for whatever is asked of it, also where KWOK's own would have
+// none: no disk.
 func createNodes(ctx context.Context, client kubernetes.Interface, n, port int) error {
+	room := corev1.ResourceList{
+		corev1.ResourceCPU:              resource.MustParse("1k"),
+		corev1.ResourceMemory:           resource.MustParse("1Ti"),
+		corev1.ResourceEphemeralStorage: resource.MustParse("1Ti"),
+		corev1.ResourcePods:             resource.MustParse("1M"),
+	}
 	for i := range n {
 		name := fmt.Sprintf("node-%d", i)
 		node := &corev1.Node{
@@ -83,6 +93,8 @@ func createNodes(ctx context.Context, client kubernetes.Interface, n, port int) 
 				},
 			},
 			Status: corev1.NodeStatus{
+				Capacity:    room,
+				Allocatable: room,
 				Addresses: []corev1.NodeAddress{
 					{Type: corev1.NodeInternalIP, Address: nodeIP},
 					{Type: corev1.NodeHostName, Address: "127.0.0.1"},

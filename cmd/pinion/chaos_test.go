@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -290,6 +291,11 @@ func (x *chaos) compare() {
 // lacking says where have is not what want says, or "". What want does not
 // name does not matter.
 func lacking(want, have any, path string) string {
+	// A field that is absent has its zero value, and the API server leaves many
+	// out that have it.
+	if v := reflect.ValueOf(want); have == nil && (want == nil || v.IsZero() || (v.Kind() == reflect.Map || v.Kind() == reflect.Slice) && v.Len() == 0) {
+		return ""
+	}
 	switch want := want.(type) {
 	case map[string]any:
 		have, ok := have.(map[string]any)
@@ -315,7 +321,17 @@ func lacking(want, have any, path string) string {
 			}
 		}
 	case float64:
-		if fmt.Sprint(want) != fmt.Sprint(have) {
+		if n, ok := have.(int64); !(ok && float64(n) == want) && have != want {
+			return fmt.Sprintf("%s is %v, want %v", path, have, want)
+		}
+	case string:
+		if have == want {
+			break
+		}
+		// The API server writes a quantity in its own way: 1 for 1000m.
+		a, wanted := quantity.ParseQuantity(want)
+		b, found := quantity.ParseQuantity(fmt.Sprint(have))
+		if wanted != nil || found != nil || a.Cmp(b) != 0 {
 			return fmt.Sprintf("%s is %v, want %v", path, have, want)
 		}
 	default:
