@@ -64,6 +64,9 @@ func (s *Shelf) Choose(r Rule, from Sources, repository string, present Version)
 		if err == nil {
 			err = untrusted
 		}
+		if err == nil {
+			err = from.unsigned(known)
+		}
 		if err != nil {
 			c.Refused = append(c.Refused, Refusal{x.record.Version, err.Error()})
 			continue

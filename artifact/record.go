@@ -83,6 +83,27 @@ const (
 type Sources struct {
 	Publishers []string // principals and groups
 	Registry   bool     // what is found there
+	// Signers are the keys of which one must have signed a version; none: nobody
+	// has to.
+	Signers []Signer
+}
+
+// Signer is a key: its name, and its fingerprint.
+type Signer struct{ Name, Fingerprint string }
+
+// unsigned says that none of the signers has signed the version; nil: one has.
+func (s Sources) unsigned(r Record) error {
+	var names []string
+	for _, k := range s.Signers {
+		if slices.Contains(r.Signed, k.Fingerprint) {
+			return nil
+		}
+		names = append(names, k.Name)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no signature by %s was found", strings.Join(names, " or "))
 }
 
 // For is what a record says to who trusts these sources; an error says why none

@@ -247,6 +247,7 @@ var folders = []struct {
 	{KindPipeline, "pipelines"},
 	{KindPolicy, "policies"},
 	{KindHold, "holds"},
+	{KindKey, "keys"},
 }
 
 func folderOf(kind Kind) string {

@@ -53,6 +53,7 @@ func (r *Repository) link(tree Tree) error {
 	r.Pipelines = valuesOf[PipelineName, *Pipeline](r.folders[KindPipeline])
 	r.Policies = valuesOf[PolicyName, *Policy](r.folders[KindPolicy])
 	r.Holds = valuesOf[HoldName, *Hold](r.folders[KindHold])
+	r.Keys = valuesOf[KeyName, *Key](r.folders[KindKey])
 
 	l.services()
 	l.environments()
@@ -106,6 +107,8 @@ func (l *linker) guess(kind Kind, name, otherwise string) string {
 			names = sortedNames(l.Services)
 		case KindPolicy:
 			names = sortedNames(l.Policies)
+		case KindKey:
+			names = sortedNames(l.Keys)
 		case "artifact":
 			names = sortedNames(l.owner)
 		}
@@ -140,8 +143,11 @@ func (l *linker) known(kind Kind, name string) (sound, there bool) {
 func (l *linker) dangling(ref word, kind Kind, from Kind, name string) Problem {
 	noun := strings.ToLower(string(kind))
 	file := folderOf(kind) + "/" + ref.Text + ".yaml"
-	if kind == KindService {
+	switch kind {
+	case KindService:
 		file = "services/" + ref.Text + "/service.yaml"
+	case KindKey:
+		file = keyFile(ref.Text)
 	}
 	return Problem{SeverityError, ref.Position,
 		fmt.Sprintf("there is no %s %s", noun, ref.Text),

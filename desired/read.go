@@ -172,6 +172,9 @@ func (rd reader) folder(kind Kind, dir string, root []fs.DirEntry, before *folde
 		name, ext := stem(e)
 		at := path.Join(dir, e.Name())
 		yaml := ext == ".yaml" || ext == ".yml"
+		if kind == KindKey {
+			yaml = ext == ".pub"
+		}
 		read := yaml && kind != KindService || e.IsDir() && kind == KindService
 		irregular := !e.IsDir() && !e.Type().IsRegular() || e.Type()&fs.ModeIrregular != 0
 		switch {
@@ -187,13 +190,13 @@ func (rd reader) folder(kind Kind, dir string, root []fs.DirEntry, before *folde
 			fail(at, "", "a YAML file directly in services/ is not read", "a service is a folder: move it to "+path.Join(dir, name, "service.yaml"))
 			continue
 		case kind != KindService && e.IsDir():
-			if kind != KindPolicy { // where the manifests of jobs may lie
+			if kind != KindPolicy && kind != KindKey { // where the manifests of jobs may lie, or keys for something else
 				fail(at, "", "a folder in "+dir+"/ is not read", "move its files up into "+dir+"/")
 			}
 			continue
 		case !read:
 			continue
-		case kind != KindService && !strings.HasSuffix(e.Name(), ".yaml"):
+		case kind != KindService && kind != KindKey && !strings.HasSuffix(e.Name(), ".yaml"):
 			fail(at, name, "the file's name does not end in .yaml, and it is not read", "rename it to "+name+".yaml")
 			continue
 		}
@@ -312,6 +315,10 @@ func (rd reader) file(kind Kind, name, at string, before *file) (*file, error) {
 	if tooLong != nil {
 		f.broken = true
 		f.problems = []Problem{{SeverityError, Position{File: at}, tooLong.message, tooLong.hint, kind, name}}
+		return f, nil
+	}
+	if kind == KindKey {
+		f.key(data)
 		return f, nil
 	}
 	f.parse(kind, data)

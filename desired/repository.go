@@ -18,6 +18,7 @@ type Repository struct {
 	Pipelines    map[PipelineName]*Pipeline
 	Policies     map[PolicyName]*Policy
 	Holds        map[HoldName]*Hold
+	Keys         map[KeyName]*Key
 	// Problems are sorted by file, line and column.
 	Problems []Problem
 
@@ -111,6 +112,8 @@ func (r *Repository) sound(kind Kind, name string) bool {
 		_, ok = r.Policies[PolicyName(name)]
 	case KindHold:
 		_, ok = r.Holds[HoldName(name)]
+	case KindKey:
+		_, ok = r.Keys[KeyName(name)]
 	}
 	return ok
 }

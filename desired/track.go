@@ -18,13 +18,21 @@ type Track struct {
 	// Publishers are the principals and groups who may publish versions.
 	Publishers []string
 	// Watch: what is found in the registry counts, too.
-	Watch    bool
+	Watch bool
+	// Signed are the keys of which one must have signed a version; none: it may
+	// be unsigned. Keys are those that are there.
+	Signed   []KeyName
+	Keys     []*Key
 	Position Position
 }
 
-// Sources are who brings the versions.
+// Sources are who brings the versions, and who has to sign them.
 func (t *Track) Sources() artifact.Sources {
-	return artifact.Sources{Publishers: t.Publishers, Registry: t.Watch}
+	s := artifact.Sources{Publishers: t.Publishers, Registry: t.Watch}
+	for _, k := range t.Keys {
+		s.Signers = append(s.Signers, artifact.Signer{Name: string(k.Name), Fingerprint: k.Fingerprint})
+	}
+	return s
 }
 
 // Tracks returns the rule by which the stage takes new versions of an artifact;
@@ -82,13 +90,18 @@ func (r *Repository) Tracked() []Tracked {
 
 type trackFile struct {
 	Position    Position
-	Artifacts   list `yaml:"artifacts" form:"label" doc:"The artifacts that the rule is for. Absent: every artifact that no other rule of the stage names."`
-	Semver      word `yaml:"semver" form:"range" example:">=1.0.0 <2.0.0" doc:"The range that a version has to be in. Without pattern:, a tag is a semantic version with all three numbers."`
-	Pattern     word `yaml:"pattern" form:"tags" example:"{date}-{branch}-{version}" doc:"The form of the tags: text, and {date}, {number} and {version}, which order them from left to right, and {branch} and {commit}."`
-	Branch      word `yaml:"branch" form:"token" example:"main" doc:"The branch that a version must have been built from, as its tag or its build says. Absent: any."`
-	Prereleases flag `yaml:"prereleases" default:"false" doc:"Whether a prerelease, such as 1.3.0-rc.1, may be chosen."`
-	Publishers  list `yaml:"publishers" form:"token" doc:"The principals and groups who may publish versions, with pinion artifact publish. Absent: nobody; they are found in the registry."`
-	Watch       flag `yaml:"watch" doc:"Whether new versions are found by watching the registry. Absent: they are, unless there are publishers."`
+	Artifacts   list        `yaml:"artifacts" form:"label" doc:"The artifacts that the rule is for. Absent: every artifact that no other rule of the stage names."`
+	Semver      word        `yaml:"semver" form:"range" example:">=1.0.0 <2.0.0" doc:"The range that a version has to be in. Without pattern:, a tag is a semantic version with all three numbers."`
+	Pattern     word        `yaml:"pattern" form:"tags" example:"{date}-{branch}-{version}" doc:"The form of the tags: text, and {date}, {number} and {version}, which order them from left to right, and {branch} and {commit}."`
+	Branch      word        `yaml:"branch" form:"token" example:"main" doc:"The branch that a version must have been built from, as its tag or its build says. Absent: any."`
+	Prereleases flag        `yaml:"prereleases" default:"false" doc:"Whether a prerelease, such as 1.3.0-rc.1, may be chosen."`
+	Publishers  list        `yaml:"publishers" form:"token" doc:"The principals and groups who may publish versions, with pinion artifact publish. Absent: nobody; they are found in the registry."`
+	Signed      *signedFile `yaml:"signed" doc:"Versions must be signed, as cosign does it. Absent: they need not be."`
+	Watch       flag        `yaml:"watch" doc:"Whether new versions are found by watching the registry. Absent: they are, unless there are publishers."`
+}
+
+type signedFile struct {
+	Keys list `yaml:"keys,required" form:"label" atLeastOne:"true" doc:"The keys, keys/NAME.pub, of which one must have signed a version."`
 }
 
 func (t *trackFile) place(at Position) { t.Position = at }
@@ -130,6 +143,9 @@ func (d *decoder) tracks(raw []trackFile, after []EnvironmentName) []Track {
 			d.failAt(at, fmt.Sprintf("the stage comes after %s, and takes its versions from there", after[0]), "track in a first stage, or write after: [] if this is one")
 		}
 		t := Track{Artifacts: namesOf[ArtifactName](x.Artifacts), Publishers: namesOf[string](x.Publishers), Watch: x.Watch.Value || !x.Watch.Set && len(x.Publishers.Items) == 0, Position: at}
+		if x.Signed != nil {
+			t.Signed = namesOf[KeyName](x.Signed.Keys)
+		}
 		if x.Artifacts.Set && len(x.Artifacts.Items) == 0 {
 			d.failAt(x.Artifacts.Position, "track.artifacts is an empty list", "name the artifacts, or leave the key out for all that no other rule names")
 		}
@@ -168,9 +184,19 @@ func (d *decoder) tracks(raw []trackFile, after []EnvironmentName) []Track {
 	return all
 }
 
-// track looks up the artifacts that a stage's rules name.
+// track looks up the artifacts and the keys that a stage's rules name.
 func (l *linker) track(s *Stage, name string, raw []trackFile) {
-	for _, x := range raw {
+	s.Track = slices.Clone(s.Track) // the file's own is shared with other commits
+	for i, x := range raw {
+		if x.Signed != nil {
+			l.stageRefs(s, name, KindKey, x.Signed.Keys.Items)
+			s.Track[i].Keys = nil
+			for _, k := range s.Track[i].Signed {
+				if key := l.Keys[k]; key != nil {
+					s.Track[i].Keys = append(s.Track[i].Keys, key)
+				}
+			}
+		}
 		for _, w := range x.Artifacts.Items {
 			if _, ok := l.owner[ArtifactName(w.Text)]; ok || len(l.broken[KindService]) > 0 {
 				continue

@@ -16,19 +16,22 @@ type (
 	PipelineName    string
 	PolicyName      string
 	HoldName        string
+	KeyName         string
 	ClusterName     string
 )
 
 // Kind is the kind of a file, as its `kind:` line says it.
 type Kind string
 
-// The kinds, one for each folder of a deployment repository.
+// The kinds, one for each folder of a deployment repository. A Key is no YAML,
+// and says no kind.
 const (
 	KindEnvironment Kind = "Environment"
 	KindService     Kind = "Service"
 	KindPipeline    Kind = "Pipeline"
 	KindPolicy      Kind = "Policy"
 	KindHold        Kind = "Hold"
+	KindKey         Kind = "Key"
 )
 
 // Tree is the files of one commit. Besides reading them, one can ask for the

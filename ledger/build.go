@@ -18,7 +18,7 @@ type Build struct {
 	Tests    string // passed or failed
 	Quality  string // passed or failed: the quality gate
 	Created  time.Time
-	Signed   string // the fingerprint of a key that has signed it
+	Signed   string // the names of the keys that have signed it, with commas between
 }
 
 func (b Build) normal() Build {

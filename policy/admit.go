@@ -380,8 +380,9 @@ func (w *work) promotion(b *bench, found []proof) *Promotion {
 		p.From = []string{artifact.Branch + "@" + w.Shelf.At()} // not that of the offer: more may be known by now
 	}
 	for _, x := range w.chosen {
-		p.Builds = append(p.Builds, x.build())
-		sentences = append(sentences, x.sentence())
+		signed := signers(w.Rules.Repository, x.record)
+		p.Builds = append(p.Builds, x.build(signed))
+		sentences = append(sentences, x.sentence(signed))
 	}
 	for i, env := range w.stage.After {
 		sentences = append(sentences, fmt.Sprintf("Verified in %s: %s.", env, w.verified(found[i], w.pipeline.Stage(env))))

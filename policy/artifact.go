@@ -38,11 +38,12 @@ const about = "artifact"
 
 // ArtifactVariables are what the expressions of cel policies see of an artifact,
 // and which of it nobody has said (yet).
-func ArtifactVariables(name desired.ArtifactName, r artifact.Record) (x any, unsaid []string) {
+// Signed are the names of keys that have signed it.
+func ArtifactVariables(name desired.ArtifactName, r artifact.Record, signed []string) (x any, unsaid []string) {
 	k := known{
 		Name: string(name), Repository: r.Repository, Version: r.Version, Digest: r.Digest,
 		Commit: r.Commit, Branch: r.Branch, Source: r.Source, Build: r.Build, Tests: string(r.Tests), Quality: string(r.Quality), Created: r.Created,
-		Origin: string(r.Origin), Publisher: r.By, Found: r.Found, Moved: len(r.Moved) > 0, Signed: r.Signed,
+		Origin: string(r.Origin), Publisher: r.By, Found: r.Found, Moved: len(r.Moved) > 0, Signed: signed,
 	}
 	for field, empty := range map[string]bool{
 		"commit": k.Commit == "", "branch": k.Branch == "", "source": k.Source == "", "build": k.Build == "", "tests": k.Tests == "", "quality": k.Quality == "",
@@ -110,7 +111,7 @@ func (b *bench) ofArtifacts(x *Expression, src string, no Verdict) Verdict {
 		}
 		what := fmt.Sprintf("%s %s", p.Artifact, r.Version)
 		var unsaid []string
-		vars[about], unsaid = ArtifactVariables(p.Artifact, r)
+		vars[about], unsaid = ArtifactVariables(p.Artifact, r, signers(b.repository, r))
 		ok, err := x.EvalWithout(vars, about, unsaid)
 		var unknown *expression.UnknownError
 		switch {
@@ -128,6 +129,19 @@ func (b *bench) ofArtifacts(x *Expression, src string, no Verdict) Verdict {
 		return Verdict{Outcome: Pending, Since: b.begun, Reason: strings.Join(lacks, "; "), Needs: "publish it, with what its build says, with `pinion artifact publish`"}
 	}
 	return Verdict{Outcome: Passed, Reason: "its expression holds"}
+}
+
+// signers are the names of the keys that have signed an artifact, sorted. A key
+// that is not there any more has no name.
+func signers(repository *desired.Repository, r artifact.Record) []string {
+	var names []string
+	for _, k := range repository.Keys {
+		if slices.Contains(r.Signed, k.Fingerprint) {
+			names = append(names, string(k.Name))
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // lookup finds what those whom the stage trusts say of an image; or else it says

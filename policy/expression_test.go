@@ -353,7 +353,7 @@ func TestArtifactExpressions(t *testing.T) {
 		}
 		vars := policy.DeploymentVariables("staging", "web", deployed)
 		var unsaid []string
-		vars["artifact"], unsaid = policy.ArtifactVariables("web", r)
+		vars["artifact"], unsaid = policy.ArtifactVariables("web", r, nil)
 		ok, err := x.EvalWithout(vars, "artifact", unsaid)
 		got := fmt.Sprint(ok)
 		if err != nil {

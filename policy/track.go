@@ -136,15 +136,15 @@ func (x chosen) is(reference string) bool {
 }
 
 // build says how the chosen version was made.
-func (x chosen) build() ledger.Build {
+func (x chosen) build(signed []string) ledger.Build {
 	r := x.record
 	b := ledger.Build{Artifact: x.pin.Artifact, Commit: r.Commit, Branch: r.Branch, Source: r.Source, URL: r.Build,
-		Tests: string(r.Tests), Quality: string(r.Quality), Created: r.Created}
+		Tests: string(r.Tests), Quality: string(r.Quality), Created: r.Created, Signed: strings.Join(signed, ",")}
 	return b
 }
 
 // sentence says why a version was chosen, and what is known of it.
-func (x chosen) sentence() string {
+func (x chosen) sentence(signed []string) string {
 	r := x.record
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s is the newest of %s that is %s", x.pin.Artifact, r.Version, r.Repository, x.rule)
@@ -169,6 +169,9 @@ func (x chosen) sentence() string {
 	}
 	if r.Quality != "" {
 		fmt.Fprintf(&b, ", quality gate %s", r.Quality)
+	}
+	if len(signed) > 0 {
+		b.WriteString(", signed by " + strings.Join(signed, " and "))
 	}
 	return b.String() + "."
 }
