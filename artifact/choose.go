@@ -101,7 +101,7 @@ func (s *Shelf) Next(r Rule, from Sources, repository string, present Version, t
 			}
 			continue
 		}
-		if x, err := known.For(from); err == nil && r.Refuses(x) == nil {
+		if x, err := known.For(from); err == nil && r.Refuses(x) == nil && from.unsigned(x) == nil {
 			return "", false
 		}
 	}

@@ -21,7 +21,7 @@ func Follows(before *Record, after Record) (Taken, error) {
 			return Taken{}, fmt.Errorf("it was bound to %s, and a version is never bound to another digest", before.Digest)
 		}
 	}
-	published := Sighting{Repository: after.Repository, Version: after.Version, Digest: after.Digest, Facts: after.Facts, Signed: after.Signed,
+	published := Sighting{Repository: after.Repository, Version: after.Version, Digest: after.Digest, Facts: after.Facts,
 		Origin: FromPublisher, By: after.By, As: after.As, Time: after.Found}
 	if before != nil && len(after.Moved) > len(before.Moved) {
 		published.Digest = after.Moved[len(after.Moved)-1]
@@ -30,6 +30,9 @@ func Follows(before *Record, after Record) (Taken, error) {
 	found.Origin, found.Facts, found.By, found.As, found.Time = FromRegistry, after.Labels, "", nil, after.Seen
 	sightings := []Sighting{published, found}
 	switch {
+	case before != nil && len(after.Signed) > len(before.Signed):
+		published.Origin, published.Signed = FromSignature, after.Signed
+		sightings = []Sighting{published}
 	case after.Origin != FromPublisher:
 		sightings = sightings[1:]
 	case before == nil: // what the registry says comes on top
@@ -53,7 +56,7 @@ func Follows(before *Record, after Record) (Taken, error) {
 	return Taken{}, errors.New("something that was known is changed or not there any more, or nothing is new")
 }
 
-var subjectForm = regexp.MustCompile(`^(found|published|updated|moved)\([^()\s]+\): \S+\n`)
+var subjectForm = regexp.MustCompile(`^(found|published|updated|signed|moved)\([^()\s]+\): \S+\n`)
 
 // IsMessage tells whether a commit's message is one of the branch's.
 func IsMessage(message string) bool { return subjectForm.MatchString(message) }

@@ -46,6 +46,8 @@ type Origin string
 const (
 	FromRegistry  Origin = "registry"
 	FromPublisher Origin = "publisher"
+	// FromSignature is of a sighting, and of no record: it adds who has signed.
+	FromSignature Origin = "signature"
 )
 
 // Record is one version of an artifact: a file of the branch.

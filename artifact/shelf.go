@@ -143,6 +143,7 @@ const (
 	EventFound     Event = "found"     // a look at a registry has found it
 	EventPublished Event = "published" // somebody has published it
 	EventUpdated   Event = "updated"   // more is known of it
+	EventSigned    Event = "signed"    // a key has signed it
 	EventMoved     Event = "moved"     // its tag leads to another digest, which is refused
 )
 
@@ -150,7 +151,7 @@ const (
 type Sighting struct {
 	Repository, Version, Digest string
 	Facts
-	Signed []string // fingerprints of keys whose signature was verified
+	Signed []string // of a signature: fingerprints of keys whose signature was verified
 	Origin Origin
 	By     string
 	As     []string // see [Record]
@@ -178,9 +179,12 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 			return Taken{}, fmt.Errorf("what is known of %s:%s can't be read: %w", x.Repository, x.Version, err)
 		}
 	}
+	if x.Origin == FromSignature && (!ok || x.Digest != known.Digest) {
+		return Taken{}, fmt.Errorf("a signature of %s:%s is for %s, and that is not what is known of it", x.Repository, x.Version, x.Digest)
+	}
 	if !ok {
 		r := Record{Repository: x.Repository, Version: x.Version, Digest: x.Digest, Origin: x.Origin, By: x.By, As: names(x.As),
-			Found: x.Time.UTC().Truncate(time.Second), Signed: names(x.Signed)}
+			Found: x.Time.UTC().Truncate(time.Second)}
 		if x.Origin == FromPublisher {
 			r.Facts = Facts{}.with(x.Facts)
 		} else {
@@ -212,6 +216,8 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 	}
 	event := EventUpdated
 	switch {
+	case x.Origin == FromSignature:
+		event, next.Signed = EventSigned, names(slices.Concat(known.Signed, x.Signed))
 	case x.Origin == FromPublisher:
 		next.Facts = known.Facts.with(x.Facts)
 		next.Origin, next.By, next.As = x.Origin, x.By, names(x.As)
@@ -221,7 +227,6 @@ func (s *Shelf) Take(x Sighting) (Taken, error) {
 	case known.Seen.IsZero():
 		next.Labels, next.Seen, event = Facts{}.with(x.Facts), x.Time.UTC().Truncate(time.Second), EventFound
 	}
-	next.Signed = names(slices.Concat(known.Signed, x.Signed))
 	if err := next.check(); err != nil {
 		return Taken{}, err
 	}
@@ -249,6 +254,8 @@ func (t Taken) Message() string {
 		fmt.Fprintf(&b, "Published by %s.\n", r.By)
 	case EventUpdated:
 		b.WriteString("More is known of it.\n")
+	case EventSigned:
+		fmt.Fprintf(&b, "Signed by %s.\n", strings.Join(r.Signed, ", "))
 	case EventMoved:
 		fmt.Fprintf(&b, "Its tag leads to %s now, which is refused: it is bound to %s.\n", r.Moved[len(r.Moved)-1], r.Digest)
 	}

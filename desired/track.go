@@ -56,6 +56,7 @@ type Tracked struct {
 	Service     ServiceName
 	Stage       *Stage
 	Pin         Pin
+	Known       []*Key // all that the commit has, sorted by name
 	*Track
 }
 
@@ -69,6 +70,10 @@ func (r *Repository) Tracked() []Tracked {
 	if !tracks {
 		return nil
 	}
+	var known []*Key
+	for _, name := range sortedNames(r.Keys) {
+		known = append(known, r.Keys[KeyName(name)])
+	}
 	var all []Tracked
 	for _, d := range r.deployments {
 		p := r.StagesOf(d.Service.Name)
@@ -81,7 +86,7 @@ func (r *Repository) Tracked() []Tracked {
 		}
 		for _, pin := range d.Pins {
 			if t := s.Tracks(pin.Artifact); t != nil {
-				all = append(all, Tracked{d.Environment.Name, d.Service.Name, s, pin, t})
+				all = append(all, Tracked{d.Environment.Name, d.Service.Name, s, pin, known, t})
 			}
 		}
 	}

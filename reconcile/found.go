@@ -33,12 +33,15 @@ func (c *Clerk) serveFound(b *batch, r *request) {
 }
 
 func (c *Clerk) takeFound(b *batch, x artifact.Sighting) error {
-	watching := slices.DeleteFunc(c.rulesFor(x.Repository), func(t desired.Tracked) bool { return !t.Watch })
+	signature := x.Origin == artifact.FromSignature
+	watching := slices.DeleteFunc(c.rulesFor(x.Repository), func(t desired.Tracked) bool { return !t.Watch && (!signature || len(t.Keys) == 0) })
 	shelf := b.shelf(c)
 	if _, known := shelf.Lookup(x.Repository, x.Version); len(watching) == 0 || !known && choosable(watching, x.Version, x.Branch) != nil {
 		return nil
 	}
-	x.Origin, x.By, x.As, x.Time = artifact.FromRegistry, "", nil, b.now
+	if x.By, x.As, x.Time = "", nil, b.now; !signature {
+		x.Origin = artifact.FromRegistry
+	}
 	t, err := shelf.Take(x)
 	if err == nil {
 		b.find(t)

@@ -7,7 +7,9 @@
 // function by which a publisher's word is; which version enters a stage is
 // decided there. It also looks whether the tags that are pinned, and the newest
 // that are known, still lead to the digests that they are bound to, and hands on
-// if one does not.
+// if one does not. Where a rule wants versions to be signed, it looks for the
+// signatures of those that the rule would choose, in all places where cosign puts
+// them, and hands on by which keys of the repository they are.
 //
 // A repository whose tags could not all be read is as if it was not looked at:
 // of half a list the newest is not the newest. A tag that can't be read, or whose
@@ -71,6 +73,7 @@ type Watcher struct {
 	// the branch that it was built from.
 	tried   map[string]map[string]string
 	trouble map[string]string // the last that was told of a repository
+	asked   map[string]bool   // images that are asked for signatures
 }
 
 // New returns a watcher.
@@ -89,7 +92,7 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 	}
 	rules := map[string][]desired.Tracked{}
 	for _, t := range tracked {
-		if r := artifact.Normal(t.Pin.Image.Repository); t.Watch {
+		if r := artifact.Normal(t.Pin.Image.Repository); t.Watch || len(t.Keys) > 0 {
 			rules[r] = append(rules[r], t)
 		}
 	}
@@ -103,6 +106,18 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 	}
 	w.rules, w.shelf = rules, shelf
 	w.agenda.Set(time.Now(), slices.Collect(maps.Keys(rules)))
+	asked := map[string]bool{}
+	for r, all := range rules {
+		for _, t := range all {
+			for _, x := range unsigned(t, shelf) {
+				image := x.Reference()
+				if asked[image] = true; !w.asked[image] {
+					w.agenda.Wake(time.Now(), r) // nobody has looked yet whether it is signed
+				}
+			}
+		}
+	}
+	w.asked = asked
 	w.wake()
 }
 
@@ -228,7 +243,8 @@ type look struct {
 	tried      map[string]string
 	faults     []error // of single tags
 	images     int
-	more       bool // there was no place for all that is new
+	asked      map[string]bool // digests, for their signatures
+	more       bool            // there was no place for all that is new
 	sightings  []artifact.Sighting
 }
 
@@ -236,6 +252,28 @@ type look struct {
 // fails, or something was found before the registry failed, what has been found
 // is the truth.
 func (l *look) look(ctx context.Context) error {
+	var err error
+	if slices.ContainsFunc(l.rules, func(t desired.Tracked) bool { return t.Watch }) {
+		err = l.versions(ctx)
+	}
+	for _, t := range l.rules {
+		if err == nil {
+			err = l.signatures(ctx, t)
+		}
+	}
+	if len(l.sightings) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
+	defer cancel()
+	if no := l.options.Record(ctx, l.sightings); no != nil {
+		err = errors.Join(err, fmt.Errorf("record what was found in %s: %w", l.repository, no))
+	}
+	return err
+}
+
+// versions finds what is new of versions.
+func (l *look) versions(ctx context.Context) error {
 	tags, err := l.options.Client.Tags(ctx, l.repository)
 	if err != nil {
 		return err
@@ -251,17 +289,9 @@ func (l *look) look(ctx context.Context) error {
 	}
 	err = l.check(ctx, listed)
 	for _, t := range l.rules {
-		if err == nil {
+		if err == nil && t.Watch {
 			err = l.find(ctx, t, tags)
 		}
-	}
-	if len(l.sightings) == 0 {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, recordTime)
-	defer cancel()
-	if no := l.options.Record(ctx, l.sightings); no != nil {
-		err = errors.Join(err, fmt.Errorf("record what was found in %s: %w", l.repository, no))
 	}
 	return err
 }
@@ -308,8 +338,14 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 			l.options.Tell(fmt.Sprintf("a label of %s:%s is left out: %s", l.repository, tag, text), true)
 		}
 		tried[tag] = true // whatever comes of it, it was gone into
-		if err := l.sight(tag, found.Digest, facts); err != nil {
+		if err := l.sight(artifact.Sighting{Version: tag, Digest: found.Digest, Facts: facts, Origin: artifact.FromRegistry}); err != nil {
 			l.faults = append(l.faults, err)
+			continue
+		}
+		if r, ok := l.shelf.Lookup(l.repository, tag); ok && len(t.Keys) > 0 {
+			if err := l.sign(ctx, t, r); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -320,8 +356,8 @@ func refusesBranch(r artifact.Rule, tag, branch string) bool {
 }
 
 // sight keeps what is to be recorded, and goes on as if it was.
-func (l *look) sight(tag, digest string, facts artifact.Facts) error {
-	x := artifact.Sighting{Repository: l.repository, Version: tag, Digest: digest, Facts: facts, Origin: artifact.FromRegistry, Time: time.Now()}
+func (l *look) sight(x artifact.Sighting) error {
+	x.Repository, x.Time = l.repository, time.Now()
 	taken, err := l.shelf.Take(x)
 	if err != nil {
 		return err
@@ -362,7 +398,7 @@ func (l *look) check(ctx context.Context, listed map[string]bool) error {
 			l.faults = append(l.faults, err)
 			continue
 		}
-		if err := l.sight(tag, got.Digest, artifact.Facts{}); err != nil {
+		if err := l.sight(artifact.Sighting{Version: tag, Digest: got.Digest, Origin: artifact.FromRegistry}); err != nil {
 			l.faults = append(l.faults, err)
 		}
 	}
