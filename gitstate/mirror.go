@@ -56,7 +56,6 @@ type Mirror struct {
 	network chan struct{}
 	sent    sent // guarded by network
 	pushes  atomic.Uint64
-	ending  sync.WaitGroup // of conversations that are over
 
 	mu       sync.Mutex
 	present  *generation            // guarded by mu to replace, by network to change
@@ -370,6 +369,5 @@ func (m *Mirror) Close() error {
 	m.running.Wait()
 	m.network <- struct{}{} // whoever is at it finishes first
 	defer func() { <-m.network }()
-	m.ending.Wait()
 	return errors.Join(m.store.close(), unlockFolder(m.lock))
 }

@@ -263,8 +263,7 @@ func (l *line) hangUp() {
 // ask sends one request. What became of it is for the report to say, or, if
 // there is none, known already.
 func (m *Mirror) ask(ctx context.Context, l *line, list []*chain, objects []*made) (*report, []error, error) {
-	end := l.hangUp
-	defer func() { end() }()
+	defer l.hangUp()
 	if l.err != nil {
 		return nil, nil, l.err
 	}
@@ -304,9 +303,6 @@ func (m *Mirror) ask(ctx context.Context, l *line, list []*chain, objects []*mad
 		m.sent.forget()
 		return nil, m.settle(ctx, list, err), nil
 	}
-	// The report is the last word. What a server on this machine does after it,
-	// a hook or upkeep, nobody has to wait for, as with any other server.
-	end = func() { m.ending.Go(l.hangUp) }
 	return &report{answer, l.session.said()}, nil, nil
 }
 
