@@ -3,6 +3,7 @@ package artifact
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 )
@@ -61,19 +62,42 @@ var subjectForm = regexp.MustCompile(`^(found|published|updated|signed|moved)\([
 // IsMessage tells whether a commit's message is one of the branch's.
 func IsMessage(message string) bool { return subjectForm.MatchString(message) }
 
+// After returns this as it follows on what was known: what can't be read now
+// stays bound to what it was, for whoever mends the file later.
+func (s *Shelf) After(known *Shelf) *Shelf {
+	next := *s
+	next.bound = map[string]Record{}
+	for _, r := range known.all() {
+		if file := File(r.Repository, r.Version); s.broken[file] != nil {
+			next.bound[file] = r
+		}
+	}
+	return &next
+}
+
+// all are the records, and what those were that can't be read any more.
+func (s *Shelf) all() []Record {
+	var all []Record
+	for _, repository := range s.Repositories() {
+		all = append(all, s.Versions(repository)...)
+	}
+	for _, file := range slices.Sorted(maps.Keys(s.bound)) {
+		all = append(all, s.bound[file])
+	}
+	return all
+}
+
 // Forgets says what of this the next commits of the branch have taken away or
 // bound to something else; nil: nothing.
 func (s *Shelf) Forgets(next *Shelf) error {
 	var errs []error
-	for _, repository := range s.Repositories() {
-		for _, was := range s.Versions(repository) {
-			switch is, ok := next.Lookup(was.Repository, was.Version); {
-			case !ok && next.broken[File(was.Repository, was.Version)] != nil: // that is told, and nobody can bind it anew
-			case !ok:
-				errs = append(errs, fmt.Errorf("%s:%s is bound to %s, and that is removed", was.Repository, was.Version, was.Digest))
-			case is.Digest != was.Digest:
-				errs = append(errs, fmt.Errorf("%s:%s is bound to %s, and not to %s", was.Repository, was.Version, was.Digest, is.Digest))
-			}
+	for _, was := range s.all() {
+		switch is, ok := next.Lookup(was.Repository, was.Version); {
+		case !ok && next.broken[File(was.Repository, was.Version)] != nil: // that is told, and nobody can bind it anew; see After
+		case !ok:
+			errs = append(errs, fmt.Errorf("%s:%s is bound to %s, and that is removed", was.Repository, was.Version, was.Digest))
+		case is.Digest != was.Digest:
+			errs = append(errs, fmt.Errorf("%s:%s is bound to %s, and not to %s", was.Repository, was.Version, was.Digest, is.Digest))
 		}
 	}
 	const most = 3

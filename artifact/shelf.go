@@ -15,7 +15,8 @@ import (
 type Shelf struct {
 	Commit       string // "": there is no branch yet
 	repositories map[string]map[string]Record
-	broken       map[string]error // what can't be read, by file
+	broken       map[string]error  // what can't be read, by file
+	bound        map[string]Record // what those files were when they could be read
 }
 
 // ReadShelf reads a commit's tree. What of it can't be read is in the error,
@@ -52,7 +53,7 @@ func (s *Shelf) With(commit string, records ...Record) *Shelf {
 	next := &Shelf{Commit: commit, repositories: map[string]map[string]Record{}}
 	if s != nil {
 		maps.Copy(next.repositories, s.repositories)
-		next.broken = s.broken
+		next.broken, next.bound = s.broken, s.bound
 	}
 	copied := map[string]bool{}
 	for _, r := range records {

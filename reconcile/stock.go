@@ -63,7 +63,7 @@ func (c *Clerk) restock(ctx context.Context, tip string) (*artifact.Shelf, error
 		text := strings.ReplaceAll(lost.Error(), "\n", "; ")
 		return nil, fmt.Errorf("%s at %s is not true to what was known: %s; nothing is published or tracked before a commit there restores it", artifact.Branch, short(tip), text)
 	}
-	return shelf, err
+	return shelf.After(known), err
 }
 
 // recall finds what was known where the deployments that are there rest on it;
