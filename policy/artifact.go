@@ -78,16 +78,17 @@ func asks(p *desired.Policy) bool {
 // sources are who may say something of an artifact where a stage asks: those who
 // may bring it there, or to a stage from which it comes; false: nobody.
 func sources(p *desired.Pipeline, s *desired.Stage, a desired.ArtifactName) (all artifact.Sources, any bool) {
-	if t := s.Tracks(a); t != nil {
-		all, any = t.Sources(), true
-	}
-	for _, env := range s.After {
-		before := p.Stage(env)
-		if before == nil {
-			continue
+	seen := map[desired.EnvironmentName]bool{s.Environment: true}
+	for list := []*desired.Stage{s}; len(list) > 0; list = list[1:] {
+		if t := list[0].Tracks(a); t != nil {
+			x := t.Sources()
+			all.Publishers, all.Registry, any = append(all.Publishers, x.Publishers...), all.Registry || x.Registry, true
 		}
-		if x, ok := sources(p, before, a); ok {
-			all.Publishers, all.Registry, any = append(slices.Clone(all.Publishers), x.Publishers...), all.Registry || x.Registry, true
+		for _, env := range list[0].After {
+			if before := p.Stage(env); before != nil && !seen[env] {
+				seen[env] = true
+				list = append(list, before)
+			}
 		}
 	}
 	return all, any
