@@ -46,7 +46,11 @@ const (
 	mostImages  = 20
 	mostChecked = 5
 	mostTried   = 10_000 // that are kept of one repository
-	recordTime  = 2 * time.Minute
+	mostFaults  = 5      // that are told of one repository
+	// A tag that can't be read or taken is in nobody's way for so long, or until
+	// somebody says that there is something new.
+	unreadFor  = 5 * time.Minute
+	recordTime = 2 * time.Minute
 )
 
 // Options are what a Watcher works with.
@@ -71,7 +75,10 @@ type Watcher struct {
 	shelf  *artifact.Shelf
 	// tried are tags that were gone into for nothing, by repository, each with
 	// the branch that it was built from.
-	tried   map[string]map[string]string
+	tried map[string]map[string]string
+	// unread are tags that could not be read or taken, by repository.
+	unread  map[string]map[string]fault
+	news    map[string]bool   // repositories that somebody has named since they were last looked at
 	trouble map[string]string // the last that was told of a repository
 	asked   map[string]bool   // images that are asked for signatures
 }
@@ -82,7 +89,7 @@ func New(o Options) *Watcher {
 		o.Poll = DefaultPoll
 	}
 	return &Watcher{options: o, woken: make(chan struct{}, 1), agenda: agenda.Make(o.Poll),
-		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, trouble: map[string]string{}}
+		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}}
 }
 
 // Know takes in what is tracked and what is known; it never waits.
@@ -101,6 +108,8 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 	for r := range w.rules {
 		if rules[r] == nil {
 			delete(w.tried, r)
+			delete(w.unread, r)
+			delete(w.news, r)
 			delete(w.trouble, r)
 		}
 	}
@@ -133,6 +142,8 @@ func (w *Watcher) Notify(named []string) {
 		_, path, _ := strings.Cut(repository, "/")
 		if slices.ContainsFunc(named, func(n string) bool { return n == path || artifact.Normal(n) == repository }) {
 			w.agenda.Wake(time.Now(), repository)
+			delete(w.unread, repository)
+			w.news[repository] = true
 		}
 	}
 	w.wake()
@@ -198,7 +209,8 @@ func (w *Watcher) next(now time.Time) (*look, time.Time) {
 	if !ok {
 		return nil, at
 	}
-	return &look{options: w.options, repository: repository, rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository])}, at
+	delete(w.news, repository)
+	return &look{options: w.options, repository: repository, rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository]), unread: maps.Clone(w.unread[repository])}, at
 }
 
 // done takes in what became of a look, and tells what is new of it.
@@ -211,17 +223,20 @@ func (w *Watcher) done(l *look, err error) {
 		o.Until = busy.Until
 	}
 	text := ""
-	if err = errors.Join(append(l.faults, err)...); err != nil {
+	if err = errors.Join(append(l.wrong(), err)...); err != nil {
 		text = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	w.mu.Lock()
 	w.agenda.Done(time.Now(), l.repository, o, rand.Float64())
-	if l.more {
+	if l.more && l.further { // else the next look would come no further
 		w.agenda.Wake(time.Now(), l.repository)
 	}
 	before := w.trouble[l.repository]
 	if w.rules[l.repository] != nil {
 		w.tried[l.repository], w.trouble[l.repository] = l.tried, text
+		if !w.news[l.repository] {
+			w.unread[l.repository] = l.unread
+		}
 	}
 	w.wake()
 	w.mu.Unlock()
@@ -241,11 +256,41 @@ type look struct {
 	rules      []desired.Tracked
 	shelf      *artifact.Shelf
 	tried      map[string]string
-	faults     []error // of single tags
+	unread     map[string]fault
+	faults     []error // of tags that are asked for each time
 	images     int
 	asked      map[string]bool // digests, for their signatures
+	further    bool            // something was gone into that the next look need not
 	more       bool            // there was no place for all that is new
 	sightings  []artifact.Sighting
+}
+
+// fault is what is wrong with a tag, and when that is looked at again.
+type fault struct {
+	err   error
+	until time.Time
+}
+
+// fault keeps what is wrong with a tag.
+func (l *look) fault(tag string, err error) {
+	if l.unread == nil {
+		l.unread = map[string]fault{}
+	}
+	if len(l.unread) < mostTried {
+		l.unread[tag], l.further = fault{err, time.Now().Add(unreadFor)}, true
+	}
+}
+
+// wrong is what is wrong with single tags.
+func (l *look) wrong() []error {
+	all := slices.Clone(l.faults)
+	for _, tag := range slices.Sorted(maps.Keys(l.unread)) {
+		all = append(all, l.unread[tag].err)
+	}
+	if n := len(all) - mostFaults; n > 0 {
+		all = append(all[:mostFaults], fmt.Errorf("and %d more tags", n))
+	}
+	return all
 }
 
 // look finds what is new in the repository, and has it recorded. Even if that
@@ -287,6 +332,7 @@ func (l *look) versions(ctx context.Context) error {
 			delete(l.tried, t)
 		}
 	}
+	maps.DeleteFunc(l.unread, func(tag string, f fault) bool { return !listed[tag] || time.Now().After(f.until) })
 	err = l.check(ctx, listed)
 	for _, t := range l.rules {
 		if err == nil && t.Watch {
@@ -308,7 +354,7 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 	for {
 		tag, ok := l.shelf.Next(t.Rule, t.Sources(), l.repository, present, tags, func(tag string) bool {
 			branch, known := l.tried[tag]
-			return tried[tag] || known && refusesBranch(t.Rule, tag, branch)
+			return tried[tag] || known && refusesBranch(t.Rule, tag, branch) || l.unread[tag].err != nil
 		})
 		if !ok {
 			return nil
@@ -323,15 +369,17 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 				return err
 			}
 			tried[tag] = true
-			l.faults = append(l.faults, err)
+			l.fault(tag, err)
 			continue
 		}
 		facts, unsound := artifact.FactsOf(found.Labels, found.Created)
 		if refusesBranch(t.Rule, tag, facts.Branch) {
-			if l.tried == nil || len(l.tried) >= mostTried {
+			if l.tried == nil {
 				l.tried = map[string]string{}
 			}
-			l.tried[tag] = facts.Branch
+			if tried[tag] = true; len(l.tried) < mostTried {
+				l.tried[tag], l.further = facts.Branch, true
+			}
 			continue
 		}
 		for _, text := range unsound {
@@ -339,7 +387,7 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 		}
 		tried[tag] = true // whatever comes of it, it was gone into
 		if err := l.sight(artifact.Sighting{Version: tag, Digest: found.Digest, Facts: facts, Origin: artifact.FromRegistry}); err != nil {
-			l.faults = append(l.faults, err)
+			l.fault(tag, err)
 			continue
 		}
 		if r, ok := l.shelf.Lookup(l.repository, tag); ok && len(t.Keys) > 0 {
@@ -368,7 +416,7 @@ func (l *look) sight(x artifact.Sighting) error {
 		}
 		return nil
 	}
-	l.sightings = append(l.sightings, x)
+	l.sightings, l.further = append(l.sightings, x), true
 	l.shelf = l.shelf.With(l.shelf.At(), taken.Record)
 	return nil
 }

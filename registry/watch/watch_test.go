@@ -356,6 +356,27 @@ func TestWatchedRegistriesThatFail(t *testing.T) {
 	}
 }
 
+// Tags that can't be read are in nobody's way, however many there are, and are
+// read when somebody says that there is something new.
+func TestManyTagsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	tags := []string{"1.0.0", "1.1.0"}
+	p := newPages(t)
+	for i := range 45 {
+		tag := fmt.Sprintf("1.2.%d", i)
+		tags = append(tags, tag)
+		p.lies[tag] = true
+	}
+	p.tags = tags
+	k := watches(t, time.Hour, tracks(t, p.repository(), "1.0.0", semantic))
+	k.records("found 1.1.0")
+	k.tells("and 40 more tags")
+	p.set(func() { p.lies = map[string]bool{} })
+	k.watcher.Notify([]string{p.repository()})
+	k.records("found 1.1.0", "found 1.2.44")
+	k.tells(p.repository() + " can be read again")
+}
+
 // What can't be recorded is found again.
 func TestWhatIsFoundIsRecordedInTheEnd(t *testing.T) {
 	t.Parallel()
