@@ -13,7 +13,7 @@ alive := .ci/alive
 # Folders that are Go modules. tools/ holds no code of its own.
 modules := . cmd/devcluster
 # One package's tests may take this long, building not counted.
-test_timeout := 15m
+test_timeout := 30m
 
 version := $(shell git describe --tags --dirty 2>/dev/null)
 commit := $(shell git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null)
