@@ -47,10 +47,11 @@ const (
 	mostChecked = 5
 	mostTried   = 10_000 // that are kept of one repository
 	mostFaults  = 5      // that are told of one repository
-	// A tag that can't be read or taken is in nobody's way for so long, or until
-	// somebody says that there is something new.
-	unreadFor  = 5 * time.Minute
-	recordTime = 2 * time.Minute
+	// A tag that can't be read or taken is in nobody's way until the next poll, and
+	// twice as long each time, up to this; or until somebody says that there is
+	// something new.
+	longestUnread = 10 * time.Minute
+	recordTime    = 2 * time.Minute
 )
 
 // Options are what a Watcher works with.
@@ -268,6 +269,7 @@ type look struct {
 // fault is what is wrong with a tag, and when that is looked at again.
 type fault struct {
 	err   error
+	times int // in a row
 	until time.Time
 }
 
@@ -276,9 +278,12 @@ func (l *look) fault(tag string, err error) {
 	if l.unread == nil {
 		l.unread = map[string]fault{}
 	}
-	if len(l.unread) < mostTried {
-		l.unread[tag], l.further = fault{err, time.Now().Add(unreadFor)}, true
+	f, known := l.unread[tag]
+	if !known && len(l.unread) >= mostTried {
+		return
 	}
+	wait := min(l.options.Poll<<min(f.times, 10), max(l.options.Poll, longestUnread))
+	l.unread[tag], l.further = fault{err, f.times + 1, time.Now().Add(wait)}, true
 }
 
 // wrong is what is wrong with single tags.
@@ -332,7 +337,7 @@ func (l *look) versions(ctx context.Context) error {
 			delete(l.tried, t)
 		}
 	}
-	maps.DeleteFunc(l.unread, func(tag string, f fault) bool { return !listed[tag] || time.Now().After(f.until) })
+	maps.DeleteFunc(l.unread, func(tag string, _ fault) bool { return !listed[tag] })
 	err = l.check(ctx, listed)
 	for _, t := range l.rules {
 		if err == nil && t.Watch {
@@ -354,7 +359,7 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 	for {
 		tag, ok := l.shelf.Next(t.Rule, t.Sources(), l.repository, present, tags, func(tag string) bool {
 			branch, known := l.tried[tag]
-			return tried[tag] || known && refusesBranch(t.Rule, tag, branch) || l.unread[tag].err != nil
+			return tried[tag] || known && refusesBranch(t.Rule, tag, branch) || time.Now().Before(l.unread[tag].until)
 		})
 		if !ok {
 			return nil
@@ -374,6 +379,7 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 		}
 		facts, unsound := artifact.FactsOf(found.Labels, found.Created)
 		if refusesBranch(t.Rule, tag, facts.Branch) {
+			delete(l.unread, tag)
 			if l.tried == nil {
 				l.tried = map[string]string{}
 			}
@@ -390,6 +396,7 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 			l.fault(tag, err)
 			continue
 		}
+		delete(l.unread, tag)
 		if r, ok := l.shelf.Lookup(l.repository, tag); ok && len(t.Keys) > 0 {
 			if err := l.sign(ctx, t, r); err != nil {
 				return err
