@@ -104,7 +104,11 @@ func (c *Clerk) recall(ctx context.Context, tip string) (*artifact.Shelf, error)
 	if newest == "" {
 		return nil, nil
 	}
-	return ReadShelf(ctx, c.options.Mirror, newest)
+	shelf, err := ReadShelf(ctx, c.options.Mirror, newest)
+	if shelf != nil {
+		return shelf, nil // what can't be read there is told of the tip, or was mended since
+	}
+	return nil, err
 }
 
 func stockAt(tip string) string {

@@ -97,6 +97,21 @@ func TestBindingsAreNotForgotten(t *testing.T) {
 	h.must(err)
 	h.runs("dev", "1.2.13", ledger.StateVerified)
 	again(reconcile.ClerkOptions{})
-	_, err = h.publish("ci", "1.2.14", digest("d"), artifact.Facts{})
-	h.must(err)
+	takes("1.2.14", "d")
+
+	// A file that can't be read is in nobody's way, nor is it after a start, where
+	// what is deployed rests on a commit that has it.
+	good = bare("rev-parse", artifact.Branch)
+	h.must(os.WriteFile(filepath.Join(h.clone, ".git", "lie"), []byte("what?\n"), 0o644))
+	blob = h.git("hash-object", "-w", ".git/lie")
+	h.git("fetch", "-q", "origin", artifact.Branch)
+	h.git("read-tree", good)
+	h.git("update-index", "--cacheinfo", "100644,"+blob+","+artifact.File("registry.example/web", "1.2.13"))
+	broken := h.git("commit-tree", "-p", good, "-m", "break", h.git("write-tree"))
+	h.git("push", "-q", "origin", broken+":"+ref)
+	h.mirror.Poke()
+	h.says(reconcile.EventProblem, "the rest of what is known goes on")
+	takes("1.2.15", "f")
+	again(reconcile.ClerkOptions{})
+	takes("1.2.16", "9")
 }
