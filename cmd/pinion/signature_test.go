@@ -214,7 +214,10 @@ func TestOnlyWhatIsSignedIsTracked(t *testing.T) {
 
 	// What CI publishes is signed, too.
 	fifth := r.Push(t, "acme/web:1.2.13", nil)
-	release.byTag(fifth, fifth)
+	// Somebody has put something beside the signature that nobody reads.
+	beside := release.layers(fifth)
+	beside["layers"] = append([]any{release.blob(signature.PayloadType, make([]byte, signature.MaxSize+1))}, beside["layers"].([]any)...)
+	release.manifest(signature.Tag(fifth), beside)
 	d.says("ci", 0, `is recorded`, "artifact", "publish", image+":1.2.13@"+fifth, "--tests", "passed")
 	w.until("1.2.13 is verified", func(context.Context) string {
 		w.git("fetch", "-q")

@@ -103,7 +103,7 @@ func (l *look) signers(ctx context.Context, r artifact.Record, keys []*desired.K
 		by = append(by, k.Key)
 	}
 	s := signed{look: l, record: r, keys: by}
-	if err := s.manifest(ctx, signature.Tag(r.Digest)); err != nil && !registry.NotFound(err) {
+	if err := s.manifest(ctx, signature.Tag(r.Digest)); err != nil {
 		return nil, err
 	}
 	others, err := l.options.Client.Referrers(ctx, l.repository, r.Digest)
@@ -114,7 +114,7 @@ func (l *look) signers(ctx context.Context, r artifact.Record, keys []*desired.K
 		if d.ArtifactType != signature.OldType && !strings.HasPrefix(d.ArtifactType, signature.BundleType) {
 			continue
 		}
-		if err := s.manifest(ctx, d.Digest); err != nil && !registry.NotFound(err) {
+		if err := s.manifest(ctx, d.Digest); err != nil {
 			return nil, err
 		}
 	}
@@ -134,11 +134,24 @@ type signed struct {
 	wrong  []error // of signatures that are none
 }
 
+// unread notes that a signature can't be read: it is none, and the others count
+// all the same, for whoever may push to the repository can add what can't be read.
+// The error says that it is the registry that fails.
+func (s *signed) unread(ctx context.Context, err error) error {
+	if e, ok := errors.AsType[*registry.Error](err); ctx.Err() != nil || ok && e.Host {
+		return err
+	}
+	if !registry.NotFound(err) {
+		s.wrong = append(s.wrong, err)
+	}
+	return nil
+}
+
 // manifest takes in the signatures that a manifest has as its layers.
 func (s *signed) manifest(ctx context.Context, reference string) error {
 	m, err := s.look.options.Client.Manifest(ctx, s.look.repository, reference)
 	if err != nil {
-		return err
+		return s.unread(ctx, err)
 	}
 	var image struct {
 		Layers []struct {
@@ -157,11 +170,15 @@ func (s *signed) manifest(ctx context.Context, reference string) error {
 			continue
 		}
 		if s.read++; s.read > mostSignatures {
-			return fmt.Errorf("%s:%s has more than %d signatures; remove some", s.look.repository, s.record.Version, mostSignatures)
+			s.wrong = append(s.wrong, fmt.Errorf("%s:%s has more than %d signatures; remove some", s.look.repository, s.record.Version, mostSignatures))
+			return nil
 		}
 		data, err := s.look.options.Client.Blob(ctx, s.look.repository, layer.Digest, signature.MaxSize)
 		if err != nil {
-			return err
+			if err := s.unread(ctx, err); err != nil {
+				return err
+			}
+			continue
 		}
 		var by []string
 		if simple {
