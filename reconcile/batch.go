@@ -262,7 +262,7 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 		return c.failed(ctx, b, wrote, len(byBranch(changes)) > len(groups), ofMain, err)
 	}
 	if moving {
-		c.press.put(time.Now(), rest)
+		c.press.wrote(time.Now(), rest)
 	}
 	return true, nil
 }
@@ -344,9 +344,10 @@ func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMa
 		return true, nil // what is ours still is judged again
 	case lost && c.overtaken(b):
 		now := time.Now()
-		if c.press.lost(now, len(b.moves)); c.press.starves(now) {
-			c.report(Event{Type: EventWarning, Message: fmt.Sprintf("%d promotions and rollbacks wait since %s: whenever one of them is pushed, others have moved %s meanwhile; they are tried again, and land when the others pause for as long as a push takes",
-				c.press.left, c.press.since.UTC().Format(time.RFC3339), c.options.Branch)})
+		c.press.lost(now, len(b.moves))
+		if since, say := c.press.starves(now); say {
+			c.report(Event{Type: EventWarning, Message: fmt.Sprintf("%d or more promotions and rollbacks wait, and none has landed since %s: whenever one of them is pushed, others have moved %s meanwhile; they are tried again, and land when the others pause for as long as a push takes",
+				c.press.left, since.UTC().Format(time.RFC3339), c.options.Branch)})
 		}
 		return true, nil
 	case together && (lost || refused):

@@ -23,7 +23,9 @@ type press struct {
 	left  int         // of ours that were refused, or put off, the last time
 	since time.Time   // when that began
 	other bool        // the last turn was for moves
-	told  time.Time   // when it was last said that others are always ahead
+	// landed is when some of ours did, while others still waited.
+	landed time.Time
+	told   time.Time // when it was last said that others are always ahead
 }
 
 const (
@@ -71,7 +73,7 @@ func (p *press) lost(now time.Time, n int) {
 // put notes that n moves of ours wait.
 func (p *press) put(now time.Time, n int) {
 	if p.left = n; n == 0 {
-		p.share, p.since, p.other = 0, time.Time{}, false
+		p.share, p.since, p.landed, p.other = 0, time.Time{}, time.Time{}, false
 	} else if p.since.IsZero() {
 		p.since = now
 	}
@@ -89,14 +91,26 @@ func (p *press) turn(now time.Time) (moves, entries bool) {
 	return p.other, !p.other
 }
 
-// starves tells whether others have been ahead of all our moves for long, and
-// it is time to say so.
-func (p *press) starves(now time.Time) bool {
-	if p.left == 0 || now.Sub(p.since) < keptOut || now.Sub(p.told) < keptOutAgain {
-		return false
+// wrote notes that some of ours have landed, and that n wait.
+func (p *press) wrote(now time.Time, n int) {
+	p.put(now, n)
+	if n > 0 {
+		p.landed = now
+	}
+}
+
+// starves tells whether others have been ahead of all our moves for long, since
+// when, and whether it is time to say so.
+func (p *press) starves(now time.Time) (since time.Time, say bool) {
+	since = p.since
+	if p.landed.After(since) {
+		since = p.landed
+	}
+	if p.left == 0 || now.Sub(since) < keptOut || now.Sub(p.told) < keptOutAgain {
+		return since, false
 	}
 	p.told = now
-	return true
+	return since, true
 }
 
 // urgent tells whether a service has failed, or is about to: that is recorded,

@@ -56,14 +56,20 @@ func TestPress(t *testing.T) {
 	turns(6200, true, false)
 	turns(6300, false, true)
 	turns(6400, true, false)
-	if p.starves(at(31_199)) || !p.starves(at(31_200)) || p.starves(at(91_199)) || !p.starves(at(91_200)) {
+	starves := func(ms int) bool { _, say := p.starves(at(ms)); return say }
+	if starves(31_199) || !starves(31_200) || starves(91_199) || !starves(91_200) {
 		t.Error("that nothing has landed is not said after half a minute, and then every minute")
+	}
+	// Those that wait while others of ours land are not kept out.
+	p.wrote(at(150_000), 300)
+	if starves(179_999) || !starves(180_000) {
+		t.Error("it does not count from what has landed last")
 	}
 	if p.put(at(6500), 0); p.share != 0 {
 		t.Error("what has landed leaves its share behind")
 	}
 	turns(6600, true, true)
-	if p.starves(at(160_000)) {
+	if starves(400_000) {
 		t.Error("what has landed is said to wait")
 	}
 }
