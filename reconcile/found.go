@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // Found records what looks at registries have found. It returns when that is
-// pushed; the error is a *Rejection if it was not taken. What no rule watches any
+// pushed; the error has a *Rejection for each that was not taken. What no rule watches any
 // more, and what none could choose, is left out without a word.
 func (c *Clerk) Found(ctx context.Context, all []artifact.Sighting) error {
 	_, err := c.ask(ctx, &request{ctx: ctx, found: all})
@@ -25,7 +26,7 @@ func (c *Clerk) serveFound(b *batch, r *request) {
 	} else {
 		for _, x := range r.found {
 			if err := c.takeFound(b, x); err != nil {
-				a.err = reject(Invalid, "%s:%s is not recorded: %v", x.Repository, x.Version, err)
+				a.err = errors.Join(a.err, reject(Invalid, "%s:%s is not recorded: %v", x.Repository, x.Version, err))
 			}
 		}
 	}

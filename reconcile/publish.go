@@ -185,6 +185,7 @@ func (c *Clerk) shelved(b *batch, ids []string, n int, any bool) (int, bool) {
 	if ids[0] == "" {
 		return n, any
 	}
+	news := map[string]bool{}
 	for i, t := range finds {
 		c.shelf = c.shelf.With(ids[i], t.Record)
 		ev := Event{Type: EventArtifact, Version: t.Record.Version, Commit: ids[i], Message: subject(t.Message())}
@@ -193,19 +194,23 @@ func (c *Clerk) shelved(b *batch, ids []string, n int, any bool) (int, bool) {
 			ev.Message = fmt.Sprintf("the tag %s:%s was moved to %s, which is refused: it is bound to %s", t.Record.Repository, t.Record.Version, t.Record.Moved[len(t.Record.Moved)-1], t.Record.Digest)
 		}
 		c.report(ev)
-		c.trackedAgain(t.Record.Repository)
+		news[t.Record.Repository] = true
 	}
+	c.trackedAgain(news)
 	b.finds = nil
 	return n, true
 }
 
-// trackedAgain has the stages looked at that track a repository, and, for their
-// policies may ask what is known of it, all stages of the services that have it.
-func (c *Clerk) trackedAgain(repository string) {
-	for _, t := range c.rulesFor(repository) {
-		c.stages[Key{t.Environment, t.Service}] = true
+// trackedAgain has the stages looked at that track some repositories, and, for
+// their policies may ask what is known of them, all stages of the services that
+// have them.
+func (c *Clerk) trackedAgain(repositories map[string]bool) {
+	for _, t := range c.tracked {
+		if repositories[artifact.Normal(t.Pin.Image.Repository)] {
+			c.stages[Key{t.Environment, t.Service}] = true
+		}
 	}
-	c.askedAgain(func(image desired.Image) bool { return artifact.Normal(image.Repository) == repository })
+	c.askedAgain(func(image desired.Image) bool { return repositories[artifact.Normal(image.Repository)] })
 }
 
 // askedAgain has all stages looked at of the services that have certain images.
