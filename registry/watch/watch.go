@@ -282,7 +282,10 @@ func (l *look) fault(tag string, err error) {
 	if !known && len(l.unread) >= mostTried {
 		return
 	}
-	wait := min(l.options.Poll<<min(f.times, 10), max(l.options.Poll, longestUnread))
+	wait := l.options.Poll
+	if wait < longestUnread {
+		wait = min(wait<<min(f.times, 10), longestUnread)
+	}
 	l.unread[tag], l.further = fault{err, f.times + 1, time.Now().Add(wait)}, true
 }
 
