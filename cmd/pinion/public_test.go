@@ -79,11 +79,11 @@ clusters:
 
 	x.commit(0, publics)
 	d := w.daemon(t.TempDir(), "--config", config)
-	x.reach(d, 0, publics)
+	x.reach(0, publics)
 	x.commit(1, publics)
-	x.reach(d, 1, publics)
+	x.reach(1, publics)
 	x.commit(1, publics[1:])
-	x.reach(d, 1, publics[1:])
+	x.reach(1, publics[1:])
 	mark := d.mark()
 	x.commit(1, nil)
 	digest := d.halts(mark)
@@ -197,7 +197,7 @@ data: {text: "what stays, for an empty commit may not be a deployment repository
 }
 
 // reach waits until what is committed is verified, and compares.
-func (x *publicWorld) reach(d *daemon, version int, list []public) {
+func (x *publicWorld) reach(version int, list []public) {
 	x.Helper()
 	begun := time.Now()
 	for _, p := range list {

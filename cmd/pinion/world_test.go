@@ -327,7 +327,8 @@ func (d *daemon) kill() {
 	<-d.ended
 }
 
-// metric adds up the samples of a metric whose line contains all of the words.
+// metric adds up the samples of a metric whose line contains all of the words,
+// and none of those that have an exclamation mark before them.
 func (d *daemon) metric(name string, words ...string) float64 {
 	d.Helper()
 	resp, err := http.Get("http://" + d.address + "/metrics")
@@ -343,7 +344,8 @@ lines:
 			continue
 		}
 		for _, w := range words {
-			if !strings.Contains(line, w) {
+			word, not := strings.CutPrefix(w, "!")
+			if strings.Contains(line, word) == not {
 				continue lines
 			}
 		}
