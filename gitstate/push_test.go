@@ -1,6 +1,7 @@
 package gitstate_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -288,6 +289,54 @@ func TestPushRefusedByHook(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who pushes may give up while git holds the locks of a branch: git lets go of them,
+// and the branch can be moved again.
+func TestPushIsGivenUp(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a": "1"})
+	held, on := filepath.Join(t.TempDir(), "held"), filepath.Join(t.TempDir(), "on")
+	hook(t, u, "reference-transaction", fmt.Sprintf(`[ "$1" = prepared ] || exit 0; : > %s; n=0; until [ -e %s ] || [ $((n += 1)) = 600 ]; do sleep 0.05; done`, held, on))
+	m := open(t, gitstate.Options{URL: u.dir})
+	tip, _ := m.Tip()
+	ctx, cancel := context.WithCancel(t.Context())
+	pushed := make(chan error, 1)
+	go func() {
+		_, err := m.Commit(ctx, change(tip, "given up", map[string]string{"a": "2"}))
+		pushed <- err
+	}()
+	wait := func(what string, so func() bool) {
+		t.Helper()
+		ctx, tick := soon(t), time.NewTicker(10*time.Millisecond)
+		defer tick.Stop()
+		for !so() {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("%s: not so after a while", what)
+			}
+		}
+	}
+	wait("git holds the locks", func() bool { _, err := os.Stat(held); return err == nil })
+	cancel()
+	if err := <-pushed; err == nil {
+		t.Fatal("what was given up is said to be done")
+	}
+	if err := os.WriteFile(on, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wait("the branch can be moved", func() bool {
+		s, err := m.Fetch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.Commit(t.Context(), change(s.Commit, "after it", map[string]string{"b": "1"}))
+		if err != nil && !errors.Is(err, gitstate.ErrMoved) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	u.fsck()
 }
 
 // A push that its guard refuses is not sent: no branch of it moves.

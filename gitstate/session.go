@@ -142,16 +142,17 @@ func haveGit() bool {
 }
 
 // execGit serves a repository on this machine by the git program, which takes
-// the right locks and runs the hooks.
+// the right locks and runs the hooks. Like a server, it is never killed: one that
+// is leaves its locks behind, and nobody can move the branch again. When ctx ends,
+// we hang up, and it ends by itself.
 func execGit(ctx context.Context, path, service string) (session, error) {
 	if fi, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !fi.IsDir() {
 		return nil, fmt.Errorf("%s is not a folder: %w", path, transport.ErrRepositoryNotFound)
 	}
-	cmd := exec.CommandContext(ctx, "git", strings.TrimPrefix(service, "git-"), path)
+	cmd := exec.Command("git", strings.TrimPrefix(service, "git-"), path)
 	cmd.Env = gitEnvironment()
-	cmd.WaitDelay = time.Second
 	messages := &tail{}
 	cmd.Stderr = messages
 	in, err := cmd.StdinPipe()
@@ -165,16 +166,28 @@ func execGit(ctx context.Context, path, service string) (session, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	wait := sync.OnceValue(cmd.Wait)
-	// A hook that outlives git may keep the pipe open.
-	stop := context.AfterFunc(ctx, func() { out.Close() })
+	reap := sync.OnceValue(cmd.Wait)
+	stop := context.AfterFunc(ctx, func() {
+		in.Close()
+		out.Close()
+		reap()
+	})
+	wait := func() error {
+		ended := make(chan error, 1)
+		go func() { ended <- reap() }()
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	return &stream{in: in, out: out, messages: messages, wait: wait, kill: func() {
 		in.Close()
-		// A receive-pack that has answered may still run its post-receive hook:
-		// let it end by itself.
+		// A receive-pack that has answered may still run its post-receive hook.
 		io.Copy(io.Discard, out)
-		stop()
 		wait()
+		stop()
 	}}, nil
 }
 
