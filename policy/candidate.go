@@ -255,7 +255,10 @@ func (w *work) unsettled(here bool) *block {
 	}
 	files := ledger.ReleaseOf(w.Pinned.Pins, w.Pinned.Source)
 	if here && files.SamePins(d.Release) && (files.Source == "" || files.Source == d.Release.Source) {
-		return nil
+		if w.Unrecorded == "" {
+			return nil
+		}
+		return &block{fmt.Sprintf("commit %s changed the pins of %s in %s, there or back, which the ledger does not know yet", short(w.Unrecorded), w.Service, w.Environment), "wait until it does", true}
 	}
 	what := version(files)
 	if here && files.SamePins(d.Release) && len(files.Pins) > 0 {

@@ -102,6 +102,9 @@ type Admission struct {
 	// Pinned is what the tip's files say of the service in the environment:
 	// nil, not there.
 	Pinned *desired.Deployment
+	// Unrecorded is the newest commit of main that changed those pins and is not in
+	// Target yet, if the files may say the same by it as before; "": none is known.
+	Unrecorded string
 	// Before are the records of the stages that come right before, by
 	// environment, and Entries the ledger commits that they were read from.
 	Before  map[desired.EnvironmentName]ledger.Record

@@ -160,7 +160,8 @@ type card struct {
 	asked    sighted // what the identity was, or is being, found for
 	asking   bool
 	against  string // the record's deployment when the identity was found
-	tip      string // of the sighting that was identified last
+	at       string // the commit of main whose sighting the identity is of
+	tip      string // the record tells all that main has asked for up to this commit; "": not known
 	failures int    // to identify, in a row
 	retry    time.Time
 	trouble  string // the last that was reported

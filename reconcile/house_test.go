@@ -43,6 +43,7 @@ type house struct {
 	events []reconcile.Event
 	stir   bool                       // phases were set
 	phases map[string]reconcile.Phase // by "environment/service version"; ready if none is set
+	unseen map[string]bool            // environments of which the clerk is told nothing
 }
 
 // newHouse makes the repository from a txtar archive, and starts a clerk.
@@ -120,9 +121,10 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 	targets := map[reconcile.Key]*reconcile.Target{}
 	seen := map[reconcile.Key]reconcile.Sighting{}
 	see := func(s reconcile.Sighting) {
-		// As an engine does: another commit that asks for the same is no news.
-		old := seen[s.Key]
-		if old.Tip = s.Tip; s.Problem == "" && old == s {
+		h.mu.Lock()
+		unseen := h.unseen[string(s.Environment)]
+		h.mu.Unlock()
+		if seen[s.Key] == s || unseen {
 			return
 		}
 		seen[s.Key] = s
@@ -177,6 +179,14 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 func (h *house) is(where, version string, phase reconcile.Phase) {
 	h.mu.Lock()
 	h.phases[where+" "+version], h.stir = phase, true
+	h.mu.Unlock()
+	h.mirror.Poke()
+}
+
+// hides keeps from the clerk what is seen of an environment, or tells it at last.
+func (h *house) hides(environment string, hidden bool) {
+	h.mu.Lock()
+	h.unseen, h.stir = map[string]bool{environment: hidden}, true
 	h.mu.Unlock()
 	h.mirror.Poke()
 }

@@ -42,9 +42,14 @@ type identifier struct {
 }
 
 // identify compares what is seen with the record. between returns the commits
-// that changed the deployment since it was last identified in this process,
-// and before the given one.
-func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, between func(commit string) []string) (identity, error) {
+// that changed the deployment since all of them were recorded in this process,
+// and before the given one; repinned the newest of them up to the sighting's that
+// changed its pins, or "".
+func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, between func(commit string) []string, repinned string) (identity, error) {
+	recorded := func(commit string) bool {
+		id := ledger.DeploymentID(s.Service, commit)
+		return id == r.Deployment.ID || slices.ContainsFunc(r.Previous, func(p ledger.Past) bool { return p.ID == id })
+	}
 	var commit string
 	var release ledger.Release
 	switch {
@@ -55,7 +60,8 @@ func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, b
 		if err != nil {
 			return identity{}, err
 		}
-		if same {
+		// What went there and back before anybody looked has been there.
+		if same && (repinned == "" || recorded(repinned)) {
 			return identity{wanted: wanted{id: r.Deployment.ID}}, nil
 		}
 		if commit, err = i.lineage.origin(ctx, &t); err != nil {
@@ -90,11 +96,7 @@ func (i identifier) identify(ctx context.Context, s Sighting, r ledger.Record, b
 	found := identity{wanted: w}
 	if r.Deployment.ID != "" {
 		// Another daemon may have recorded some of them.
-		ids := slices.DeleteFunc(between(commit), func(c string) bool {
-			id := ledger.DeploymentID(s.Service, c)
-			return id == r.Deployment.ID || slices.ContainsFunc(r.Previous, func(p ledger.Past) bool { return p.ID == id })
-		})
-		found.before, err = i.unseen(ctx, s.Key, ids)
+		found.before, err = i.unseen(ctx, s.Key, slices.DeleteFunc(between(commit), recorded))
 	}
 	return found, err
 }

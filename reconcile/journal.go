@@ -24,12 +24,16 @@ type journal struct {
 // line is one commit of the first-parent line.
 type line struct {
 	commit string
-	// keys are the deployments that it changed: their pins, or their manifests
-	// where those are read from the very commit.
+	// keys are the deployments that it changed; true: from pins, or a commit of their
+	// manifests, to others; false: otherwise, as by manifests that are read from the
+	// very commit, or by a file that can't be read.
 	keys map[Key]bool
 }
 
-func (l line) changes(k Key) bool { return l.keys[k] }
+func (l line) changes(k Key) bool {
+	_, ok := l.keys[k]
+	return ok
+}
 
 // mostLines bounds the journal.
 const mostLines = 20_000
@@ -82,6 +86,23 @@ func (j *journal) untouched(k Key, after, upTo string) bool {
 		}
 	}
 	return true
+}
+
+// repinned returns the newest commit, after one and up to another, that changed
+// the pins of a deployment, or the commit of its manifests; "" if none has, or that
+// is not known.
+func (j *journal) repinned(k Key, after, upTo string) string {
+	a, ok := j.index[after]
+	b, also := j.index[upTo]
+	if !ok || !also {
+		return ""
+	}
+	for i := b; i > a; i-- {
+		if l := j.lines[i-j.first]; l.keys[k] {
+			return l.commit
+		}
+	}
+	return ""
 }
 
 // read returns the lines of the commits after one that is known, up to tip.
@@ -161,7 +182,7 @@ func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), 
 		for svc := range services {
 			for env := range repo.Environments {
 				if d, ok := repo.Deployment(env, svc); ok && d.Source == "" {
-					l.keys[Key{env, svc}] = true
+					l.keys[Key{env, svc}] = l.keys[Key{env, svc}]
 				}
 			}
 		}
@@ -179,8 +200,11 @@ func differing(keys map[Key]bool, now, then *desired.Repository, env desired.Env
 			k := Key{env, svc}
 			x, ok := now.Deployment(env, svc)
 			y, was := then.Deployment(env, svc)
-			if ok != was || ok && (!same || x.Source != y.Source || !ledger.ReleaseOf(x.Pins, "").SamePins(ledger.ReleaseOf(y.Pins, ""))) {
-				keys[k] = true
+			switch {
+			case ok && was && (x.Source != y.Source || !ledger.ReleaseOf(x.Pins, "").SamePins(ledger.ReleaseOf(y.Pins, ""))):
+				keys[k] = len(x.Problems) == 0 && len(y.Problems) == 0
+			case ok != was, ok && !same:
+				keys[k] = false
 			}
 		}
 	}

@@ -43,6 +43,7 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 	}
 	if at := s.Record.Deployment.ID; d.identity != nil && at != d.identity.id && at != d.against {
 		// The ledger is not what it was when the sighting was identified.
+		c.settle(k, d)
 		d.identity, d.asked = nil, sighted{}
 		s.Identity = nil
 	}
@@ -246,6 +247,7 @@ func (c *Clerk) admission(ctx context.Context, b *batch, k Key) (policy.Admissio
 	if d, ok := c.commit.Repository.Deployment(k.Environment, k.Service); ok {
 		a.Pinned = &d
 	}
+	a.Unrecorded = c.unrecorded(k)
 	for _, env := range stage.After {
 		if before := (Key{env, k.Service}); c.books[env] != nil && !c.unreadable(before) {
 			a.Before[env], a.Entries[env] = b.record(before), c.books[env].tip
@@ -319,7 +321,7 @@ func (c *Clerk) grounds(a policy.Admission) (string, error) {
 	if book := c.books[a.Environment]; book != nil {
 		ids = append(ids, book.tip)
 	}
-	ids = append(ids, a.Shelf.At())
+	ids = append(ids, a.Shelf.At(), a.Unrecorded)
 	for _, folder := range []string{"environments", "pipelines", "policies", "holds", "keys", serviceFolder(a.Service)} {
 		id, err := c.commit.Snapshot.ID(folder)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -413,6 +415,8 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 		seen   Sighting
 		record ledger.Record
 		before func(commit string) []string
+		// repinned is the newest commit up to the sighting's that changed its pins.
+		repinned string
 	}
 	var tasks []task
 	for k, d := range c.cards {
@@ -424,12 +428,16 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			continue
 		}
 		d.asked, d.asking, d.retry = asked, true, time.Time{}
+		c.settle(k, d)
 		tip := d.tip
+		c.mu.Lock()
+		repinned := c.journal.repinned(k, tip, d.sighting.Tip)
+		c.mu.Unlock()
 		tasks = append(tasks, task{k, asked, *d.sighting, c.record(k), func(commit string) []string {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			return c.journal.between(k, tip, commit)
-		}})
+		}, repinned})
 	}
 	if len(tasks) == 0 {
 		return
@@ -443,7 +451,7 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			slots <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-slots }()
-				id, err := who.identify(ctx, t.seen, t.record, t.before)
+				id, err := who.identify(ctx, t.seen, t.record, t.before, t.repinned)
 				c.mu.Lock()
 				c.found = append(c.found, identified{t.key, t.asked, t.record.Deployment.ID, t.seen.Tip, id, err})
 				c.mu.Unlock()
@@ -458,16 +466,34 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 // as far as both are known: a version may have been pinned and taken back since.
 func (c *Clerk) asBefore(k Key, d *card) bool {
 	at := d.sighting.Tip
-	if d.identity == nil || at == d.tip || c.commit == nil || c.commit.ID != at {
+	if d.identity == nil || at == d.at || c.commit == nil || c.commit.ID != at {
 		return true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.journal.untouched(k, d.tip, at) {
+	if !c.journal.untouched(k, d.at, at) {
 		return false
 	}
-	d.tip = at
+	d.at = at
 	return true
+}
+
+// settle notes how far the record tells what main has asked for.
+func (c *Clerk) settle(k Key, d *card) {
+	if d.identity != nil && d.identity.id == c.record(k).Deployment.ID || d.tip == "" {
+		d.tip = d.at
+	}
+}
+
+// unrecorded returns the newest commit of the main that is judged on that changed
+// the pins of a deployment and is not in its record yet, as far as that is known;
+// "": there is none.
+func (c *Clerk) unrecorded(k Key) string {
+	d := c.card(k)
+	c.settle(k, d)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.journal.repinned(k, d.tip, c.commit.ID)
 }
 
 // sighted is what a sighting's identity depends on. While it is of another commit
@@ -524,6 +550,7 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 		d.sighting = &s
 		x := c.sighted(s, d.asked)
 		if x != d.asked {
+			c.settle(k, d)
 			d.identity = nil
 		}
 		// Of a commit that wants the same there is nothing to review.
@@ -549,8 +576,9 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 			}
 		default:
 			d.failures, d.retry, d.trouble = 0, time.Time{}, ""
-			d.identity, d.against, d.tip = &f.identity, f.against, f.tip
-			c.dirty[f.key] = true
+			c.settle(f.key, d)
+			d.identity, d.against, d.at = &f.identity, f.against, f.tip
+			c.dirty[f.key], c.stages[f.key] = true, true
 		}
 	}
 	for _, r := range slices.SortedFunc(slices.Values(results), checked.compare) {
