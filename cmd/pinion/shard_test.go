@@ -15,6 +15,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
 const manyEnvironments = 12
@@ -35,8 +36,9 @@ func passedOn() string {
 // held is from when on somebody was seen to have a lease.
 type held struct {
 	at   time.Time
-	name string // of the lease
-	by   string // an identity; "": nobody
+	name string        // of the lease
+	by   string        // an identity; "": nobody
+	idle time.Duration // since the one before had renewed it, by the clocks of both
 }
 
 // watchLeases notes who has which lease, until the test ends.
@@ -50,22 +52,23 @@ func (w *world) watchLeases() func() []held {
 	w.must(err)
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		last := map[string]string{}
+		last := map[string]coordinationv1.LeaseSpec{}
 		for ev := range watch.ResultChan() {
 			lease, ok := ev.Object.(*coordinationv1.Lease)
 			if !ok {
 				return
 			}
-			by := ""
-			if lease.Spec.HolderIdentity != nil {
-				by = *lease.Spec.HolderIdentity
-			}
-			if last[lease.Name] == by {
+			before, now := last[lease.Name], lease.Spec
+			last[lease.Name] = now
+			x := held{at: time.Now(), name: lease.Name, by: ptr.Deref(now.HolderIdentity, "")}
+			if x.by == ptr.Deref(before.HolderIdentity, "") {
 				continue
 			}
-			last[lease.Name] = by
+			if now.AcquireTime != nil && before.RenewTime != nil {
+				x.idle = now.AcquireTime.Sub(before.RenewTime.Time)
+			}
 			mu.Lock()
-			all = append(all, held{time.Now(), lease.Name, by})
+			all = append(all, x)
 			mu.Unlock()
 		}
 	})
