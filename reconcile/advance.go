@@ -56,20 +56,27 @@ func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
 // note keeps the journal.
 func (c *Clerk) note(ctx context.Context, old, commit *Commit) error {
 	var lines []line
+	var err error
 	follows := false
-	if old != nil {
-		var err error
-		if lines, follows, err = readLines(ctx, c.options.Mirror, c.reader, c.lineage.by, old.ID, commit.ID); err != nil {
-			return err
-		}
+	if old == nil {
+		lines, err = readOwn(ctx, c.options.Mirror, c.options.Identity, commit.ID)
+	} else {
+		lines, follows, err = readLines(ctx, c.options.Mirror, c.reader, c.lineage.by, old.ID, commit.ID)
+	}
+	if err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !follows {
+	switch {
+	case old == nil:
+		c.journal.begin(lines[0].commit)
+		c.journal.add(lines[1:])
+	case !follows:
 		c.journal.begin(commit.ID)
-		return nil
+	default:
+		c.journal.add(lines)
 	}
-	c.journal.add(lines)
 	return nil
 }
 

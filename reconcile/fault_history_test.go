@@ -251,44 +251,56 @@ func (s *story) arrives(svc, env, version string) {
 
 // A promotion that a person takes back before anything of it was seen is taken
 // back for good: it is recorded, and refused, and does not come again meanwhile.
+// That the daemon has ended in between makes no difference.
 func TestTakenBackUnseen(t *testing.T) {
 	t.Parallel()
-	h := newRepository(t, threeStagesOf("api", "web"))
-	h.logged()
-	h.startOn(gitstate.Options{})
-	h.first()
-	promoted := func(service string) int { return h.times("main", "promote(staging): "+service+" ") }
-	moves := func(service string) {
-		t.Helper()
-		h.until(service+" is promoted", func() string {
-			if promoted(service) == 0 {
-				return "not yet"
+	for _, ended := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ended=%t", ended), func(t *testing.T) {
+			t.Parallel()
+			h := newRepository(t, threeStagesOf("api", "web"))
+			h.logged()
+			h.startOn(gitstate.Options{})
+			h.first()
+			promoted := func(service string) int { return h.times("main", "promote(staging): "+service+" ") }
+			moves := func(service string) {
+				t.Helper()
+				h.until(service+" is promoted", func() string {
+					if promoted(service) == 0 {
+						return "not yet"
+					}
+					return ""
+				})
 			}
-			return ""
+			h.hides("staging", true)
+			h.pin("dev", "1.0.0", "1.1.0")
+			moves("web")
+			if ended {
+				h.stop()
+			}
+			back := h.change("not this one", func() { h.git("revert", "--no-commit", "HEAD") })
+			if ended {
+				h.startOn(gitstate.Options{})
+			}
+			h.replace("environments/dev.yaml", "api:1.0.0", "api:1.1.0")
+			moves("api")
+			if n := promoted("web"); n != 1 {
+				t.Errorf("web was promoted %d times before what was taken back was recorded", n)
+			}
+			h.hides("staging", false)
+			h.until("what was taken back is recorded", func() string {
+				r, err := h.record("staging", "web")
+				if err != nil || len(r.Refused) == 0 || r.Deployment.Commit != back || r.Deployment.Cause != ledger.CauseRevert || r.Previous[0].Release.Version() != "1.1.0" {
+					return fmt.Sprintf("%+v %v", r, err)
+				}
+				return ""
+			})
+			h.settled()
+			if n := promoted("web"); n != 1 {
+				t.Errorf("web was promoted %d times", n)
+			}
+			h.lawful()
 		})
 	}
-	h.hides("staging", true)
-	h.pin("dev", "1.0.0", "1.1.0")
-	moves("web")
-	back := h.change("not this one", func() { h.git("revert", "--no-commit", "HEAD") })
-	h.replace("environments/dev.yaml", "api:1.0.0", "api:1.1.0")
-	moves("api")
-	if n := promoted("web"); n != 1 {
-		t.Errorf("web was promoted %d times before what was taken back was recorded", n)
-	}
-	h.hides("staging", false)
-	h.until("what was taken back is recorded", func() string {
-		r, err := h.record("staging", "web")
-		if err != nil || len(r.Refused) == 0 || r.Deployment.Commit != back || r.Deployment.Cause != ledger.CauseRevert || r.Previous[0].Release.Version() != "1.1.0" {
-			return fmt.Sprintf("%+v %v", r, err)
-		}
-		return ""
-	})
-	h.settled()
-	if n := promoted("web"); n != 1 {
-		t.Errorf("web was promoted %d times", n)
-	}
-	h.lawful()
 }
 
 // Whatever happens to a repository, what the daemon does with it is lawful, and

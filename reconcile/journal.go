@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -12,9 +13,10 @@ import (
 	"github.com/pinion-cd/pinion/ledger"
 )
 
-// journal is what the commits of main have changed since a clerk began: so one
-// push of several commits is told commit by commit, and each of them is looked
-// at once, however many services there are.
+// journal is what the commits of main have changed since a clerk began, and of the
+// newest ones before that what daemons have: so one push of several commits is told
+// commit by commit, and each of them is looked at once, however many services there
+// are.
 type journal struct {
 	lines []line // oldest first
 	index map[string]int
@@ -34,6 +36,8 @@ func (l line) changes(k Key) bool {
 	_, ok := l.keys[k]
 	return ok
 }
+
+func (l line) repins(k Key) bool { return l.keys[k] }
 
 // mostLines bounds the journal.
 const mostLines = 20_000
@@ -55,9 +59,9 @@ func (j *journal) add(lines []line) {
 	}
 }
 
-// between returns the commits that changed a deployment after one commit and
-// before another; nothing if they are not known.
-func (j *journal) between(k Key, after, before string) []string {
+// between returns the commits that did something to a deployment after one commit
+// and before another; nothing if they are not known.
+func (j *journal) between(k Key, after, before string, did func(line, Key) bool) []string {
 	a, ok := j.index[after]
 	b, also := j.index[before]
 	if !ok || !also {
@@ -65,7 +69,7 @@ func (j *journal) between(k Key, after, before string) []string {
 	}
 	var all []string
 	for i := a + 1; i < b; i++ {
-		if l := j.lines[i-j.first]; l.changes(k) {
+		if l := j.lines[i-j.first]; did(l, k) {
 			all = append(all, l.commit)
 		}
 	}
@@ -88,6 +92,15 @@ func (j *journal) untouched(k Key, after, upTo string) bool {
 	return true
 }
 
+// since returns a commit if it is known, and else the oldest that is: it comes
+// after the other one.
+func (j *journal) since(commit string) string {
+	if _, ok := j.index[commit]; !ok && len(j.lines) > 0 {
+		return j.lines[0].commit
+	}
+	return commit
+}
+
 // repinned returns the newest commit, after one and up to another, that changed
 // the pins of a deployment, or the commit of its manifests; "" if none has, or that
 // is not known.
@@ -98,7 +111,7 @@ func (j *journal) repinned(k Key, after, upTo string) string {
 		return ""
 	}
 	for i := b; i > a; i-- {
-		if l := j.lines[i-j.first]; l.keys[k] {
+		if l := j.lines[i-j.first]; l.repins(k) {
 			return l.commit
 		}
 	}
@@ -134,10 +147,31 @@ func readLines(ctx context.Context, commits Commits, r *reader, written func(str
 	if failure != nil {
 		return nil, false, failure
 	}
-	for a, b := 0, len(lines)-1; a < b; a, b = a+1, b-1 {
-		lines[a], lines[b] = lines[b], lines[a]
-	}
+	slices.Reverse(lines)
 	return lines, reached, err
+}
+
+// mostOwn is of how many commits a start asks which are a daemon's.
+const mostOwn = 500
+
+// readOwn returns the lines of the newest commits up to tip, of which only those
+// that a daemon has written tell what they changed: a daemon may have ended between
+// that and recording it, and a person may have taken it back since.
+func readOwn(ctx context.Context, commits Commits, daemon ledger.Person, tip string) ([]line, error) {
+	var lines []line
+	err := commits.History(ctx, tip, func(c gitstate.CommitInfo) bool {
+		l := line{commit: c.ID}
+		if x, claimed := ledger.ParseChange(c.Message); claimed && daemon.Same(ledger.Person{Name: c.Committer.Name, Email: c.Committer.Email}) {
+			l.keys = map[Key]bool{{x.Environment, x.Service}: true}
+		}
+		lines = append(lines, l)
+		return len(lines) < mostOwn
+	})
+	if len(lines) > 0 && (errors.Is(err, gitstate.ErrShallow) || errors.Is(err, gitstate.ErrNoCommit)) {
+		err = nil // as far as the clone goes
+	}
+	slices.Reverse(lines)
+	return lines, err
 }
 
 // readLine finds out what one commit changed.
@@ -181,8 +215,9 @@ func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), 
 	for _, repo := range []*desired.Repository{now.Repository, then.Repository} {
 		for svc := range services {
 			for env := range repo.Environments {
-				if d, ok := repo.Deployment(env, svc); ok && d.Source == "" {
-					l.keys[Key{env, svc}] = l.keys[Key{env, svc}]
+				k := Key{env, svc}
+				if d, ok := repo.Deployment(env, svc); ok && d.Source == "" && !l.changes(k) {
+					l.keys[k] = false
 				}
 			}
 		}

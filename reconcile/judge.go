@@ -247,7 +247,7 @@ func (c *Clerk) admission(ctx context.Context, b *batch, k Key) (policy.Admissio
 	if d, ok := c.commit.Repository.Deployment(k.Environment, k.Service); ok {
 		a.Pinned = &d
 	}
-	a.Unrecorded = c.unrecorded(k)
+	a.Unrecorded = c.repinned(k, c.card(k), c.commit.ID)
 	for _, env := range stage.After {
 		if before := (Key{env, k.Service}); c.books[env] != nil && !c.unreadable(before) {
 			a.Before[env], a.Entries[env] = b.record(before), c.books[env].tip
@@ -428,16 +428,8 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			continue
 		}
 		d.asked, d.asking, d.retry = asked, true, time.Time{}
-		c.settle(k, d)
-		tip := d.tip
-		c.mu.Lock()
-		repinned := c.journal.repinned(k, tip, d.sighting.Tip)
-		c.mu.Unlock()
-		tasks = append(tasks, task{k, asked, *d.sighting, c.record(k), func(commit string) []string {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return c.journal.between(k, tip, commit)
-		}, repinned})
+		repinned, tip, r := c.repinned(k, d, d.sighting.Tip), d.tip, c.record(k)
+		tasks = append(tasks, task{k, asked, *d.sighting, r, func(commit string) []string { return c.changes(k, tip, r, commit) }, repinned})
 	}
 	if len(tasks) == 0 {
 		return
@@ -480,20 +472,38 @@ func (c *Clerk) asBefore(k Key, d *card) bool {
 
 // settle notes how far the record tells what main has asked for.
 func (c *Clerk) settle(k Key, d *card) {
-	if d.identity != nil && d.identity.id == c.record(k).Deployment.ID || d.tip == "" {
+	if d.identity != nil && d.identity.id == c.record(k).Deployment.ID {
 		d.tip = d.at
 	}
 }
 
-// unrecorded returns the newest commit of the main that is judged on that changed
-// the pins of a deployment and is not in its record yet, as far as that is known;
-// "": there is none.
-func (c *Clerk) unrecorded(k Key) string {
-	d := c.card(k)
-	c.settle(k, d)
+// changes returns the commits after all that the record tells, and before another
+// one, that changed a deployment. As long as nothing of it was identified in this
+// process those are the ones that changed its pins since the record's own.
+func (c *Clerk) changes(k Key, tip string, r ledger.Record, before string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.journal.repinned(k, d.tip, c.commit.ID)
+	if tip == "" {
+		return c.journal.between(k, c.journal.since(r.Deployment.Commit), before, line.repins)
+	}
+	return c.journal.between(k, tip, before, line.changes)
+}
+
+// repinned returns the newest commit up to another that changed the pins of a
+// deployment and that its record does not tell of, as far as that is known; "":
+// there is none.
+func (c *Clerk) repinned(k Key, d *card, upTo string) string {
+	c.settle(k, d)
+	tip, now := d.tip, c.record(k).Deployment
+	if now.ID == "" {
+		return ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if tip == "" {
+		tip = c.journal.since(now.Commit)
+	}
+	return c.journal.repinned(k, tip, upTo)
 }
 
 // sighted is what a sighting's identity depends on. While it is of another commit
