@@ -153,6 +153,7 @@ func execGit(ctx context.Context, path, service string) (session, error) {
 	}
 	cmd := exec.Command("git", strings.TrimPrefix(service, "git-"), path)
 	cmd.Env = gitEnvironment()
+	cmd.WaitDelay = time.Second // a hook that outlives git may keep the pipe open
 	messages := &tail{}
 	cmd.Stderr = messages
 	in, err := cmd.StdinPipe()
@@ -179,8 +180,12 @@ func execGit(ctx context.Context, path, service string) (session, error) {
 		case err := <-ended:
 			return err
 		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
+		select {
+		case <-ended: // as it does at once, unless a hook is at work
+		case <-time.After(time.Second):
+		}
+		return context.Cause(ctx)
 	}
 	return &stream{in: in, out: out, messages: messages, wait: wait, kill: func() {
 		in.Close()

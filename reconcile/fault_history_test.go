@@ -303,6 +303,51 @@ func TestTakenBackUnseen(t *testing.T) {
 	}
 }
 
+// A rollback that a person takes back before anything of it was seen is not made
+// once more: the version is tried again.
+func TestRollbackTakenBackUnseen(t *testing.T) {
+	t.Parallel()
+	h := newRepository(t, threeStages)
+	h.logged()
+	h.startOn(gitstate.Options{})
+	h.first()
+	h.pin("dev", "1.0.0", "1.1.0")
+	h.runs("staging", "1.1.0", ledger.StateCompleted)
+	h.hides("staging", true)
+	h.must(h.report("ci", "staging", "e2e", "1.1.0", ledger.Failure))
+	rolledBack := func() int { return h.times("main", "rollback(staging): web ") }
+	h.until("it is rolled back", func() string {
+		if rolledBack() == 0 {
+			return fmt.Sprint(h.subjects("main"))
+		}
+		return ""
+	})
+	back := h.change("once more", func() { h.git("revert", "--no-commit", "HEAD") })
+	h.pin("dev", "1.1.0", "1.2.0") // it does not enter staging while that goes back
+	h.runs("dev", "1.2.0", ledger.StateVerified)
+	if n := rolledBack(); n != 1 {
+		t.Errorf("it was rolled back %d times before a person's try was recorded", n)
+	}
+	h.hides("staging", false)
+	h.until("the try is recorded", func() string {
+		r, err := h.record("staging", "web")
+		for _, p := range r.Previous {
+			if p.Commit == back {
+				return ""
+			}
+		}
+		if r.Deployment.Commit == back {
+			return ""
+		}
+		return fmt.Sprintf("%+v %v", r, err)
+	})
+	h.settled()
+	if n := rolledBack(); n != 1 {
+		t.Errorf("it was rolled back %d times", n)
+	}
+	h.lawful()
+}
+
 // Whatever happens to a repository, what the daemon does with it is lawful, and
 // when all is calm it comes to a good end.
 func TestRandomHistories(t *testing.T) {

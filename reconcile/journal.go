@@ -92,13 +92,18 @@ func (j *journal) untouched(k Key, after, upTo string) bool {
 	return true
 }
 
-// since returns a commit if it is known, and else the oldest that is: it comes
-// after the other one.
-func (j *journal) since(commit string) string {
-	if _, ok := j.index[commit]; !ok && len(j.lines) > 0 {
-		return j.lines[0].commit
+// knows tells whether a commit is one of those that are noted.
+func (j *journal) knows(commit string) bool {
+	_, ok := j.index[commit]
+	return ok
+}
+
+// later returns the later one of two commits, as far as they are known.
+func (j *journal) later(a, b string) string {
+	if !j.knows(a) || j.knows(b) && j.index[b] > j.index[a] {
+		return b
 	}
-	return commit
+	return a
 }
 
 // repinned returns the newest commit, after one and up to another, that changed
@@ -152,7 +157,7 @@ func readLines(ctx context.Context, commits Commits, r *reader, written func(str
 }
 
 // mostOwn is of how many commits a start asks which are a daemon's.
-const mostOwn = 500
+const mostOwn = 1000
 
 // readOwn returns the lines of the newest commits up to tip, of which only those
 // that a daemon has written tell what they changed: a daemon may have ended between

@@ -43,7 +43,6 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 	}
 	if at := s.Record.Deployment.ID; d.identity != nil && at != d.identity.id && at != d.against {
 		// The ledger is not what it was when the sighting was identified.
-		c.settle(k, d)
 		d.identity, d.asked = nil, sighted{}
 		s.Identity = nil
 	}
@@ -199,6 +198,10 @@ func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) error {
 		}
 		if c.commit.Repository.Suspended(to.Environment, to.Service) != "" {
 			continue // looked at again when its file has changed
+		}
+		if c.repinned(target, c.card(target), c.commit.ID) != "" {
+			c.behind[target] = k // somebody has changed it, there and back perhaps
+			continue
 		}
 		pins := ledger.ReleaseOf(now.Pins, now.Source)
 		if !pins.SamePins(all[to.Environment].Deployment.Release) {
@@ -415,8 +418,9 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 		seen   Sighting
 		record ledger.Record
 		before func(commit string) []string
-		// repinned is the newest commit up to the sighting's that changed its pins.
-		repinned string
+		// repinned is the newest commit up to the sighting's that changed its pins;
+		// at, the sighting's, if all of them are known.
+		repinned, at string
 	}
 	var tasks []task
 	for k, d := range c.cards {
@@ -429,7 +433,13 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 		}
 		d.asked, d.asking, d.retry = asked, true, time.Time{}
 		repinned, tip, r := c.repinned(k, d, d.sighting.Tip), d.tip, c.record(k)
-		tasks = append(tasks, task{k, asked, *d.sighting, r, func(commit string) []string { return c.changes(k, tip, r, commit) }, repinned})
+		at := d.sighting.Tip
+		c.mu.Lock()
+		if !c.journal.knows(at) {
+			at = "" // looked at again when it does
+		}
+		c.mu.Unlock()
+		tasks = append(tasks, task{k, asked, *d.sighting, r, func(commit string) []string { return c.changes(k, tip, r, commit) }, repinned, at})
 	}
 	if len(tasks) == 0 {
 		return
@@ -445,7 +455,7 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 				defer func() { <-slots }()
 				id, err := who.identify(ctx, t.seen, t.record, t.before, t.repinned)
 				c.mu.Lock()
-				c.found = append(c.found, identified{t.key, t.asked, t.record.Deployment.ID, t.seen.Tip, id, err})
+				c.found = append(c.found, identified{t.key, t.asked, t.record.Deployment.ID, t.at, id, err})
 				c.mu.Unlock()
 			})
 		}
@@ -458,11 +468,14 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 // as far as both are known: a version may have been pinned and taken back since.
 func (c *Clerk) asBefore(k Key, d *card) bool {
 	at := d.sighting.Tip
-	if d.identity == nil || at == d.at || c.commit == nil || c.commit.ID != at {
+	if d.identity == nil || at == d.at {
 		return true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.journal.knows(at) {
+		return true // not yet
+	}
 	if !c.journal.untouched(k, d.at, at) {
 		return false
 	}
@@ -472,7 +485,7 @@ func (c *Clerk) asBefore(k Key, d *card) bool {
 
 // settle notes how far the record tells what main has asked for.
 func (c *Clerk) settle(k Key, d *card) {
-	if d.identity != nil && d.identity.id == c.record(k).Deployment.ID {
+	if d.identity != nil && d.identity.id == c.record(k).Deployment.ID && d.at != "" {
 		d.tip = d.at
 	}
 }
@@ -484,7 +497,7 @@ func (c *Clerk) changes(k Key, tip string, r ledger.Record, before string) []str
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if tip == "" {
-		return c.journal.between(k, c.journal.since(r.Deployment.Commit), before, line.repins)
+		return c.journal.between(k, r.Deployment.Commit, before, line.repins)
 	}
 	return c.journal.between(k, tip, before, line.changes)
 }
@@ -494,16 +507,10 @@ func (c *Clerk) changes(k Key, tip string, r ledger.Record, before string) []str
 // there is none.
 func (c *Clerk) repinned(k Key, d *card, upTo string) string {
 	c.settle(k, d)
-	tip, now := d.tip, c.record(k).Deployment
-	if now.ID == "" {
-		return ""
-	}
+	now := c.record(k).Deployment
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if tip == "" {
-		tip = c.journal.since(now.Commit)
-	}
-	return c.journal.repinned(k, tip, upTo)
+	return c.journal.repinned(k, c.journal.later(d.tip, now.Commit), upTo)
 }
 
 // sighted is what a sighting's identity depends on. While it is of another commit

@@ -86,7 +86,7 @@ func review(s situation) (finding, error) {
 			if d := f.Record.Deployment; d.ID != "" && !d.State.Final() {
 				why := fmt.Sprintf("%s took its place", w.release.Version())
 				if i > 0 {
-					why += " before anything of it was applied"
+					why += " before anything of it was recorded"
 				}
 				e := about(ledger.EventSuperseded, why+", by commit "+short(w.commit)+".")
 				e.After = w.release.Version()
