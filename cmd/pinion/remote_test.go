@@ -37,8 +37,7 @@ func (w *world) caresFor(name string) {
 	})
 }
 
-// away moves the remote's folder away; the function that it returns moves it
-// back. Until then, pushes go to where it is.
+// away takes the remote away; the function that it returns brings it back. Until then, pushes go to where it is.
 func (w *world) away() (back func()) {
 	w.Helper()
 	elsewhere := w.remote + ".away"

@@ -69,15 +69,18 @@ func newWorldOn(t *testing.T, kubeconfig, archive string) *world {
 	dir := t.TempDir()
 	w.remote, w.clone = filepath.Join(dir, "remote.git"), filepath.Join(dir, "clone")
 	w.must(os.Mkdir(w.clone, 0o755))
-	w.git("init", "-q", "--bare", "--initial-branch=main", w.remote)
+	// A test that takes the remote away takes the link: a git that is at work in the
+	// folder finds its locks, and removes them, by their whole path.
+	folder := filepath.Join(dir, "repository.git")
+	w.git("init", "-q", "--bare", "--initial-branch=main", folder)
+	w.must(os.Symlink(folder, w.remote))
 	w.git("init", "-q", "--initial-branch=main")
 	w.git("remote", "add", "origin", w.remote)
 	w.push("the first commit", archive)
-	remote := w.remote // a test may have the daemon reach it by another address
 	t.Cleanup(func() {
 		// What a daemon that was killed has begun to push may still end.
 		for end := time.Now().Add(patience); ; {
-			err := os.RemoveAll(remote)
+			err := os.RemoveAll(folder)
 			if err == nil || time.Now().After(end) {
 				w.must(err)
 				return
