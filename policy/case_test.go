@@ -36,6 +36,8 @@ type scene struct {
 	Unknown []string              `json:"unknown,omitempty"` // environments without a record
 	Files   map[string]string     `json:"files,omitempty"`   // what the environments' files say, if not what their records do
 	Records map[string]recordText `json:"records"`
+	// Unrecorded is a commit of main that the record does not tell of.
+	Unrecorded string `json:"unrecorded,omitempty"`
 	// Known are the versions of web that are known: "1.4.3", or with what is known
 	// besides, "1.4.3 branch=main by=ci moved".
 	Known []string `json:"known,omitempty"`
@@ -412,7 +414,7 @@ func (s scene) admission(t testing.TB, now time.Time, rules policy.Rules, record
 	a := policy.Admission{
 		Now: now, Service: "web", Environment: env, Rules: rules, Target: records[env],
 		Before: map[desired.EnvironmentName]ledger.Record{}, Entries: map[desired.EnvironmentName]string{},
-		Older: older, Locations: locations(t),
+		Older: older, Locations: locations(t), Unrecorded: s.Unrecorded,
 	}
 	if d, ok := rules.Repository.Deployment(env, "web"); ok {
 		a.Pinned = &d

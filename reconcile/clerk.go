@@ -136,7 +136,6 @@ type Clerk struct {
 	stuck    time.Time    // main refuses our pushes until then,
 	barred   error        // with this,
 	waiting  map[Key]bool // and these would move
-	behind   map[Key]Key  // by what is to be recorded first, whose failure would move it
 	stranger *stranger
 	warned   time.Time // of another daemon
 	told     time.Time // it was told of us
@@ -239,7 +238,6 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		claimed:  map[string]string{},
 		proposed: map[Key]bool{},
 		waiting:  map[Key]bool{},
-		behind:   map[Key]Key{},
 		held:     map[desired.EnvironmentName]holding{},
 	}
 }
@@ -440,12 +438,6 @@ func (c *Clerk) decide(ctx context.Context, b *batch) error {
 		}
 		if c.admitAll(ctx, b); len(b.moves) > 0 {
 			return nil
-		}
-	}
-	for target, k := range c.behind {
-		if c.repinned(target, c.card(target), c.commit.ID) == "" {
-			c.dirty[k] = true
-			delete(c.behind, target)
 		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.dirty), Key.Compare) {

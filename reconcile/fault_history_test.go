@@ -348,6 +348,53 @@ func TestRollbackTakenBackUnseen(t *testing.T) {
 	h.lawful()
 }
 
+// What goes back everywhere leaves alone what somebody has changed meanwhile, there
+// and back, too: that is a choice, and it is recorded.
+func TestRollbackLeavesWhatSomebodyChanged(t *testing.T) {
+	t.Parallel()
+	h := newRepository(t, threeStages)
+	h.logged()
+	h.startOn(gitstate.Options{})
+	h.first()
+	h.through("1.0.0", "1.1.0")
+	h.is("production/web", "1.2.0", reconcile.Failed)
+	h.pin("dev", "1.1.0", "1.2.0")
+	h.runs("staging", "1.2.0", ledger.StateCompleted)
+	h.must(h.report("ci", "staging", "e2e", "1.2.0", ledger.Success))
+	h.runs("staging", "1.2.0", ledger.StateVerified)
+	h.hides("staging", true)
+	h.pin("staging", "1.2.0", "1.0.5")
+	back := h.pin("staging", "1.0.5", "1.2.0")
+	for _, who := range []string{"alice", "bob"} {
+		h.until("it is approved", func() string {
+			if err := h.approve(who, "production", "1.2.0"); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
+	rolledBack := func(environment string) int { return h.times("main", "rollback("+environment+"): web ") }
+	h.runs("production", "1.1.0", ledger.StateVerified)
+	h.runs("dev", "1.1.0", ledger.StateVerified)
+	h.settled()
+	if n := rolledBack("staging"); n != 0 {
+		t.Errorf("staging went back %d times before what somebody did there was recorded", n)
+	}
+	h.hides("staging", false)
+	h.until("what somebody did is recorded", func() string {
+		r, err := h.record("staging", "web")
+		if err != nil || r.Deployment.Commit != back || r.Previous[0].Release.Version() != "1.0.5" {
+			return fmt.Sprintf("%+v %v", r, err)
+		}
+		return ""
+	})
+	h.settled()
+	if n := rolledBack("staging"); n != 0 {
+		t.Errorf("staging went back %d times", n)
+	}
+	h.lawful()
+}
+
 // Whatever happens to a repository, what the daemon does with it is lawful, and
 // when all is calm it comes to a good end.
 func TestRandomHistories(t *testing.T) {

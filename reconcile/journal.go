@@ -123,7 +123,7 @@ func (j *journal) repinned(k Key, after, upTo string) string {
 	return ""
 }
 
-// read returns the lines of the commits after one that is known, up to tip.
+// readLines returns the lines of the commits after one that is known, up to tip.
 // It is an empty list and false if tip does not descend from it by first
 // parents within the bound.
 func readLines(ctx context.Context, commits Commits, r *reader, written func(string) (Key, bool), known, tip string) ([]line, bool, error) {
@@ -172,7 +172,7 @@ func readOwn(ctx context.Context, commits Commits, daemon ledger.Person, tip str
 		lines = append(lines, l)
 		return len(lines) < mostOwn
 	})
-	if len(lines) > 0 && (errors.Is(err, gitstate.ErrShallow) || errors.Is(err, gitstate.ErrNoCommit)) {
+	if errors.Is(err, gitstate.ErrShallow) {
 		err = nil // as far as the clone goes
 	}
 	slices.Reverse(lines)

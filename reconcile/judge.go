@@ -198,13 +198,9 @@ func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) error {
 		if c.commit.Repository.Suspended(to.Environment, to.Service) != "" {
 			continue // looked at again when its file has changed
 		}
-		if c.repinned(target, c.card(target), c.commit.ID) != "" {
-			c.behind[target] = k // somebody has changed it, there and back perhaps
-			continue
-		}
 		pins := ledger.ReleaseOf(now.Pins, now.Source)
-		if !pins.SamePins(all[to.Environment].Deployment.Release) {
-			continue // somebody has changed it already
+		if !pins.SamePins(all[to.Environment].Deployment.Release) || c.repinned(target, c.card(target), c.commit.ID) != "" {
+			continue // somebody has changed it already, or has there and back
 		}
 		if to.Manifests && now.Source == "" {
 			to.Manifests = false // that environment reads the newest ones
