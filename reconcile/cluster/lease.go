@@ -177,24 +177,38 @@ func (l *Leases) Run(ctx context.Context) {
 // Release gives up the leases that are ours, so that others take them at once.
 // It is to be called after Run, and after all has ended that wrote under them.
 func (l *Leases) Release(ctx context.Context) error {
-	l.mu.Lock()
-	ours := map[string]*coordinationv1.Lease{}
-	for name, s := range l.seen {
-		if l.wanted[name] && s.lease != nil && holder(s.lease) == l.o.Identity {
-			ours[name] = s.lease
-		}
-	}
-	l.mu.Unlock()
 	var errs []error
-	for name, lease := range ours {
-		free := lease.DeepCopy()
-		free.Spec.HolderIdentity = new(string)
-		delete(free.Annotations, annotationAddress)
-		if _, err := l.write(ctx, free); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+	for _, name := range l.Wanted() {
+		if err := l.release(ctx, name); err != nil {
 			errs = append(errs, l.failed("release", name, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// release gives up a lease if it is ours. A renewal that was under way when we
+// ended may have arrived, and nobody told us: then what is there is read once more.
+func (l *Leases) release(ctx context.Context, name string) error {
+	for {
+		l.mu.Lock()
+		s := l.seen[name]
+		l.mu.Unlock()
+		if s == nil || s.lease == nil || holder(s.lease) != l.o.Identity {
+			return nil
+		}
+		free := s.lease.DeepCopy()
+		free.Spec.HolderIdentity = new(string)
+		delete(free.Annotations, annotationAddress)
+		switch _, err := l.write(ctx, free); {
+		case err == nil, apierrors.IsNotFound(err):
+			return nil
+		case !apierrors.IsConflict(err):
+			return err
+		}
+		if err := l.look(ctx, name); err != nil {
+			return err
+		}
+	}
 }
 
 func holder(lease *coordinationv1.Lease) string {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -97,6 +98,31 @@ func TestLeaseIsTakenOver(t *testing.T) {
 	s.term(c)
 	if took := time.Since(began); took < 600*time.Millisecond || took > 2*time.Second {
 		t.Errorf("a lease of 1s that nobody renews is taken after %s", took)
+	}
+}
+
+// A lease is given up though it is not as it was seen last: a renewal has arrived
+// whose answer nobody waited for.
+func TestLeaseIsGivenUpThoughItHasChanged(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, "")
+	a := s.leases("a")
+	stop := s.runs(a)
+	s.term(a)
+	stop(false)
+	all := s.admin.Resource(leases).Namespace(s.namespace)
+	if _, err := all.Patch(s.ctx, "pinion", types.MergePatchType, []byte(`{"metadata":{"annotations":{"somebody":"was here"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Release(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := all.Get(s.ctx, "pinion", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if by, _, _ := unstructured.NestedString(lease.Object, "spec", "holderIdentity"); by != "" {
+		t.Errorf("the lease is still held by %s", by)
 	}
 }
 
