@@ -9,6 +9,10 @@
 // kept to. A wake-up shortens none of these waits, and no repository is looked at
 // twice within a second, whoever wants it.
 //
+// A registry tells of a push before it can be seen: CNCF Distribution does so
+// before it moves the tag, and behind others stand caches. So a repository of
+// which something new was said is looked at soon, and twice more a while later.
+//
 // It is pure: the time and the dice are arguments. It keeps nothing, and after a
 // crash all repositories are due.
 package agenda
@@ -21,6 +25,10 @@ import (
 const (
 	// pause is the least time between two looks at one repository.
 	pause = time.Second
+	// How long after news a repository is looked at once more, and for the last
+	// time because of them.
+	secondLook = 5 * time.Second
+	thirdLook  = 30 * time.Second
 	// The first wait after a failure, and the longest.
 	firstWait   = 5 * time.Second
 	longestWait = 10 * time.Minute
@@ -39,6 +47,7 @@ type item struct {
 	host     string
 	due      time.Time
 	last     time.Time // when the last look began; zero: there was none
+	news     time.Time // when somebody last said that there is something new
 	failures int       // in a row
 	open     bool      // it is being looked at
 	again    bool      // once more, for somebody has said so meanwhile
@@ -96,6 +105,16 @@ func (a *Agenda) Wake(now time.Time, repository string) {
 		x.due = earlier(x.due, later(now, x.last.Add(pause)))
 	}
 	a.items[repository] = x
+}
+
+// News has a repository looked at soon, and again when what is new is to be seen
+// at last.
+func (a *Agenda) News(now time.Time, repository string) {
+	if x, ok := a.items[repository]; ok {
+		x.news = now
+		a.items[repository] = x
+	}
+	a.Wake(now, repository)
 }
 
 // Next returns the repository that is to be looked at now, if there is one, and
@@ -176,6 +195,12 @@ func (a *Agenda) Done(now time.Time, repository string, o Outcome, dice float64)
 	default:
 		x.failures = 0
 		x.due = now.Add(time.Duration(float64(a.poll) * (0.9 + 0.2*dice)))
+		for _, after := range []time.Duration{secondLook, thirdLook} {
+			if again := x.news.Add(after); !x.news.IsZero() && again.After(x.last) {
+				x.due = earlier(x.due, later(again, x.last.Add(pause)))
+				break
+			}
+		}
 	}
 	a.items[repository] = x
 }

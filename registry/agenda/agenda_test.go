@@ -77,6 +77,39 @@ func TestAgenda(t *testing.T) {
 	}
 }
 
+// What was told of is looked for until it must be there: a registry may tell of
+// it before.
+func TestNewsAreEarly(t *testing.T) {
+	c := clock{t, agenda.Make(100 * time.Second)}
+	c.Set(at(0), []string{"a/x"})
+	c.next(0, "a/x", 0)
+	c.done(1, "a/x", well)
+	c.next(1, "", 91)
+	c.News(at(20), "a/x")
+	c.News(at(20), "a/none")
+	c.next(20, "a/x", 0)
+	c.done(20.5, "a/x", well)
+	c.next(20.5, "", 25)
+	c.next(25, "a/x", 0)
+	c.done(25.1, "a/x", gone) // a failure has its own wait
+	c.next(25.1, "", 27.6)
+	c.next(27.6, "a/x", 0)
+	c.done(28, "a/x", well)
+	c.next(28, "", 50)
+	c.News(at(49.5), "a/x")
+	c.next(49.5, "a/x", 0)
+	c.News(at(49.6), "a/x") // while it is looked at
+	c.done(49.9, "a/x", well)
+	c.next(50.5, "a/x", 0)
+	c.done(55, "a/x", well) // a slow look began too early to be the second one
+	c.next(55, "a/x", 0)
+	c.done(55.1, "a/x", well)
+	c.next(55.1, "", 79.6)
+	c.next(79.6, "a/x", 0)
+	c.done(80, "a/x", well)
+	c.next(80, "", 170) // and that was it
+}
+
 func TestARegistryThatIsDown(t *testing.T) {
 	c := clock{t, agenda.Make(100 * time.Second)}
 	c.Set(at(0), []string{"a/x", "a/y"})
@@ -128,6 +161,9 @@ func TestAgendaProperties(t *testing.T) {
 			}
 			if random.IntN(3) == 0 {
 				a.Wake(now, all[random.IntN(len(all))])
+			}
+			if random.IntN(10) == 0 {
+				a.News(now, all[random.IntN(len(all))])
 			}
 			for h, r := range open {
 				if r == "" || random.IntN(2) == 0 {

@@ -142,7 +142,7 @@ func (w *Watcher) Notify(named []string) {
 	for repository := range w.rules {
 		_, path, _ := strings.Cut(repository, "/")
 		if slices.ContainsFunc(named, func(n string) bool { return n == path || artifact.Normal(n) == repository }) {
-			w.agenda.Wake(time.Now(), repository)
+			w.agenda.News(time.Now(), repository)
 			delete(w.unread, repository)
 			w.news[repository] = true
 		}

@@ -377,6 +377,16 @@ func TestManyTagsThatCannotBeRead(t *testing.T) {
 	k.tells(p.repository() + " can be read again")
 }
 
+// A registry may tell of a push before it shows it.
+func TestNewsThatAreEarly(t *testing.T) {
+	t.Parallel()
+	p := newPages(t, "1.0.0")
+	k := watches(t, time.Hour, tracks(t, p.repository(), "1.0.0", semantic))
+	k.settled(p.repository())
+	p.set(func() { p.tags = append(p.tags, "1.1.0") })
+	k.records("found 1.1.0")
+}
+
 // What can't be recorded is found again.
 func TestWhatIsFoundIsRecordedInTheEnd(t *testing.T) {
 	t.Parallel()
