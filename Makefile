@@ -131,6 +131,16 @@ bench: build ## measure the daemon beside the floor of the same work; ARGS=-help
 	@go build -o bin/bench ./internal/bench
 	@exec bin/bench $(ARGS)
 
+flux := internal/bench/flux
+bin/flux/versions: $(addprefix $(flux)/,go.mod go.sum build.sh) | tools
+	@echo 'building Flux into bin/flux; the first time some 5 minutes on 2 cores' >&2
+	@$(alive) 'building Flux' $(flux)/build.sh bin/flux
+
+.PHONY: bench-flux
+bench-flux: build bin/flux/versions registry ## measure the daemon beside Flux, with the work of Flux's own benchmark
+	@go build -o bin/bench ./internal/bench
+	@exec bin/bench -only flux -idle 1m $(ARGS)
+
 DURATION ?= 30m
 .PHONY: chaos
 chaos: bin/devcluster ## run a daemon for half an hour while all around it fails

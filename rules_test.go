@@ -88,7 +88,7 @@ var mayImport = map[string][]string{
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},
-	"internal/bench":   {"desired", "render", "ledger"},
+	"internal/bench":   {"desired", "render", "ledger", "internal/devtest"},
 	"examples/demo":    {},
 }
 
@@ -111,7 +111,7 @@ var edges = map[string][]string{
 	"github.com/google/jsonschema-go": {"internal/devtest"},
 	"go.opentelemetry.io/otel":        {"cmd/pinion"},
 
-	"github.com/google/go-containerregistry/pkg/v1":    {"registry", "internal/devtest"},
+	"github.com/google/go-containerregistry/pkg/v1":    {"registry", "internal/devtest", "internal/bench"},
 	"github.com/google/go-containerregistry/pkg/authn": {"registry", "internal/devtest"},
 }
 

@@ -138,43 +138,64 @@ func (b *bench) settled(ctx context.Context, d *daemon) error {
 // process returns the CPU time of the daemon with its workers, and the peak
 // of its own resident memory in MiB.
 func (d *daemon) process() (cpu time.Duration, peak float64, err error) {
+	for _, p := range d.pids() {
+		cpu += cpuTime(p)
+	}
+	peak = memory(d.cmd.Process.Pid, "VmHWM")
+	if peak == 0 {
+		err = fmt.Errorf("the daemon does not run any more")
+	}
+	return cpu, peak, err
+}
+
+// pids are those of the daemon and its workers.
+func (d *daemon) pids() []int {
 	pid := d.cmd.Process.Pid
 	pids := []int{pid}
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err == nil {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // each thread has its own
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task)
 		for _, f := range strings.Fields(string(children)) {
 			n, _ := strconv.Atoi(f)
 			pids = append(pids, n)
 		}
 	}
-	for _, p := range pids {
-		cpu += cpuTime(p)
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, 0, err
-	}
+	return pids
+}
+
+// memory returns one of the figures that the system has about the memory of a
+// process, in MiB; 0 if it has ended.
+func memory(pid int, figure string) float64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if rest, ok := strings.CutPrefix(line, figure+":"); ok {
 			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			peak = kb / 1024
+			return kb / 1024
 		}
 	}
-	return cpu, peak, nil
+	return 0
 }
 
 // cpuTime returns the CPU time that a process has taken; 0 if it has ended.
-func cpuTime(pid int) (cpu time.Duration) {
+func cpuTime(pid int) time.Duration { return ticks(pid, 11) } // utime, stime
+
+// reapedTime returns the CPU time that processes have taken which a process had
+// started, and which have ended.
+func reapedTime(pid int) time.Duration { return ticks(pid, 13) } // cutime, cstime
+
+// ticks adds up two fields of what the system says of a process, counted from
+// after its name.
+func ticks(pid, field int) (sum time.Duration) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	for _, f := range fields[11:13] { // utime, stime, in ticks of 10 ms
+	for _, f := range fields[field : field+2] { // in ticks of 10 ms
 		n, _ := strconv.Atoi(f)
-		cpu += time.Duration(n) * 10 * time.Millisecond
+		sum += time.Duration(n) * 10 * time.Millisecond
 	}
-	return cpu
+	return sum
 }
 
 // daemonFromNothing starts the daemon against a fresh control plane, and

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
@@ -245,16 +244,7 @@ func (d *daemon) counts() (n counts, err error) {
 }
 
 // resident is the daemon's resident memory in MiB, without its workers.
-func (d *daemon) resident() float64 {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kb / 1024
-		}
-	}
-	return 0
-}
+func (d *daemon) resident() float64 { return memory(d.cmd.Process.Pid, "VmRSS") }
 
 // bumpEstate measures the time from a push of one pin to the changed object,
 // beside the floor: a fetch and four applies.

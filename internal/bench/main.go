@@ -7,6 +7,9 @@
 // Kustomize. The floor is a plain loop that sends the very same objects by
 // server-side apply over the same number of connections, to a control plane
 // of its own that is as fresh as the daemon's.
+//
+// `make bench-flux` measures it beside Flux, whose controllers the module in
+// flux/ pins, with the work of Flux's own benchmark.
 package main
 
 import (
@@ -17,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -30,7 +34,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the run from nothing, each with a fresh control plane for the floor and one for the daemon")
 	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
 	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
-	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate, api, rate or receivers")
+	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate, api, rate, receivers, or what is measured only if it is named: flux or flux-repository")
 	constants := flag.Bool("constants", false, "answer requests with as many bytes as their path says; the program starts itself so")
 	flag.Parse()
 	flag.Visit(func(f *flag.Flag) { b.given = b.given || f.Name == "services" })
@@ -70,10 +74,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.apiReads}, {"rate", b.apiReports}, {"receivers", b.receivers}}
+	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.apiReads}, {"rate", b.apiReports}, {"receivers", b.receivers},
+		{"flux", func(ctx context.Context) error { return b.production(ctx, &fluxSide{bench: b}) }},
+		{"flux-repository", func(ctx context.Context) error { return b.production(ctx, &fluxSide{bench: b, repository: true}) }}}
 	found := false
 	for _, p := range parts {
-		if b.only != "" && b.only != p.name {
+		if b.only != p.name && (b.only != "" || strings.HasPrefix(p.name, "flux")) {
 			continue
 		}
 		found = true

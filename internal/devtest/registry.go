@@ -41,16 +41,25 @@ type RegistryOptions struct {
 // Registry starts an empty registry for one test, which ends with it.
 func Registry(t testing.TB, o RegistryOptions) *RegistryServer {
 	t.Helper()
-	binary, err := locate("docker-registry", "PINION_REGISTRY", "registry")
+	r, err := StartRegistry(t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(r.Kill)
+	return r
+}
+
+// StartRegistry starts an empty registry that keeps its data in dir, until it is
+// killed.
+func StartRegistry(dir string, o RegistryOptions) (*RegistryServer, error) {
+	binary, err := locate("docker-registry", "PINION_REGISTRY", "registry")
+	if err != nil {
+		return nil, err
 	}
 	r := &RegistryServer{login: remote.WithAuth(authn.Anonymous)}
 	if o.User != "" {
 		r.login = remote.WithAuth(&authn.Basic{Username: o.User, Password: o.Password})
 	}
-	t.Cleanup(r.Kill)
-	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yml")
 	err = r.launch(dir, func(address string) (*exec.Cmd, error) {
 		r.Host = address
@@ -84,9 +93,10 @@ func Registry(t testing.TB, o RegistryOptions) *RegistryServer {
 		return exec.Command(binary, "serve", file), os.WriteFile(file, data, 0o600)
 	}, func(ctx context.Context) error { return r.answers(ctx, dir) })
 	if err != nil {
-		t.Fatal(err)
+		r.Kill()
+		return nil, err
 	}
-	return r
+	return r, nil
 }
 
 // folder is a header by which one tells ours from another test's.
