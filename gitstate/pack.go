@@ -171,21 +171,107 @@ func appendDistance(b []byte, n int) []byte {
 }
 
 // makeDelta tells how to get from one content to another: copy what they begin
-// with alike, insert, copy what they end with alike.
+// with alike, and what they end with alike; of what is between, copy what can be
+// found in the base, and insert the rest.
 func makeDelta(base, target []byte) []byte {
 	head := alike(base, target)
 	foot := alikeEnd(base[head:], target[head:])
-	middle := target[head : len(target)-foot]
-	d := make([]byte, 0, len(middle)+len(middle)/127+64)
+	from, rest := base[head:len(base)-foot], target[head:len(target)-foot]
+	d := make([]byte, 0, 256)
 	d = binary.AppendUvarint(d, uint64(len(base)))
 	d = binary.AppendUvarint(d, uint64(len(target)))
 	d = appendCopy(d, 0, head)
-	for len(middle) > 0 {
-		n := min(len(middle), 127)
-		d = append(append(d, byte(n)), middle[:n]...)
-		middle = middle[n:]
+	var blocks map[[blockSize]byte]int
+	for at, i, n := 0, 0, surelyAlike; min(len(from), len(rest)) >= worthSearching; {
+		if n >= surelyAlike { // else it is no file with some changes
+			at, i, n = resumes(from, at, rest)
+		} else {
+			n = 0
+		}
+		if n == 0 {
+			if blocks == nil {
+				blocks = blocksOf(from)
+			}
+			if at, i, n = anywhere(from, blocks, rest); n == 0 {
+				break
+			}
+		}
+		d = appendCopy(appendInsert(d, rest[:i]), head+at, n)
+		at, rest = at+n, rest[i+n:]
 	}
-	return appendCopy(d, len(base)-foot, foot)
+	return appendCopy(appendInsert(d, rest), len(base)-foot, foot)
+}
+
+const (
+	// worthSearching is of how many bytes something has to be to be looked for in the
+	// base, in pieces of blockSize.
+	worthSearching = 128
+	blockSize      = 16
+	// A change is seldom of more bytes than longestChange, and what is alike behind
+	// it seldom less than surelyAlike; other lines begin alike, too.
+	longestChange = 1 << 10
+	surelyAlike   = 512
+)
+
+// resumes finds where, behind a change of a few lines, two contents go on alike:
+// n bytes, from at on in the base and from i on in what is made. n is 0 if they
+// do not.
+func resumes(from []byte, begin int, rest []byte) (at, i, n int) {
+	near := from[begin:min(len(from), begin+4*longestChange)]
+	for j := 0; j+blockSize <= min(len(rest), longestChange); j += blockSize {
+		for k := 0; n < surelyAlike; k++ {
+			next := bytes.Index(near[k:], rest[j:j+blockSize])
+			if next < 0 {
+				break
+			}
+			k += next
+			if m := alike(from[begin+k:], rest[j:]); m > n {
+				at, i, n = begin+k, j, m
+			}
+		}
+		if n >= surelyAlike {
+			break
+		}
+	}
+	return extended(from, at, rest, i, n)
+}
+
+// anywhere is resumes for whatever is alike first, wherever it is.
+func anywhere(from []byte, blocks map[[blockSize]byte]int, rest []byte) (at, i, n int) {
+	for i := 0; i+blockSize <= len(rest); i++ {
+		if at, ok := blocks[[blockSize]byte(rest[i:])]; ok {
+			return extended(from, at, rest, i, alike(from[at:], rest[i:]))
+		}
+	}
+	return 0, 0, 0
+}
+
+// extended adds what is alike before.
+func extended(from []byte, at int, rest []byte, i, n int) (int, int, int) {
+	if n == 0 {
+		return at, i, n
+	}
+	back := alikeEnd(from[:at], rest[:i])
+	return at - back, i - back, n + back
+}
+
+// blocksOf are the blocks of a content and where they are.
+func blocksOf(data []byte) map[[blockSize]byte]int {
+	blocks := make(map[[blockSize]byte]int, len(data)/blockSize)
+	for i := 0; i+blockSize <= len(data); i += blockSize {
+		blocks[[blockSize]byte(data[i:])] = i
+	}
+	return blocks
+}
+
+// appendInsert writes the instructions that insert some bytes.
+func appendInsert(d, data []byte) []byte {
+	for len(data) > 0 {
+		n := min(len(data), 127)
+		d = append(append(d, byte(n)), data[:n]...)
+		data = data[n:]
+	}
+	return d
 }
 
 // appendCopy writes the instructions that copy n bytes from an offset.

@@ -231,3 +231,24 @@ func TestDeltasLeadBack(t *testing.T) {
 		}
 	}
 }
+
+// A file that is changed in several places is sent as these changes.
+func TestDeltasOfSeveralChangesAreSmall(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	for range 100 {
+		base := make([]byte, 50_000+random.IntN(100_000))
+		for i := range base {
+			base[i] = byte(random.Uint32())
+		}
+		target := bytes.Clone(base)
+		for range 5 {
+			at := random.IntN(len(target))
+			end := min(len(target), at+random.IntN(100))
+			target = slices.Replace(target, at, end, bytes.Repeat([]byte("new"), random.IntN(40))...)
+		}
+		d := makeDelta(base, target)
+		if got, err := applyDelta(nil, base, d); err != nil || !bytes.Equal(got, target) || len(d) > 1000 {
+			t.Fatalf("%d bytes, %v; want %d, by a delta of at most 1000, not %d", len(got), err, len(target), len(d))
+		}
+	}
+}
