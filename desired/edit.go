@@ -69,12 +69,15 @@ func openKept(file string, data []byte) (*splice, error) {
 }
 
 // Apply edits the file and returns all of it, as it is after this edit and all
-// before. The bytes are the caller's. An edit that is refused, even in part,
+// before. The bytes must not be changed. An edit that is refused, even in part,
 // leaves the editor as it was.
 func (e *Editor) Apply(edit Edit) ([]byte, error) {
 	before := e.splice.text
 	err := e.apply(edit)
-	if err == nil {
+	switch {
+	case err == nil && len(e.splice.mark) == 0:
+		return e.splice.text, nil
+	case err == nil:
 		return e.splice.bytes(), nil
 	}
 	if !bytes.Equal(e.splice.text, before) {
@@ -88,15 +91,28 @@ func (e *Editor) Apply(edit Edit) ([]byte, error) {
 }
 
 func (e *Editor) apply(edit Edit) error {
-	for _, p := range edit.Pins {
-		if err := e.splice.setPin(p.Artifact, p.Reference, edit.Add); err != nil {
+	s := e.splice
+	var between []byte // of two steps, which nobody sees
+	for i, p := range edit.Pins {
+		if i > 0 {
+			between = s.text
+		}
+		if err := s.setPin(p.Artifact, p.Reference, edit.Add); err != nil {
 			return err
 		}
+		s.spare = between
 	}
 	if edit.Manifests == "" {
 		return nil
 	}
-	return e.splice.setManifests(edit.Service, edit.Manifests)
+	if len(edit.Pins) > 0 {
+		between = s.text
+	}
+	if err := s.setManifests(edit.Service, edit.Manifests); err != nil {
+		return err
+	}
+	s.spare = between
+	return nil
 }
 
 // harmless is a text that YAML reads as it stands, inside and outside of quotes
@@ -170,15 +186,17 @@ func (s *splice) evidentlyReplaces(n *yaml.Node, start, end int, put string) boo
 func (s *splice) replaced(n *yaml.Node, text string, style yaml.Style, after []byte, start, end, length int) {
 	bytesMore := length - (end - start)
 	more := length - utf8.RuneCount(s.text[start:end])
-	visit(s.root, func(x *yaml.Node) {
-		if x.Line == n.Line && x.Column > n.Column {
-			x.Column += more
-		}
-	})
+	if more != 0 {
+		visit(s.root, func(x *yaml.Node) {
+			if x.Line == n.Line && x.Column > n.Column {
+				x.Column += more
+			}
+		})
+	}
 	n.Value, n.Tag, n.Style = text, "!!str", style
 	s.text = after
 	s.lines[n.Line-1].end += bytesMore
-	for i := n.Line; i < len(s.lines); i++ {
+	for i := n.Line; i < len(s.lines) && bytesMore != 0; i++ {
 		s.lines[i].start += bytesMore
 		s.lines[i].end += bytesMore
 	}

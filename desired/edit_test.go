@@ -175,6 +175,15 @@ func editsAgree(t *testing.T, data []byte, edits []desired.Edit) (quick, made in
 		}
 		return 0, 0
 	}
+	type handed struct{ data, copy []byte }
+	var all []handed
+	defer func() {
+		for i, h := range all {
+			if !bytes.Equal(h.data, h.copy) {
+				t.Errorf("what edit %d made was changed by a later one, from %q to %q", i, h.copy, h.data)
+			}
+		}
+	}()
 	for _, edit := range edits {
 		tree := e.Tree()
 		want, wantErr := oneByOne(file, data, edit)
@@ -188,6 +197,7 @@ func editsAgree(t *testing.T, data []byte, edits []desired.Edit) (quick, made in
 		if err != nil {
 			continue
 		}
+		all = append(all, handed{got, bytes.Clone(got)})
 		if made++; e.Tree() == tree {
 			quick++
 		}

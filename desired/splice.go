@@ -65,6 +65,8 @@ type splice struct {
 	// done to the tree, rather than to parse the file again and to compare.
 	kept bool
 	calm bool // see calm
+	// spare is a text that nobody has any more, to write the next one into.
+	spare []byte
 }
 
 func openSplice(file string, data []byte) (*splice, error) {
@@ -80,6 +82,15 @@ func openSplice(file string, data []byte) (*splice, error) {
 }
 
 func (s *splice) bytes() []byte { return slices.Concat(s.mark, s.text) }
+
+// with returns the text with another one between two offsets.
+func (s *splice) with(put string, start, end int) []byte {
+	after := s.spare
+	if s.spare = nil; cap(after) < len(s.text)+len(put)-(end-start) {
+		return slices.Concat(s.text[:start], []byte(put), s.text[end:])
+	}
+	return append(append(append(after[:0], s.text[:start]...), put...), s.text[end:]...)
+}
 
 // setPin replaces a pin's reference, or, if add says so, adds the pin.
 func (s *splice) setPin(artifact ArtifactName, reference string, add bool) error {
@@ -247,7 +258,7 @@ func (s *splice) replace(n *yaml.Node, text string) error {
 	if style == 0 && !plain(text) {
 		put, style = quoted(text), yaml.DoubleQuotedStyle
 	}
-	after := slices.Concat(s.text[:start], []byte(put), s.text[end:])
+	after := s.with(put, start, end)
 	if s.kept && s.evidentlyReplaces(n, start, end, put) && s.fits(after) {
 		s.replaced(n, text, style, after, start, end, len(put))
 		return nil
@@ -378,7 +389,7 @@ func (s *splice) insert(line int, block bool, indent int, names []string, value 
 	added := s.block(indent, names, value, eol)
 	if line < len(s.lines) {
 		at := s.lines[line].start
-		after := slices.Concat(s.text[:at], []byte(added), s.text[at:])
+		after := s.with(added, at, at)
 		if s.kept && block && s.evidentlyAdds(names, value) && s.fits(after) {
 			s.inserted(line, indent, names, value, m, i, after, added)
 			return nil
