@@ -48,7 +48,8 @@ func TestPushSendsAhead(t *testing.T) {
 				return after(tip, list...)
 			}
 			count := tally(t, u, "")
-			if _, err := m.Push(t.Context(), counting("ledger/dev", 0, 1), main()...); err != nil {
+			ahead := main()
+			if _, err := m.PushAhead(t.Context(), counting("ledger/dev", 0, 1), func() []gitstate.Change { return ahead }); err != nil {
 				t.Fatal(err)
 			}
 			if got := count(); got < 3*n { // a file, its folder, and the one above

@@ -41,15 +41,19 @@ func (m *Mirror) Commit(ctx context.Context, c Change) (string, error) {
 // empty. The branch moves past all of them at once, so that of a chain
 // everything lands, or nothing.
 //
-// ahead are changes that a later push is likely to have, for which there will
-// be less time: their files and folders are sent with this one, and left out of
-// that one. Their commits are not made; what there is no parent for is nobody's
-// harm.
-//
 // The ids are those of the commits that were written, in the order of the
 // changes, and empty for the others; each branch of these has its error, as
 // Commit would return it, once in the joined one.
-func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...Change) ([]string, error) {
+func (m *Mirror) Push(ctx context.Context, changes []Change) ([]string, error) {
+	return m.PushAhead(ctx, changes, func() []Change { return nil })
+}
+
+// PushAhead is [Mirror.Push], and sends more than that needs: ahead, which is
+// called while the changes are made into objects, and must neither fetch nor push,
+// returns those that a later push is likely to have, for which there will be less
+// time. Their files and folders are sent with this one, and left out of that one.
+// Their commits are not made; what there is no parent for is nobody's harm.
+func (m *Mirror) PushAhead(ctx context.Context, changes []Change, ahead func() []Change) ([]string, error) {
 	ids := make([]string, len(changes))
 	if len(changes) == 0 {
 		return ids, nil
@@ -80,7 +84,10 @@ func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...Change) ([
 		go func() { early <- m.call(calling) }()
 		call = func() *line { return <-early }
 	}
+	coming := make(chan []Change, 1)
+	go func() { coming <- ahead() }()
 	list, err := m.store.chains(changes)
+	next := <-coming
 	if err != nil {
 		if many {
 			hangUp()
@@ -88,7 +95,7 @@ func (m *Mirror) Push(ctx context.Context, changes []Change, ahead ...Change) ([
 		}
 		return ids, err
 	}
-	outcomes, err := m.send(ctx, call(), list, m.foreseen(list, ahead))
+	outcomes, err := m.send(ctx, call(), list, m.foreseen(list, next))
 	if err != nil {
 		return ids, err
 	}

@@ -225,7 +225,8 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 		c.answer(b)
 		return false, nil
 	}
-	ahead := c.foresee(ctx, b)
+	// Only one of both works on what is the clerk's, for the push waits.
+	ahead := func() []gitstate.Change { return c.foresee(ctx, b) }
 	groups := [][]gitstate.Change{changes}
 	if time.Now().Before(c.apart) {
 		groups = byBranch(changes)
@@ -234,8 +235,8 @@ func (c *Clerk) push(ctx context.Context, b *batch) (bool, error) {
 	var errs []error
 	for _, group := range groups {
 		start := time.Now()
-		got, err := c.options.Mirror.Push(ctx, group, ahead...)
-		ahead = nil
+		got, err := c.options.Mirror.PushAhead(ctx, group, ahead)
+		ahead = func() []gitstate.Change { return nil }
 		entries, moves := 0, 0
 		for i, change := range group {
 			switch {
@@ -345,6 +346,7 @@ func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMa
 	case lost && c.overtaken(b):
 		now := time.Now()
 		c.press.lost(now, len(b.moves))
+		c.press.late++
 		if since, say := c.press.starves(now); say {
 			c.report(Event{Type: EventWarning, Message: fmt.Sprintf("%d or more promotions and rollbacks wait, and none has landed since %s: whenever one of them is pushed, others have moved %s meanwhile; they are tried again, and land when the others pause for as long as a push takes",
 				c.press.left, since.UTC().Format(time.RFC3339), c.options.Branch)})

@@ -23,6 +23,7 @@ type press struct {
 	left  int         // of ours that were refused, or put off, the last time
 	since time.Time   // when that began
 	other bool        // the last turn was for moves
+	late  int         // pushes that came too late, in a row
 	// landed is when some of ours did, while others still waited.
 	landed time.Time
 	told   time.Time // when it was last said that others are always ahead
@@ -40,6 +41,10 @@ const (
 	// longestPress bounds for how long nothing but moves is written; after that,
 	// the ledgers have every other turn.
 	longestPress = 5 * time.Second
+	// lateInARow is how many pushes have to be late to wait again.
+	lateInARow = 2
+	// betweenLooks is how long after one the next look is whether others have moved.
+	betweenLooks = 10 * time.Millisecond
 	// Moves that others have kept out for so long are reported, so often.
 	keptOut      = 30 * time.Second
 	keptOutAgain = time.Minute
@@ -73,7 +78,7 @@ func (p *press) lost(now time.Time, n int) {
 // put notes that n moves of ours wait.
 func (p *press) put(now time.Time, n int) {
 	if p.left = n; n == 0 {
-		p.share, p.since, p.landed, p.other = 0, time.Time{}, time.Time{}, false
+		p.share, p.since, p.landed, p.other, p.late = 0, time.Time{}, time.Time{}, false, 0
 	} else if p.since.IsZero() {
 		p.since = now
 	}
@@ -93,6 +98,7 @@ func (p *press) turn(now time.Time) (moves, entries bool) {
 
 // wrote notes that some of ours have landed, and that n wait.
 func (p *press) wrote(now time.Time, n int) {
+	p.late = 0
 	p.put(now, n)
 	if n > 0 {
 		p.landed = now
@@ -127,18 +133,32 @@ func urgent(r ledger.Record, seen *Sighting) bool {
 	return false
 }
 
+// waits tells whether it is worth while to begin right behind a move of others.
+// When many moves of ours have landed the others have to fetch them first, so it is
+// not then, before some were late again.
+func (p *press) waits(now time.Time) bool {
+	return p.left > 0 && (p.landed.IsZero() || p.late >= lateInARow) && p.busy(now)
+}
+
 // await returns right behind a move of main by others, or when there was none
 // for as long as one usually takes.
 func (c *Clerk) await(ctx context.Context) {
 	now := time.Now()
-	if c.press.left == 0 || !c.press.busy(now) {
+	if !c.press.waits(now) {
 		return
 	}
 	usual := now.Sub(c.press.seen[0])
 	from, _ := c.options.Mirror.Tip()
+	pause := time.NewTicker(betweenLooks) // who looks all the time keeps the others from what is waited for
+	defer pause.Stop()
 	for time.Since(now) < usual {
 		if tip, err := c.options.Mirror.Fetch(ctx); err != nil || tip.Commit != from {
 			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
 		}
 	}
 }

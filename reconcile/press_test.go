@@ -75,6 +75,35 @@ func TestPress(t *testing.T) {
 }
 
 // What has failed is recorded, and taken back, while a thousand promotions wait.
+// It is waited for a move of others as long as none of ours has landed; then they
+// have ours to fetch.
+func TestPressWaits(t *testing.T) {
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	var p press
+	waits := func(what string, want bool) {
+		t.Helper()
+		if got := p.waits(now); got != want {
+			t.Errorf("%s: it is %v that it is waited", what, got)
+		}
+	}
+	p.lost(now, 1000)
+	waits("nobody else moves main", false)
+	for range busyMoves {
+		p.saw(now)
+	}
+	waits("many wait", true)
+	p.wrote(now, 600)
+	waits("a share has landed", false)
+	p.late++
+	waits("the next one was late", false)
+	p.late++
+	waits("and one more", true)
+	p.wrote(now, 300)
+	waits("one has landed again", false)
+	p.wrote(now, 0)
+	waits("all have landed", false)
+}
+
 func TestUrgent(t *testing.T) {
 	of := func(s ledger.State, checks ...ledger.Check) ledger.Record {
 		return ledger.Record{Deployment: ledger.Deployment{State: s, Checks: checks}}
