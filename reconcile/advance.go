@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 
 	"github.com/pinion-cd/pinion/desired"
 )
@@ -74,9 +75,14 @@ func (c *Clerk) note(ctx context.Context, old, commit *Commit) error {
 		c.journal.add(lines[1:])
 	case !follows:
 		c.journal.begin(commit.ID)
+		for k := range c.cards {
+			c.unsure[k] = true
+		}
 	default:
 		c.journal.add(lines)
 	}
+	maps.Copy(c.unsure, c.early)
+	clear(c.early)
 	return nil
 }
 

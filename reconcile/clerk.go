@@ -102,6 +102,7 @@ type Clerk struct {
 	journal  journal
 	closed   bool
 	woken    chan struct{}
+	waking   bool // it is going to wake
 
 	// What follows belongs to the goroutine in Run.
 
@@ -119,15 +120,18 @@ type Clerk struct {
 	// toldTracked is what Tracked was called for last.
 	toldTracked string
 	cards       map[Key]*card
-	rules       map[string]*policy.Rules // by pipelines and policies
-	checks      map[checkKey]*running
-	zones       map[string]*time.Location
-	calls       map[Key]*calling // of webhooks that deploy
-	dirty       map[Key]bool     // to be reviewed
-	stages      map[Key]bool     // stages that may be entered
-	drafts      map[desired.EnvironmentName]*draft
-	press       press
-	pace        pace
+	// unsure are those whose identity may be another one by now, and early those
+	// that were seen at a commit that is not in the journal yet.
+	unsure, early map[Key]bool
+	rules         map[string]*policy.Rules // by pipelines and policies
+	checks        map[checkKey]*running
+	zones         map[string]*time.Location
+	calls         map[Key]*calling // of webhooks that deploy
+	dirty         map[Key]bool     // to be reviewed
+	stages        map[Key]bool     // stages that may be entered
+	drafts        map[desired.EnvironmentName]*draft
+	press         press
+	pace          pace
 	// claimed are the messages of pushes whose fate was not known, each with
 	// the commit that it turned out to be in, or "".
 	claimed  map[string]string
@@ -229,6 +233,8 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 		blind:    map[Key]bool{},
 		books:    map[desired.EnvironmentName]*book{},
 		cards:    map[Key]*card{},
+		unsure:   map[Key]bool{},
+		early:    map[Key]bool{},
 		rules:    map[string]*policy.Rules{},
 		checks:   map[checkKey]*running{},
 		zones:    map[string]*time.Location{},
@@ -254,8 +260,21 @@ func (c *Clerk) See(s Sighting) {
 		}
 		c.news[s.Key], c.last = true, now
 	}
+	soon := len(c.news) == 0
+	waking := c.waking
+	c.waking = waking || soon
 	c.mu.Unlock()
-	c.wake()
+	switch {
+	case !soon:
+		c.wake()
+	case !waking: // that a commit wants the same of one is told of all others, too
+		time.AfterFunc(gathering, func() {
+			c.mu.Lock()
+			c.waking = false
+			c.mu.Unlock()
+			c.wake()
+		})
+	}
 }
 
 // flooded tells for how long to wait because a great many services are on the
@@ -304,6 +323,10 @@ const (
 	flood        = 64
 	calm         = 300 * time.Millisecond
 	longestFlood = 10 * time.Second
+
+	// gathering is for how long services are gathered of which nothing is new but
+	// the commit.
+	gathering = 20 * time.Millisecond
 
 	// handover is for how long a push of a clerk that has ended may be on its way.
 	handover = 2 * time.Minute

@@ -9,7 +9,9 @@ import (
 	"github.com/pinion-cd/pinion/ledger"
 )
 
-// identifyAll has those sightings identified that are new.
+// identifyAll has those sightings identified that are new. Nearly all of a large
+// estate is what it was at the commit before, so only those are looked at that may
+// not be.
 func (c *Clerk) identifyAll(ctx context.Context) {
 	type task struct {
 		key    Key
@@ -22,8 +24,13 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 		repinned, at string
 	}
 	var tasks []task
-	for k, d := range c.cards {
-		if d.sighting == nil || d.asking || time.Now().Before(d.retry) {
+	for k := range c.unsure {
+		d := c.cards[k]
+		if d != nil && time.Now().Before(d.retry) {
+			continue
+		}
+		delete(c.unsure, k)
+		if d == nil || d.sighting == nil || d.asking { // what is found out will be looked at
 			continue
 		}
 		asked := c.sighted(*d.sighting, d.asked)
@@ -35,7 +42,7 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 		at := d.sighting.Tip
 		c.mu.Lock()
 		if !c.journal.knows(at) {
-			at = "" // looked at again when it does
+			at, c.early[k] = "", true
 		}
 		c.mu.Unlock()
 		tasks = append(tasks, task{k, asked, *d.sighting, r, func(commit string) []string { return c.changes(k, tip, r, commit) }, repinned, at})
@@ -73,7 +80,8 @@ func (c *Clerk) asBefore(k Key, d *card) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.journal.knows(at) {
-		return true // not yet
+		c.early[k] = true
+		return true
 	}
 	if !c.journal.untouched(k, d.at, at) {
 		return false

@@ -43,7 +43,7 @@ func (c *Clerk) review(ctx context.Context, b *batch, k Key) error {
 	if at := s.Record.Deployment.ID; d.identity != nil && at != d.identity.id && at != d.against {
 		// The ledger is not what it was when the sighting was identified.
 		d.identity, d.asked = nil, sighted{}
-		s.Identity = nil
+		s.Identity, c.unsure[k] = nil, true
 	}
 	f, err := review(s)
 	if failure != nil {
@@ -447,13 +447,16 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 		if news[k] || x != d.asked {
 			c.dirty[k] = true
 		}
+		if x != d.asked || !c.asBefore(k, d) {
+			c.unsure[k] = true
+		}
 	}
 	for _, f := range found {
 		if !c.ours(f.key.Environment) {
 			continue
 		}
 		d := c.card(f.key)
-		d.asking = false
+		d.asking, c.unsure[f.key] = false, true
 		switch {
 		case d.asked != f.asked || d.sighting == nil || c.sighted(*d.sighting, f.asked) != f.asked:
 			d.asked = sighted{} // something newer has been seen since

@@ -56,10 +56,7 @@ type Commit struct {
 
 // contains tells whether another commit is in this one's history.
 func (c *Commit) contains(ctx context.Context, commits Commits, other string) (bool, error) {
-	c.mu.Lock()
-	known := c.history[other]
-	c.mu.Unlock()
-	if known {
+	if c.knows(other) {
 		return true, nil
 	}
 	ok, err := commits.IsAncestor(ctx, other, c.ID)
@@ -72,6 +69,13 @@ func (c *Commit) contains(ctx context.Context, commits Commits, other string) (b
 		c.history[other] = true
 	}
 	return ok, err
+}
+
+// knows tells whether another commit is known to be in this one's history.
+func (c *Commit) knows(other string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.history[other]
 }
 
 // inherit takes over what is known of the history of the commit before.
@@ -263,6 +267,10 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 		return
 	}
 	r := rendering{commits: p.commits, renderer: p.renderer, has: p.has, parallel: p.parallel, progress: p.progress, suspects: p.suspects, changed: changed}
+	if p.previous != nil {
+		touch := render.MakeTouch(changed)
+		r.steady = func(k Key, d desired.Deployment) *Target { return p.steady(c, k, d, touch) }
+	}
 	r.reuse = func(t *Target, tree desired.Tree) (*Target, error) {
 		old, ok := p.known[t.Key]
 		if !ok {
@@ -308,6 +316,9 @@ type rendering struct {
 	// changed are the files that the commit has changed, as far as that is known:
 	// what they are of comes first.
 	changed []string
+	// steady returns the target of before of a deployment of which the commit has
+	// changed nothing, or nil; nil: none is known.
+	steady func(Key, desired.Deployment) *Target
 	// reuse returns the target of before that stands for an unrendered one,
 	// or nil.
 	reuse func(*Target, desired.Tree) (*Target, error)
@@ -367,6 +378,14 @@ func (r rendering) run(ctx context.Context, c *Commit, found func(wish) bool) {
 		key := Key{d.Environment.Name, d.Service.Name}
 		if !r.has(key) {
 			continue
+		}
+		if r.steady != nil {
+			if old := r.steady(key, d); old != nil {
+				if !found(wish{key: key, target: old, unchanged: true}) {
+					return
+				}
+				continue
+			}
 		}
 		t, tree, err := Resolve(ctx, r.commits, c, d)
 		if err != nil {
@@ -502,6 +521,24 @@ func Render(ctx context.Context, commits Commits, renderer Renderer, c *Commit, 
 // that changed anything of what it is made from.
 func Origin(ctx context.Context, commits Commits, t *Target) (string, error) {
 	return newLineage(commits).origin(ctx, t)
+}
+
+// steady returns the target of a deployment that is certain to be what it was at
+// the previous commit: it is of the same files, and of nothing that has changed.
+// That is nearly all there is, so it has to cost next to nothing.
+func (p preparation) steady(c *Commit, k Key, d desired.Deployment, touch render.Touch) *Target {
+	was := p.known[k]
+	if was.target == nil || was.at != p.previous.ID || len(d.Problems) > 0 {
+		return nil
+	}
+	old, ok := p.previous.Repository.Deployment(k.Environment, k.Service)
+	if !ok || len(old.Problems) > 0 || old.Environment != d.Environment || old.Service != d.Service || old.Source != d.Source || !slices.Equal(old.Pins, d.Pins) {
+		return nil
+	}
+	if d.Source != "" && !c.knows(d.Source) || d.Source == "" && touch.Touches(was.target.Result.Reads) {
+		return nil
+	}
+	return was.target
 }
 
 // same tells whether a target of before stands for the one of now. If it was

@@ -49,29 +49,41 @@ func (r *Result) Same(tree desired.Tree) (bool, error) {
 // It asks no tree, and rather says yes too often: a path that was changed
 // touches itself, each listed folder above it, and, for it may have been a
 // file that became a folder or the other way round, all that lies below it.
-func Touched(reads []Read, changed []string) bool {
-	if len(changed) == 0 {
-		return false
-	}
-	exact := make(map[string]bool, len(changed))
-	above := make(map[string]bool, len(changed)*2)
+func Touched(reads []Read, changed []string) bool { return MakeTouch(changed).Touches(reads) }
+
+// Touch is a change of some paths, for many questions of [Touched].
+type Touch struct {
+	exact, above map[string]bool
+}
+
+// MakeTouch takes in the paths that were changed.
+func MakeTouch(changed []string) Touch {
+	t := Touch{make(map[string]bool, len(changed)), make(map[string]bool, len(changed)*2)}
 	for _, name := range changed {
 		name = path.Clean(name)
-		exact[name] = true
+		t.exact[name] = true
 		for ; name != "." && name != "/"; name = path.Dir(name) {
-			above[name] = true
+			t.above[name] = true
 		}
-		above["."] = true
+		t.above["."] = true
+	}
+	return t
+}
+
+// Touches is [Touched].
+func (t Touch) Touches(reads []Read) bool {
+	if len(t.exact) == 0 {
+		return false
 	}
 	for _, read := range reads {
-		if above[read.Path] {
+		if t.above[read.Path] {
 			return true
 		}
 		for name := path.Dir(read.Path); name != "." && name != "/"; name = path.Dir(name) {
-			if exact[name] {
+			if t.exact[name] {
 				return true
 			}
 		}
 	}
-	return exact["."]
+	return t.exact["."]
 }
