@@ -26,9 +26,11 @@ const (
 	// pause is the least time between two looks at one repository.
 	pause = time.Second
 	// How long after news a repository is looked at once more, and for the last
-	// time because of them.
+	// time because of them; and when that last look has begun at the latest, if
+	// nothing fails.
 	secondLook = 5 * time.Second
 	thirdLook  = 30 * time.Second
+	NewsTime   = 40 * time.Second
 	// The first wait after a failure, and the longest.
 	firstWait   = 5 * time.Second
 	longestWait = 10 * time.Minute

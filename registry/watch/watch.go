@@ -51,7 +51,10 @@ const (
 	// twice as long each time, up to this; or until somebody says that there is
 	// something new.
 	longestUnread = 10 * time.Minute
-	recordTime    = 2 * time.Minute
+	// But when something was pushed just now, what could not be read may be it: less
+	// than the agenda's time until its second look.
+	askedLately = 4 * time.Second
+	recordTime  = 2 * time.Minute
 )
 
 // Options are what a Watcher works with.
@@ -79,9 +82,10 @@ type Watcher struct {
 	tried map[string]map[string]string
 	// unread are tags that could not be read or taken, by repository.
 	unread  map[string]map[string]fault
-	news    map[string]bool   // repositories that somebody has named since they were last looked at
-	trouble map[string]string // the last that was told of a repository
-	asked   map[string]bool   // images that are asked for signatures
+	news    map[string]bool      // repositories that somebody has named since they were last looked at
+	told    map[string]time.Time // when somebody has named a repository last
+	trouble map[string]string    // the last that was told of a repository
+	asked   map[string]bool      // images that are asked for signatures
 }
 
 // New returns a watcher.
@@ -90,7 +94,7 @@ func New(o Options) *Watcher {
 		o.Poll = DefaultPoll
 	}
 	return &Watcher{options: o, woken: make(chan struct{}, 1), agenda: agenda.Make(o.Poll),
-		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}}
+		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, told: map[string]time.Time{}, trouble: map[string]string{}}
 }
 
 // Know takes in what is tracked and what is known; it never waits.
@@ -111,6 +115,7 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 			delete(w.tried, r)
 			delete(w.unread, r)
 			delete(w.news, r)
+			delete(w.told, r)
 			delete(w.trouble, r)
 		}
 	}
@@ -144,7 +149,7 @@ func (w *Watcher) Notify(named []string) {
 		if slices.ContainsFunc(named, func(n string) bool { return n == path || artifact.Normal(n) == repository }) {
 			w.agenda.News(time.Now(), repository)
 			delete(w.unread, repository)
-			w.news[repository] = true
+			w.news[repository], w.told[repository] = true, time.Now()
 		}
 	}
 	w.wake()
@@ -211,7 +216,7 @@ func (w *Watcher) next(now time.Time) (*look, time.Time) {
 		return nil, at
 	}
 	delete(w.news, repository)
-	return &look{options: w.options, repository: repository, rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository]), unread: maps.Clone(w.unread[repository])}, at
+	return &look{options: w.options, repository: repository, eager: now.Sub(w.told[repository]) < agenda.NewsTime, rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository]), unread: maps.Clone(w.unread[repository])}, at
 }
 
 // done takes in what became of a look, and tells what is new of it.
@@ -258,6 +263,7 @@ type look struct {
 	shelf      *artifact.Shelf
 	tried      map[string]string
 	unread     map[string]fault
+	eager      bool    // something was pushed just now
 	faults     []error // of tags that are asked for each time
 	images     int
 	asked      map[string]bool // digests, for their signatures
@@ -270,7 +276,14 @@ type look struct {
 type fault struct {
 	err   error
 	times int // in a row
+	at    time.Time
 	until time.Time
+}
+
+// spares tells whether a tag is not asked for, since it could not be read lately.
+func (l *look) spares(tag string, now time.Time) bool {
+	f, ok := l.unread[tag]
+	return ok && now.Before(f.until) && !(l.eager && now.Sub(f.at) >= askedLately)
 }
 
 // fault keeps what is wrong with a tag.
@@ -286,7 +299,8 @@ func (l *look) fault(tag string, err error) {
 	if wait < longestUnread {
 		wait = min(wait<<min(f.times, 10), longestUnread)
 	}
-	l.unread[tag], l.further = fault{err, f.times + 1, time.Now().Add(wait)}, true
+	now := time.Now()
+	l.unread[tag], l.further = fault{err, f.times + 1, now, now.Add(wait)}, true
 }
 
 // wrong is what is wrong with single tags.
@@ -362,7 +376,7 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 	for {
 		tag, ok := l.shelf.Next(t.Rule, t.Sources(), l.repository, present, tags, func(tag string) bool {
 			branch, known := l.tried[tag]
-			return tried[tag] || known && refusesBranch(t.Rule, tag, branch) || time.Now().Before(l.unread[tag].until)
+			return tried[tag] || known && refusesBranch(t.Rule, tag, branch) || l.spares(tag, time.Now())
 		})
 		if !ok {
 			return nil

@@ -383,7 +383,20 @@ func TestNewsThatAreEarly(t *testing.T) {
 	p := newPages(t, "1.0.0")
 	k := watches(t, time.Hour, tracks(t, p.repository(), "1.0.0", semantic))
 	k.settled(p.repository())
-	p.set(func() { p.tags = append(p.tags, "1.1.0") })
+	// First its name, and then itself.
+	p.set(func() {
+		p.tags = append(p.tags, "1.1.0")
+		p.fails = func(w http.ResponseWriter, r *http.Request) bool {
+			missing := strings.HasSuffix(r.URL.Path, "/manifests/1.1.0")
+			if missing {
+				w.WriteHeader(http.StatusNotFound)
+			}
+			return missing
+		}
+	})
+	k.watcher.Notify([]string{p.repository()})
+	k.tells("1.1.0")
+	p.set(func() { p.fails = nil })
 	k.records("found 1.1.0")
 }
 
