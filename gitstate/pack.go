@@ -182,9 +182,10 @@ func makeDelta(base, target []byte) []byte {
 	d = binary.AppendUvarint(d, uint64(len(target)))
 	d = appendCopy(d, 0, head)
 	var blocks map[[blockSize]byte]int
-	for at, i, n := 0, 0, surelyAlike; min(len(from), len(rest)) >= worthSearching; {
-		if n >= surelyAlike { // else it is no file with some changes
-			at, i, n = resumes(from, at, rest)
+	tries := mostTries
+	for at, i, n := 0, 0, surelyAlike; min(len(from), len(rest)) >= worthSearching && len(from) <= mostSearched; {
+		if tries > 0 && n >= surelyAlike { // else it is no file with some changes
+			at, i, n = resumes(from, at, rest, &tries)
 		} else {
 			n = 0
 		}
@@ -206,24 +207,28 @@ const (
 	// worthSearching is of how many bytes something has to be to be looked for in the
 	// base, in pieces of blockSize.
 	worthSearching = 128
+	mostSearched   = 16 << 20
 	blockSize      = 16
 	// A change is seldom of more bytes than longestChange, and what is alike behind
 	// it seldom less than surelyAlike; other lines begin alike, too.
 	longestChange = 1 << 10
 	surelyAlike   = 512
+	// mostTries bounds how many places are looked at closely.
+	mostTries = 10_000
 )
 
 // resumes finds where, behind a change of a few lines, two contents go on alike:
 // n bytes, from at on in the base and from i on in what is made. n is 0 if they
 // do not.
-func resumes(from []byte, begin int, rest []byte) (at, i, n int) {
+func resumes(from []byte, begin int, rest []byte, tries *int) (at, i, n int) {
 	near := from[begin:min(len(from), begin+4*longestChange)]
 	for j := 0; j+blockSize <= min(len(rest), longestChange); j += blockSize {
-		for k := 0; n < surelyAlike; k++ {
+		for k := 0; n < surelyAlike && *tries > 0; k++ {
 			next := bytes.Index(near[k:], rest[j:j+blockSize])
 			if next < 0 {
 				break
 			}
+			*tries--
 			k += next
 			if m := alike(from[begin+k:], rest[j:]); m > n {
 				at, i, n = begin+k, j, m

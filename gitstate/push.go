@@ -49,8 +49,8 @@ func (m *Mirror) Push(ctx context.Context, changes []Change) ([]string, error) {
 }
 
 // PushAhead is [Mirror.Push], and sends more than that needs: ahead, which is
-// called while the changes are made into objects, and must neither fetch nor push,
-// returns those that a later push is likely to have, for which there will be less
+// called while the changes are made into objects, and must not wait for a fetch or a
+// push, returns those that a later push is likely to have, for which there will be less
 // time. Their files and folders are sent with this one, and left out of that one.
 // Their commits are not made; what there is no parent for is nobody's harm.
 func (m *Mirror) PushAhead(ctx context.Context, changes []Change, ahead func() []Change) ([]string, error) {
