@@ -277,6 +277,23 @@ func (c *Clerk) See(s Sighting) {
 	}
 }
 
+// seeAgain puts back what could not be taken in yet, unless there is newer.
+func (c *Clerk) seeAgain(s Sighting, news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, newer := c.seen[s.Key]; newer {
+		return
+	}
+	c.seen[s.Key] = s
+	if news {
+		if len(c.news) == 0 {
+			c.first = time.Now()
+		}
+		c.news[s.Key] = true
+	}
+	c.wake()
+}
+
 // flooded tells for how long to wait because a great many services are on the
 // move: when they have come to rest, much is written at once, and the cluster
 // comes first. Nobody who asks is kept waiting.

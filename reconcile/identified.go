@@ -30,14 +30,17 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			continue
 		}
 		delete(c.unsure, k)
-		if d == nil || d.sighting == nil || d.asking { // what is found out will be looked at
+		if d == nil {
+			continue
+		}
+		if d.retry = (time.Time{}); d.sighting == nil || d.asking { // what is found out will be looked at
 			continue
 		}
 		asked := c.sighted(*d.sighting, d.asked)
 		if asked == d.asked && c.asBefore(k, d) {
 			continue
 		}
-		d.asked, d.asking, d.retry = asked, true, time.Time{}
+		d.asked, d.asking = asked, true
 		repinned, tip, r := c.repinned(k, d, d.sighting.Tip), d.tip, c.record(k)
 		at := d.sighting.Tip
 		c.mu.Lock()

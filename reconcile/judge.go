@@ -432,7 +432,7 @@ func (c *Clerk) takeIn(ctx context.Context, b *batch) {
 	for k, s := range seen {
 		if have, ok := c.held[k.Environment]; c.options.Tenure != nil && (!ok || have.term != s.term) {
 			if now, ok := c.options.Tenure.term(k.Environment); ok && now == s.term {
-				c.See(s) // we have yet to notice that it is ours
+				c.seeAgain(s, news[k]) // we have yet to notice that it is ours
 			}
 			continue
 		}
