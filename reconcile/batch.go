@@ -345,8 +345,9 @@ func (c *Clerk) failed(ctx context.Context, b *batch, wrote, together bool, ofMa
 		return true, nil // what is ours still is judged again
 	case lost && c.overtaken(b):
 		now := time.Now()
-		c.press.lost(now, len(b.moves))
-		c.press.late++
+		if c.press.lost(now, len(b.moves)); len(b.moves) > 0 {
+			c.press.missed()
+		}
 		if since, say := c.press.starves(now); say {
 			c.report(Event{Type: EventWarning, Message: fmt.Sprintf("%d or more promotions and rollbacks wait, and none has landed since %s: whenever one of them is pushed, others have moved %s meanwhile; they are tried again, and land when the others pause for as long as a push takes",
 				c.press.left, since.UTC().Format(time.RFC3339), c.options.Branch)})

@@ -23,9 +23,10 @@ type press struct {
 	left  int         // of ours that were refused, or put off, the last time
 	since time.Time   // when that began
 	other bool        // the last turn was for moves
-	late  int         // pushes that came too late, in a row
-	// landed is when some of ours did, while others still waited.
+	// landed is when some of ours did, while others still waited, and late how many
+	// pushes have been too late since the first did.
 	landed time.Time
+	late   int
 	told   time.Time // when it was last said that others are always ahead
 }
 
@@ -35,14 +36,16 @@ const (
 	// Main is busy if others have moved it so often in so long.
 	busyMoves = 3
 	busyTime  = time.Second
-	// parts is into how many pushes many moves are divided. More of them would
-	// not help: a push of few takes nearly as long as one of some hundred.
-	parts = 3
+	// firstPart is which part of many moves goes first: few enough to land between
+	// two moves of others. These have to fetch them then, as a rule, which gives time
+	// for all the rest.
+	firstPart = 6
 	// longestPress bounds for how long nothing but moves is written; after that,
 	// the ledgers have every other turn.
 	longestPress = 5 * time.Second
-	// lateInARow is how many pushes have to be late to wait again.
-	lateInARow = 2
+	// lateAgain is how many pushes behind one of ours have to be late until it is
+	// known that the others need not fetch it.
+	lateAgain = 2
 	// betweenLooks is how long after one the next look is whether others have moved.
 	betweenLooks = 10 * time.Millisecond
 	// Moves that others have kept out for so long are reported, so often.
@@ -70,7 +73,7 @@ func (p *press) lost(now time.Time, n int) {
 		return
 	}
 	if n > fewMoves && p.share == 0 {
-		p.share = (n + parts - 1) / parts
+		p.share = part(n)
 	}
 	p.put(now, n)
 }
@@ -98,11 +101,14 @@ func (p *press) turn(now time.Time) (moves, entries bool) {
 
 // wrote notes that some of ours have landed, and that n wait.
 func (p *press) wrote(now time.Time, n int) {
-	p.late = 0
 	p.put(now, n)
-	if n > 0 {
-		p.landed = now
+	if n == 0 {
+		return
 	}
+	if p.landed.IsZero() && p.share > 0 {
+		p.share = n
+	}
+	p.landed = now
 }
 
 // starves tells whether others have been ahead of all our moves for long, since
@@ -133,11 +139,23 @@ func urgent(r ledger.Record, seen *Sighting) bool {
 	return false
 }
 
+// missed notes that a push with moves was too late.
+func (p *press) missed() {
+	if p.landed.IsZero() {
+		return
+	}
+	if p.late++; p.late == lateAgain {
+		p.share = max(part(p.left), fewMoves)
+	}
+}
+
+func part(n int) int { return (n + firstPart - 1) / firstPart }
+
 // waits tells whether it is worth while to begin right behind a move of others.
-// When many moves of ours have landed the others have to fetch them first, so it is
-// not then, before some were late again.
+// When many moves of ours have landed the others have to fetch them first, as a rule,
+// and do not move at once.
 func (p *press) waits(now time.Time) bool {
-	return p.left > 0 && (p.landed.IsZero() || p.late >= lateInARow) && p.busy(now)
+	return p.left > 0 && (p.landed.IsZero() || p.late >= lateAgain) && p.busy(now)
 }
 
 // await returns right behind a move of main by others, or when there was none

@@ -44,11 +44,11 @@ func TestPress(t *testing.T) {
 		t.Error("moves are waited for that there are not")
 	}
 	p.lost(at(1200), 1000)
-	if p.share != 334 {
+	if p.share != 167 {
 		t.Errorf("a thousand moves are divided into shares of %d", p.share)
 	}
 	turns(1300, true, false)
-	if p.lost(at(1400), 334); p.share != 334 {
+	if p.lost(at(1400), 167); p.share != 167 {
 		t.Errorf("a share that was lost becomes one of %d", p.share)
 	}
 	turns(6199, true, false)
@@ -74,7 +74,6 @@ func TestPress(t *testing.T) {
 	}
 }
 
-// What has failed is recorded, and taken back, while a thousand promotions wait.
 // It is waited for a move of others as long as none of ours has landed; then they
 // have ours to fetch.
 func TestPressWaits(t *testing.T) {
@@ -91,19 +90,34 @@ func TestPressWaits(t *testing.T) {
 	for range busyMoves {
 		p.saw(now)
 	}
+	p.missed()
+	p.missed()
+	shares := func(want int) {
+		t.Helper()
+		if p.share != want {
+			t.Errorf("%d go into one push, not %d", p.share, want)
+		}
+	}
 	waits("many wait", true)
-	p.wrote(now, 600)
+	shares(167)
+	p.wrote(now, 833)
 	waits("a share has landed", false)
-	p.late++
+	shares(833)
+	p.missed()
 	waits("the next one was late", false)
-	p.late++
+	shares(833)
+	p.missed()
 	waits("and one more", true)
-	p.wrote(now, 300)
-	waits("one has landed again", false)
+	shares(139)
+	p.wrote(now, 694)
+	waits("others are as fast as before", true)
+	shares(139)
 	p.wrote(now, 0)
 	waits("all have landed", false)
+	shares(0)
 }
 
+// What has failed is recorded, and taken back, while a thousand promotions wait.
 func TestUrgent(t *testing.T) {
 	of := func(s ledger.State, checks ...ledger.Check) ledger.Record {
 		return ledger.Record{Deployment: ledger.Deployment{State: s, Checks: checks}}
