@@ -133,7 +133,7 @@ bench: build ## measure the daemon beside the floor of the same work; ARGS=-help
 
 flux := internal/bench/flux
 bin/flux/versions: $(addprefix $(flux)/,go.mod go.sum build.sh) | tools
-	@echo 'building Flux into bin/flux; the first time some 5 minutes on 2 cores' >&2
+	@echo 'building Flux into bin/flux; the first time some 5 to 10 minutes on 2 cores' >&2
 	@$(alive) 'building Flux' $(flux)/build.sh bin/flux
 
 .PHONY: bench-flux
