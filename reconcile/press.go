@@ -15,8 +15,9 @@ import (
 // press is what is known of others who move the main branch while many moves
 // of ours wait to be pushed. A push lands on exactly the tip that was judged or
 // not at all, and one of a thousand commits takes as long as somebody with a
-// script takes for several of theirs. So many moves go in parts, each begun
-// right behind a move of the others, and nothing else goes with them.
+// script takes for several of theirs. So many moves go in parts, and nothing else
+// goes with them: first a small one, begun right behind a move of the others, and
+// then the rest, while these fetch that.
 type press struct {
 	seen  []time.Time // moves of main by others, the newest last
 	share int         // how many of ours go into one push; 0: all
