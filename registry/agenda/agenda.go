@@ -26,11 +26,11 @@ const (
 	// pause is the least time between two looks at one repository.
 	pause = time.Second
 	// How long after news a repository is looked at once more, and for the last
-	// time because of them; and when that last look has begun at the latest, if
-	// nothing fails.
+	// time because of them; and for how long they are fresh: until that last look
+	// has begun, if nothing fails.
 	secondLook = 5 * time.Second
 	thirdLook  = 30 * time.Second
-	NewsTime   = 40 * time.Second
+	freshFor   = 40 * time.Second
 	// The first wait after a failure, and the longest.
 	firstWait   = 5 * time.Second
 	longestWait = 10 * time.Minute
@@ -117,6 +117,12 @@ func (a *Agenda) News(now time.Time, repository string) {
 		a.items[repository] = x
 	}
 	a.Wake(now, repository)
+}
+
+// Fresh tells whether what somebody said of a repository may still be to be seen.
+func (a *Agenda) Fresh(now time.Time, repository string) bool {
+	news := a.items[repository].news
+	return !news.IsZero() && now.Sub(news) < freshFor
 }
 
 // Next returns the repository that is to be looked at now, if there is one, and

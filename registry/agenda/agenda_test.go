@@ -108,6 +108,9 @@ func TestNewsAreEarly(t *testing.T) {
 	c.next(79.6, "a/x", 0)
 	c.done(80, "a/x", well)
 	c.next(80, "", 170) // and that was it
+	if !c.Fresh(at(89.5), "a/x") || c.Fresh(at(89.7), "a/x") || c.Fresh(at(0), "a/none") {
+		t.Error("news are fresh for another time than until the last look")
+	}
 }
 
 func TestARegistryThatIsDown(t *testing.T) {

@@ -82,10 +82,9 @@ type Watcher struct {
 	tried map[string]map[string]string
 	// unread are tags that could not be read or taken, by repository.
 	unread  map[string]map[string]fault
-	news    map[string]bool      // repositories that somebody has named since they were last looked at
-	told    map[string]time.Time // when somebody has named a repository last
-	trouble map[string]string    // the last that was told of a repository
-	asked   map[string]bool      // images that are asked for signatures
+	news    map[string]bool   // repositories that somebody has named since they were last looked at
+	trouble map[string]string // the last that was told of a repository
+	asked   map[string]bool   // images that are asked for signatures
 }
 
 // New returns a watcher.
@@ -94,7 +93,7 @@ func New(o Options) *Watcher {
 		o.Poll = DefaultPoll
 	}
 	return &Watcher{options: o, woken: make(chan struct{}, 1), agenda: agenda.Make(o.Poll),
-		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, told: map[string]time.Time{}, trouble: map[string]string{}}
+		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}}
 }
 
 // Know takes in what is tracked and what is known; it never waits.
@@ -115,7 +114,6 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 			delete(w.tried, r)
 			delete(w.unread, r)
 			delete(w.news, r)
-			delete(w.told, r)
 			delete(w.trouble, r)
 		}
 	}
@@ -149,7 +147,7 @@ func (w *Watcher) Notify(named []string) {
 		if slices.ContainsFunc(named, func(n string) bool { return n == path || artifact.Normal(n) == repository }) {
 			w.agenda.News(time.Now(), repository)
 			delete(w.unread, repository)
-			w.news[repository], w.told[repository] = true, time.Now()
+			w.news[repository] = true
 		}
 	}
 	w.wake()
@@ -216,7 +214,7 @@ func (w *Watcher) next(now time.Time) (*look, time.Time) {
 		return nil, at
 	}
 	delete(w.news, repository)
-	return &look{options: w.options, repository: repository, eager: now.Sub(w.told[repository]) < agenda.NewsTime, rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository]), unread: maps.Clone(w.unread[repository])}, at
+	return &look{options: w.options, repository: repository, eager: w.agenda.Fresh(now, repository), rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository]), unread: maps.Clone(w.unread[repository])}, at
 }
 
 // done takes in what became of a look, and tells what is new of it.
