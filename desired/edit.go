@@ -73,11 +73,9 @@ func openKept(file string, data []byte) (*splice, error) {
 // leaves the editor as it was.
 func (e *Editor) Apply(edit Edit) ([]byte, error) {
 	before := e.splice.text
+	e.splice.shown = true // others may have it
 	err := e.apply(edit)
-	switch {
-	case err == nil && len(e.splice.mark) == 0:
-		return e.splice.text, nil
-	case err == nil:
+	if err == nil {
 		return e.splice.bytes(), nil
 	}
 	if !bytes.Equal(e.splice.text, before) {
@@ -91,28 +89,15 @@ func (e *Editor) Apply(edit Edit) ([]byte, error) {
 }
 
 func (e *Editor) apply(edit Edit) error {
-	s := e.splice
-	var between []byte // of two steps, which nobody sees
-	for i, p := range edit.Pins {
-		if i > 0 {
-			between = s.text
-		}
-		if err := s.setPin(p.Artifact, p.Reference, edit.Add); err != nil {
+	for _, p := range edit.Pins {
+		if err := e.splice.setPin(p.Artifact, p.Reference, edit.Add); err != nil {
 			return err
 		}
-		s.spare = between
 	}
 	if edit.Manifests == "" {
 		return nil
 	}
-	if len(edit.Pins) > 0 {
-		between = s.text
-	}
-	if err := s.setManifests(edit.Service, edit.Manifests); err != nil {
-		return err
-	}
-	s.spare = between
-	return nil
+	return e.splice.setManifests(edit.Service, edit.Manifests)
 }
 
 // harmless is a text that YAML reads as it stands, inside and outside of quotes
@@ -194,7 +179,7 @@ func (s *splice) replaced(n *yaml.Node, text string, style yaml.Style, after []b
 		})
 	}
 	n.Value, n.Tag, n.Style = text, "!!str", style
-	s.text = after
+	s.put(after)
 	s.lines[n.Line-1].end += bytesMore
 	for i := n.Line; i < len(s.lines) && bytesMore != 0; i++ {
 		s.lines[i].start += bytesMore
@@ -245,7 +230,7 @@ func (s *splice) inserted(line, indent int, names []string, value string, m *yam
 		s.lines[j].end += len(added)
 	}
 	s.lines = slices.Insert(s.lines, line, fresh...)
-	s.text = after
+	s.put(after)
 }
 
 // scalar is a text as it is written by quoted.

@@ -65,12 +65,14 @@ type splice struct {
 	// done to the tree, rather than to parse the file again and to compare.
 	kept bool
 	calm bool // see calm
-	// spare is a text that nobody has any more, to write the next one into.
+	// shown says that others may have the text; spare is one that nobody has any
+	// more, to write the next one into.
+	shown bool
 	spare []byte
 }
 
 func openSplice(file string, data []byte) (*splice, error) {
-	s := &splice{file: file, text: bytes.TrimPrefix(data, byteOrderMark)}
+	s := &splice{file: file, text: bytes.TrimPrefix(data, byteOrderMark), shown: true}
 	s.mark = data[:len(data)-len(s.text)]
 	root, f := parse(data)
 	if f != nil {
@@ -81,7 +83,21 @@ func openSplice(file string, data []byte) (*splice, error) {
 	return s, nil
 }
 
-func (s *splice) bytes() []byte { return slices.Concat(s.mark, s.text) }
+// bytes returns the file, which must not be changed.
+func (s *splice) bytes() []byte {
+	if len(s.mark) == 0 {
+		return s.text
+	}
+	return slices.Concat(s.mark, s.text)
+}
+
+// put takes another text in the place of the present one.
+func (s *splice) put(after []byte) {
+	if !s.shown {
+		s.spare = s.text
+	}
+	s.text, s.shown = after, false
+}
 
 // with returns the text with another one between two offsets.
 func (s *splice) with(put string, start, end int) []byte {
@@ -281,7 +297,7 @@ func (s *splice) take(after []byte, at *yaml.Node, message, hint string, as func
 		s.lines = splitLines(after)
 		s.calm = calm(after, s.root)
 	}
-	s.text = after
+	s.put(after)
 	return nil
 }
 
