@@ -118,7 +118,7 @@ func rollBack(c *Call, b *Rollback) (Change, error) {
 	if b.Force && b.To == "" {
 		return Change{}, invalid("force goes to a version that never ran there, and none is named; give to")
 	}
-	return c.write(proposal.Rollback{Environment: b.Environment, Service: b.Service, To: b.To, Force: b.Force, Message: b.Reason}, b.DryRun)
+	return c.write(proposal.Rollback{Environment: b.Environment, Service: b.Service, To: b.To, Force: b.Force, Message: b.Reason, By: c.by(), Now: c.Now}, b.DryRun)
 }
 
 func hold(c *Call, b *HoldRequest) (Change, error) {
@@ -165,9 +165,12 @@ func look(c *Call, b *Reconciliation) (Reconciling, error) {
 	return Reconciling{main}, err
 }
 
+// by is the caller, as a commit names her.
+func (c *Call) by() ledger.Person { return ledger.Person{Name: c.Caller.Name, Email: c.Caller.Email} }
+
 // write has a proposal judged and pushed.
 func (c *Call) write(asked proposal.Asked, dry bool) (Change, error) {
-	w, err := c.Backend.Writer.Write(c, c.Now, asked, ledger.Person{Name: c.Caller.Name, Email: c.Caller.Email}, dry)
+	w, err := c.Backend.Writer.Write(c, c.Now, asked, c.by(), dry)
 	var notOurs *Problem
 	var unfit *proposal.Unfit
 	switch {

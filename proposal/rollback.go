@@ -10,6 +10,7 @@ import (
 
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile"
@@ -21,7 +22,19 @@ type Rollback struct {
 	Service     desired.ServiceName
 	To, Message string
 	Force       bool
+	// By is who asks in such a way that the answer can be lost, and Now when. What
+	// she has just asked for she may ask for again: nothing is written then, and
+	// it is not gone back one version more. The zero Person: each time counts.
+	By  ledger.Person
+	Now time.Time
 }
+
+// again is how long the same, asked for by the same, is taken for a repetition,
+// and mostAgain how many of the newest commits are looked through for it.
+const (
+	again     = 10 * time.Minute
+	mostAgain = 1000
+)
 
 func (in Rollback) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 	env, err := gr.environment(in.Environment)
@@ -46,6 +59,9 @@ func (in Rollback) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 	here := ledger.ReleaseOf(deployment.Pins, deployment.Source)
 	if d := record.Deployment.Release; here.Source == "" && d.SamePins(here) {
 		here.Source = d.Source
+	}
+	if why, err := in.repeats(ctx, gr, here); err != nil || why != "" {
+		return &Proposal{Nothing: why}, err
 	}
 	head := in.head(gr)
 	p := &Proposal{}
@@ -97,6 +113,33 @@ func (in Rollback) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 		p.Next = append(p.Next, fmt.Sprintf("%s does not come back there by automation; a person brings it back with `pinion pin`", here.Version()))
 	}
 	return p, nil
+}
+
+// repeats says that main already has what is asked for, from the one who asks;
+// "": it is asked for the first time, or a version is named.
+func (in Rollback) repeats(ctx context.Context, gr *Ground, here ledger.Release) (why string, err error) {
+	if in.To != "" || in.By == (ledger.Person{}) {
+		return "", nil
+	}
+	n := 0
+	err = gr.Archive.History(ctx, gr.Commit.ID, func(c gitstate.CommitInfo) bool {
+		change, ours := ledger.ParseChange(c.Message)
+		if n++; in.Now.Sub(c.Committer.Time) > again || n > mostAgain {
+			return false
+		}
+		if !ours || change.Environment != in.Environment || change.Service != in.Service {
+			return true
+		}
+		if change.Kind == ledger.ChangeRolledBack && slices.Contains(change.RequestedBy, in.By) && change.Release.SamePins(here) {
+			why = fmt.Sprintf("%s went back to %s %s by commit %.12s already, as %s asked %s ago; name a version to go further back",
+				in.Environment, in.Service, here.Version(), c.ID, in.By.Name, history.ShortAge(in.Now.Sub(c.Committer.Time)))
+		}
+		return false // what came after that change is another matter
+	})
+	if errors.Is(err, gitstate.ErrNoCommit) {
+		err = nil // a shallow clone ends before
+	}
+	return why, err
 }
 
 // head tells whether the manifests stay those of the newest commit.
