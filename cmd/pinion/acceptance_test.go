@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/internal/devtest"
 )
 
 // TestAcceptance asks a daemon over HTTP what a user of a deployment database
@@ -29,7 +30,7 @@ import (
 // keeps a value for later lines as $NAME; a text with spaces stands in double
 // quotes. "until " before a line has it asked again until it is so. A line
 // "told ENVIRONMENT EVENT PART" waits for news, "push FILE OLD NEW" is a person's
-// commit, and "#" begins a heading.
+// commit, and "#" begins a heading. All answers are held to the daemon's document.
 func TestAcceptance(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("testdata/acceptance.txtar")
@@ -42,7 +43,7 @@ func TestAcceptance(t *testing.T) {
 	w := newWorld(t, string(txtar.Format(archive)))
 	news := newBoard(t)
 	d := w.daemon(t.TempDir(), "--config", configured(t, "sinks: {board: {url: "+news.URL+"}}\napi: {limits: {requestsPerSecond: 10000}}"))
-	a := acceptance{daemon: d, names: map[string]string{}}
+	a := acceptance{daemon: d, contract: d.contract(""), names: map[string]string{}}
 	for n, line := range strings.Split(requests, "\n") {
 		line = strings.TrimSpace(os.Expand(line, func(name string) string { return a.names[name] }))
 		words := quoted(line)
@@ -69,12 +70,19 @@ func TestAcceptance(t *testing.T) {
 			t.Errorf("testdata/acceptance.txtar:%d: %s\n\t%s", n+1, line, wrong)
 		}
 	}
+	for _, op := range []string{"report", "approve", "pin", "rollBack", "hold", "release"} {
+		if a.contract.Answered(op, http.StatusOK) == 0 {
+			t.Errorf("no answer of %s was held to the document", op)
+		}
+	}
 }
 
-// acceptance is a daemon, and what was kept of its answers.
+// acceptance is a daemon, what it promises of its answers, and what was kept of
+// them.
 type acceptance struct {
 	*daemon
-	names map[string]string
+	contract *devtest.Contract
+	names    map[string]string
 }
 
 // quoted takes a line apart at its spaces, but those between double quotes.
@@ -115,6 +123,7 @@ func (a *acceptance) ask(line string) string {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	a.must(err)
+	a.contract.Hold(resp, text)
 	var answer any
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return fmt.Sprintf("%d %s: %v", resp.StatusCode, text, err)

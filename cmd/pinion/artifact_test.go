@@ -87,6 +87,11 @@ func TestArtifactsArePublishedAndTracked(t *testing.T) {
 		"artifact", "publish", image("1.2.10", "a"), "--commit", "4f1c2aa90b7e", "--branch", "main", "--build", "https://ci.shop.example/7", "--tests", "passed")
 	w.recorded("dev", "pinned(dev): web 1.2.9 → 1.2.10", "started", "completed", "verified(dev): web 1.2.9 → 1.2.10")
 	d.says("ci", 0, `is recorded already`, "artifact", "publish", image("1.2.10", "a"))
+	for first, want := range map[string]int{"a": http.StatusOK, "b": http.StatusConflict} {
+		if status, answer := d.contract("ci").Ask("publish", nil, map[string]any{"image": image("1.2.10", first)}); status != want {
+			t.Errorf("published once more with %s: %d %v", first, status, answer)
+		}
+	}
 	d.says("ci", 2, `is bound to sha256:a0+, and sha256:b0+ is refused: a version is not changed, publish a new one`, "artifact", "publish", image("1.2.10", "b"))
 	d.says("ci", 1, `no stage could take it: it is not in >=1.0.0 <2`, "artifact", "publish", image("2.0.0", "c"))
 	d.says("ci", 2, `write it with its tag and its digest`, "artifact", "publish", "registry.example/web:1.3.0")

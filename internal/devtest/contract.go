@@ -222,21 +222,26 @@ func (c *Contract) send(o *Call, path, query string, body []byte) (int, map[stri
 		c.t.Errorf("%s %s: %v", o.Method, address, err)
 		return 0, nil
 	}
-	said := fmt.Sprintf("%s %s %.500s: %s %.1000s", o.Method, address, body, resp.Status, data)
+	return resp.StatusCode, c.judge(o, fmt.Sprintf("%s %s %.500s: %s %.1000s", o.Method, address, body, resp.Status, data), resp, data)
+}
+
+// judge holds an answer to the document, and reads it.
+func (c *Contract) judge(o *Call, said string, resp *http.Response, data []byte) map[string]any {
+	c.t.Helper()
 	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if _, ok := o.responses[fmt.Sprint(resp.StatusCode)]; !ok {
 		c.t.Errorf("%s\nthe document does not name that status for %s", said, o.ID)
-		return resp.StatusCode, nil
+		return nil
 	}
 	var x any
 	if err := json.Unmarshal(data, &x); err != nil {
 		c.t.Errorf("%s\nit is no JSON: %v", said, err)
-		return resp.StatusCode, nil
+		return nil
 	}
 	s := c.schemas[fmt.Sprintf("%s %d %s", o.ID, resp.StatusCode, kind)]
 	if s == nil {
 		c.t.Errorf("%s\nthe document does not name the type %q for it", said, kind)
-		return resp.StatusCode, nil
+		return nil
 	}
 	if err := s.Validate(x); err != nil {
 		c.t.Errorf("%s\nit has not the form that the document gives it: %v", said, err)
@@ -246,7 +251,20 @@ func (c *Contract) send(o *Call, path, query string, body []byte) (int, map[stri
 	}
 	c.answered[o.ID][resp.StatusCode]++
 	m, _ := x.(map[string]any)
-	return resp.StatusCode, m
+	return m
+}
+
+// Hold holds the answer to a request of somebody else's to the document, if that
+// has the operation; the data is the answer's body.
+func (c *Contract) Hold(resp *http.Response, data []byte) {
+	c.t.Helper()
+	steps := strings.Split(resp.Request.URL.Path, "/")
+	for _, o := range c.operations {
+		form := strings.Split(o.Path, "/")
+		if o.Method == resp.Request.Method && slices.EqualFunc(form, steps, func(f, s string) bool { return f == s || strings.HasPrefix(f, "{") }) {
+			c.judge(o, fmt.Sprintf("%s %s: %s %.1000s", o.Method, resp.Request.URL, resp.Status, data), resp, data)
+		}
+	}
 }
 
 // Fuzz sends n requests that are made from the document: right ones, and ones
