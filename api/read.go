@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -53,6 +54,8 @@ func reads() []Operation {
 			Parameters: []Parameter{{Name: "policy", Summary: "The name of a policy.", Form: formName, Path: true}}, Problems: []Code{UnknownPolicy, Broken}}, getPolicy),
 		Lasting(Operation{Path: ArtifactsPath, ID: "listArtifacts", Summary: "The versions of artifacts that are known, by their references.",
 			Parameters: withPaging()}, listArtifacts),
+		Reading(Operation{Path: "/api/v1/registries", ID: "listRegistries", Summary: "The repositories of registries that are watched, and how that goes.",
+			Parameters: withPaging()}, listRegistries),
 		Reading(Operation{Path: "/api/v1/holds", ID: "listHolds", Summary: "The holds, by name; those that have come to their end, too.",
 			Parameters: withPaging()}, listHolds),
 		Reading(Operation{Path: "/api/v1/holds/{hold}", ID: "getHold", Summary: "One hold.",
@@ -164,10 +167,38 @@ func explain(c *Call) (x *history.Explanation, err error) {
 		if err := v.KnowsEnvironment(c, c.environment()); err != nil {
 			return err
 		}
-		x, err = v.Explain(c, c.environment(), c.service())
+		if x, err = v.Explain(c, c.environment(), c.service()); err != nil {
+			return err
+		}
+		all, err := v.WatchedFor(c, c.environment(), c.service())
+		x.Hear(c.readings(all))
 		return err
 	})
 	return x, err
+}
+
+// readings adds how the looks at registries go.
+func (c *Call) readings(all []history.Registry) []history.Registry {
+	for i := range all {
+		all[i].Elsewhere = c.Backend.Reading == nil || !c.Backend.Reading(&all[i])
+	}
+	return all
+}
+
+func listRegistries(c *Call) (p history.Page[history.Registry], err error) {
+	err = c.look(func(v *history.View) error {
+		all, err := v.Watched(c)
+		if err != nil {
+			return err
+		}
+		byName := map[string]history.Registry{}
+		for _, r := range c.readings(all) {
+			byName[r.Repository] = r
+		}
+		p, err = pageOf(c, slices.Sorted(maps.Keys(byName)), func(name string) (history.Registry, error) { return byName[name], nil })
+		return err
+	})
+	return p, err
 }
 
 // Located is where an artifact is.

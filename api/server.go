@@ -31,6 +31,9 @@ type Backend struct {
 	Clerk   *reconcile.Clerk
 	Writer  *proposal.Writer
 	Reconciler
+	// Reading says how the looks at a repository of a registry go; ok is false if
+	// it is not looked at here. It fills in what main does not say.
+	Reading func(*history.Registry) (ok bool)
 	// Forward passes a request on to the replica that has an environment; nil:
 	// there are no others.
 	Forward Forwarder

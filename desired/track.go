@@ -35,6 +35,10 @@ func (t *Track) Sources() artifact.Sources {
 	return s
 }
 
+// Watches tells whether anybody has to look into the registry for the rule: for
+// new versions, or for who has signed those that are published.
+func (t *Track) Watches() bool { return t.Watch || len(t.Keys) > 0 }
+
 // Tracks returns the rule by which the stage takes new versions of an artifact;
 // nil: it does not.
 func (s *Stage) Tracks(a ArtifactName) *Track {

@@ -29,6 +29,8 @@ type Explanation struct {
 	// Route says why there is no admission.
 	Route   string           `json:"route,omitempty"`
 	Refused []ledger.Refusal `json:"refused,omitempty"`
+	// Registries are those from which new versions come, as who watches them knows.
+	Registries []Registry `json:"registries,omitempty"`
 }
 
 type Verification struct {
@@ -128,7 +130,8 @@ func (view *View) enter(ctx context.Context, env desired.EnvironmentName, svc de
 	if err != nil {
 		return nil, "", err
 	}
-	a = &Entrance{Pipeline: pipeline.Name, After: stage.After, Move: d.Move, Reason: d.Reason, Candidate: d.Candidate, Gates: d.Verdicts}
+	a = &Entrance{Pipeline: pipeline.Name, After: append([]desired.EnvironmentName{}, stage.After...), // none is a list, too
+		Move: d.Move, Reason: d.Reason, Candidate: d.Candidate, Gates: append([]policy.Verdict{}, d.Verdicts...)}
 	if d.Candidate != nil {
 		a.Version = d.Candidate.Release.Version()
 		for _, before := range in.Before {

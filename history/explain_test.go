@@ -1,6 +1,7 @@
 package history
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,26 @@ func TestAnswer(t *testing.T) {
 	} {
 		if got := c.x.answer(now); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+// Who waits for a version is told that its registry can't be read.
+func TestAnswerOfRegistries(t *testing.T) {
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	for want, r := range map[string]Registry{
+		"dev runs web": {Read: now},
+		"dev runs web; registry.example/web can't be read since 20m ago, so newer versions are not seen: the registry answers 500; it is looked at again at 12:05 UTC": {
+			Read: now.Add(-time.Hour), Failing: now.Add(-20 * time.Minute), Problem: "the registry answers 500", Next: now.Add(5 * time.Minute)},
+		"dev runs web; registry.example/web can't be read since 1s ago, so newer versions are not seen: no route; it is being looked at": {
+			Failing: now.Add(-time.Second), Problem: "no route"},
+		"dev runs web; not all of registry.example/web can be read: 1.2.3 has no manifest": {Read: now, Problem: "1.2.3 has no manifest"},
+		"dev runs web ": {Elsewhere: true, Problem: "of another replica"},
+	} {
+		r.Repository = "registry.example/web"
+		x := &Explanation{Now: now, Answer: "dev runs web"}
+		if x.Hear([]Registry{r}); x.Answer != strings.TrimSpace(want) || len(x.Registries) != 1 {
+			t.Errorf("got  %s\nwant %s", x.Answer, want)
 		}
 	}
 }

@@ -108,15 +108,43 @@ const (
 	mostAnswer = 1 << 20
 )
 
-// post asks until there is an answer.
+// post has something written, and asks until there is an answer.
 func (c *client) post(ctx context.Context, path string, request any) (*api.Receipt, error) {
-	address, token, err := c.endpoint(path)
-	if err != nil {
-		return nil, err
-	}
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
+	}
+	r := &api.Receipt{}
+	err = c.ask(ctx, question{method: http.MethodPost, path: path, body: body}, func(data []byte) bool {
+		return json.Unmarshal(data, r) == nil && r.Recorded != ""
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// get asks until there is an answer.
+func (c *client) get(ctx context.Context, path string, query url.Values, answer any) error {
+	return c.ask(ctx, question{method: http.MethodGet, path: path, query: query}, func(data []byte) bool { return json.Unmarshal(data, answer) == nil })
+}
+
+// question is a request. The address and the token are the client's.
+type question struct {
+	method, path   string
+	query          url.Values
+	body           []byte
+	address, token string
+}
+
+// ask asks until there is an answer. take tells whether it is a daemon's.
+func (c *client) ask(ctx context.Context, q question, take func([]byte) bool) (err error) {
+	if q.address, q.token, err = c.endpoint(q.path); err != nil {
+		return err
+	}
+	address := q.address
+	if len(q.query) > 0 {
+		q.address += "?" + q.query.Encode()
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -126,13 +154,16 @@ func (c *client) post(ctx context.Context, path string, request any) (*api.Recei
 	}
 	var last error
 	for pause := firstPause; ; pause = min(2*pause, mostPause) {
-		r, after, err := ask(ctx, caller, address, token, body)
+		data, after, err := q.send(ctx, caller)
+		if err == nil && !take(data) {
+			err = fmt.Errorf("what %s answers is not of a Pinion daemon; see --server", address)
+		}
 		if err == nil {
-			return r, nil
+			return nil
 		}
 		var again *passing
 		if ctx.Err() == nil && !errors.As(err, &again) {
-			return nil, err
+			return err
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err
@@ -144,9 +175,9 @@ func (c *client) post(ctx context.Context, path string, request any) (*api.Recei
 		switch {
 		case ctx.Err() == nil:
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return nil, &exitError{exitTimeout, fmt.Errorf("no answer within %s: %w; see whether the daemon runs there, or give another --server or a longer --timeout", c.timeout, last)}
+			return &exitError{exitTimeout, fmt.Errorf("no answer within %s: %w; see whether the daemon runs there, or give another --server or a longer --timeout", c.timeout, last)}
 		default:
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
@@ -157,13 +188,16 @@ type passing struct{ err error }
 func (e *passing) Error() string { return e.err.Error() }
 func (e *passing) Unwrap() error { return e.err }
 
-// ask asks once. after is how long the server wants to be left alone.
-func ask(ctx context.Context, caller *http.Client, address, token string, body []byte) (r *api.Receipt, after time.Duration, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+// send asks once. after is how long the server wants to be left alone.
+func (q question) send(ctx context.Context, caller *http.Client) (data []byte, after time.Duration, err error) {
+	address, token := q.address, q.token
+	req, err := http.NewRequestWithContext(ctx, q.method, address, bytes.NewReader(q.body))
 	if err != nil {
 		return nil, 0, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	if q.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -179,16 +213,12 @@ func ask(ctx context.Context, caller *http.Client, address, token string, body [
 		return nil, 0, err
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
+	data, err = io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
 	if err != nil {
 		return nil, 0, &passing{fmt.Errorf("read the answer of %s: %w", address, err)}
 	}
 	if resp.StatusCode == http.StatusOK {
-		r := &api.Receipt{}
-		if err := json.Unmarshal(data, r); err != nil || r.Recorded == "" {
-			return nil, 0, fmt.Errorf("what %s answers is not of a Pinion daemon; see --server", address)
-		}
-		return r, 0, nil
+		return data, 0, nil
 	}
 	p := &api.Problem{Status: resp.StatusCode, Title: http.StatusText(resp.StatusCode)}
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind == "application/problem+json" {

@@ -57,6 +57,7 @@ var (
 	givenUpDesc  = prometheus.NewDesc("pinion_news_given_up_total", "News that were too old to be tried once more, by sink.", []string{"sink"}, nil)
 	leaderDesc   = prometheus.NewDesc("pinion_leader", "Whether this replica holds a lease that it competes for, by lease.", []string{"lease"}, nil)
 	lookedDesc   = prometheus.NewDesc("pinion_registry_last_success_timestamp_seconds", "When a repository of a registry was last read, by host.", []string{"host"}, nil)
+	failsDesc    = prometheus.NewDesc("pinion_registry_failing_since_timestamp_seconds", "Since when a registry, or a repository of it, can't be read; 0 if it can, by host.", []string{"host"}, nil)
 	restsDesc    = prometheus.NewDesc("pinion_registry_backoff_seconds", "For how long a registry is left alone from now on, by host.", []string{"host"}, nil)
 	requestsDesc = prometheus.NewDesc("pinion_kubernetes_requests_total", "Requests sent to the API server, by cluster and verb.", []string{"cluster", "verb"}, nil)
 )
@@ -157,6 +158,7 @@ func (l liveMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- untakenDesc
 	ch <- givenUpDesc
 	ch <- lookedDesc
+	ch <- failsDesc
 	ch <- restsDesc
 	ch <- requestsDesc
 	ch <- rendersDesc
@@ -188,6 +190,11 @@ func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
 		if !h.Success.IsZero() {
 			ch <- prometheus.MustNewConstMetric(lookedDesc, prometheus.GaugeValue, float64(h.Success.UnixMilli())/1000, name)
 		}
+		failing := 0.0
+		if !h.Failing.IsZero() {
+			failing = float64(h.Failing.UnixMilli()) / 1000
+		}
+		ch <- prometheus.MustNewConstMetric(failsDesc, prometheus.GaugeValue, failing, name)
 		ch <- prometheus.MustNewConstMetric(restsDesc, prometheus.GaugeValue, max(0, h.Until.Sub(at).Seconds()), name)
 	}
 	for name, c := range now.clusters {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/outbound"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/registry"
@@ -112,6 +113,16 @@ func (c *config) watcher(client *registry.Client, record func(context.Context, [
 		}
 		log.Info(text)
 	}})
+}
+
+// reading tells how the looks of a watcher go.
+func reading(w *watch.Watcher) func(*history.Registry) bool {
+	return func(r *history.Registry) bool {
+		now, ok := w.Reading(r.Repository)
+		whole := func(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+		r.Read, r.Failing, r.Next, r.Problem = whole(now.Success), whole(now.Failing), whole(now.Next), now.Problem
+		return ok
+	}
 }
 
 // watched returns the repositories that a commit's stages watch, each with the

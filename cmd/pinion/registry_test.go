@@ -121,6 +121,28 @@ func TestRegistryIsWatched(t *testing.T) {
 	}
 	d.line(0, "watch registries: list the tags of "+r.Host+"/acme/web: dial")
 	metric(fmt.Sprintf(`pinion_registry_backoff_seconds\{host="%s"\} [1-9].*`, r.Host))
+	metric(fmt.Sprintf(`pinion_registry_failing_since_timestamp_seconds\{host="%s"\} 1\.\d+e\+09`, r.Host))
+	c := d.contract("mallory")
+	why := func() string {
+		t.Helper()
+		status, x := c.Ask("explain", map[string]string{"environment": "dev", "service": "web"}, nil)
+		if status != http.StatusOK {
+			t.Fatalf("why: %d %v", status, x)
+		}
+		return fmt.Sprint(x["answer"])
+	}
+	cause := regexp.QuoteMeta(r.Host+"/acme/web can't be read since ") + `\d+s ago, so newer versions are not seen: list the tags of .*refused; it is (looked at again at|being looked at)`
+	if text := why(); !regexp.MustCompile(cause).MatchString(text) {
+		t.Errorf("why: %s", text)
+	}
+	_, list := c.Ask("listRegistries", nil, nil)
+	if items, _ := list["items"].([]any); len(items) != 1 || fmt.Sprint(items[0].(map[string]any)["environments"]) != "[dev]" || items[0].(map[string]any)["failing"] == nil {
+		t.Errorf("the registries are %v", list)
+	}
+	token := filepath.Join(dir, "token")
+	w.must(os.WriteFile(token, []byte("mallory-token\n"), 0o600))
+	w.tells(0, `(?s)`+cause+`.*\nRegistries that are watched for new versions:\n +REPOSITORY +READ +FAILS SINCE .*PROBLEM\n +`+r.Host+`/acme/web +20`,
+		"why", "dev", "web", "--server", "http://"+d.address, "--token-file", token)
 	w.tells(1, `FAIL +registry: `+r.Host+`/acme/web +list the tags of .*refused`, "doctor", "--config", config)
 	w.tells(1, `the registry of web can't be watched: 127.0.0.1:\d+ is not asked`, "lint", "--config", configured(t, ""))
 }

@@ -269,7 +269,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	if err != nil {
 		return err
 	}
-	s.api.Open(&api.Backend{Present: present, Index: index, Clerk: clerk, Writer: writer, Reconciler: sooner{mirror, engine}, Forward: self.forwarder()})
+	s.api.Open(&api.Backend{Present: present, Index: index, Clerk: clerk, Writer: writer, Reconciler: sooner{mirror, engine}, Reading: reading(watcher), Forward: self.forwarder()})
 	commits := make(chan string, 1)
 	moved := func() { self.follow(ctx, mirror, logger); clerk.Moved(); courier.Moved(); index.Poke() }
 	moved()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 )
 
 func newWhyCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var c client
+	cmd := &cobra.Command{
 		Use:   "why ENV SERVICE",
 		Short: "Show each gate with its value, since when, when it opens, and what would open it",
 		Long: `Show why a version is, or is not, in an environment: what is there and in which
@@ -24,13 +26,35 @@ in its pipeline, what waits to enter and each gate that it has to pass.
 
 It judges as the daemon does, from the ledgers and from main as the clone has
 them, so ` + "`git fetch`" + ` comes first. What only the daemon can see, such as health,
-is not known here.`,
-		Example: `  pinion why production web`,
-		Args:    cobra.ExactArgs(2),
+is not known here. With --server the daemon there is asked instead, who also tells
+how its looks at registries go: whether one can't be read, since when, and why.`,
+		Example: `  pinion why production web
+  pinion why dev web --server https://pinion.example`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return g.why(cmd.Context(), desired.EnvironmentName(args[0]), desired.ServiceName(args[1]))
+			env, svc := desired.EnvironmentName(args[0]), desired.ServiceName(args[1])
+			if cmd.Flags().Changed("server") {
+				return g.whyOf(cmd.Context(), c, env, svc)
+			}
+			return g.why(cmd.Context(), env, svc)
 		},
 	}
+	c.flags(cmd.Flags())
+	cmd.Flags().Lookup("server").Usage = "ask the daemon at this address, instead of reading a clone"
+	return cmd
+}
+
+// whyOf has a daemon explain.
+func (g *globals) whyOf(ctx context.Context, c client, env desired.EnvironmentName, svc desired.ServiceName) error {
+	format, err := g.format("table", "json", "yaml")
+	if err != nil {
+		return err
+	}
+	x := &history.Explanation{}
+	if err := c.get(ctx, "/api/v1/why", url.Values{"environment": {string(env)}, "service": {string(svc)}}, x); err != nil {
+		return err
+	}
+	return g.tellWhy(format, x.Now.Local(), x)
 }
 
 func (g *globals) why(ctx context.Context, env desired.EnvironmentName, svc desired.ServiceName) error {
@@ -54,13 +78,17 @@ func (g *globals) why(ctx context.Context, env desired.EnvironmentName, svc desi
 		return err
 	}
 	fmt.Fprintln(g.err, l.asOf(ctx))
+	return g.tellWhy(format, l.Now, x)
+}
+
+func (g *globals) tellWhy(format string, now time.Time, x *history.Explanation) error {
 	switch format {
 	case "json":
 		return g.writeJSON(x)
 	case "yaml":
 		return g.writeValue(x)
 	}
-	return g.writeWhy(l.Now, x)
+	return g.writeWhy(now, x)
 }
 
 func (g *globals) writeWhy(now time.Time, x *history.Explanation) error {
@@ -104,6 +132,21 @@ func (g *globals) writeWhy(now time.Time, x *history.Explanation) error {
 		}
 	case x.Route != "":
 		fmt.Fprintf(g.out, "\nNothing is promoted into %s: %s\n", x.Environment, printable(x.Route))
+	}
+	if len(x.Registries) > 0 {
+		fmt.Fprintln(g.out, "\nRegistries that are watched for new versions:")
+		t := &table{w: g.out, indent: "  "}
+		rows := [][]cell{plain("REPOSITORY", "READ", "FAILS SINCE", "LOOKED AT AGAIN", "PROBLEM")}
+		for _, r := range x.Registries {
+			problem := r.Problem
+			if r.Elsewhere {
+				problem = "another replica looks at it; ask that one"
+			}
+			rows = append(rows, plain(r.Repository, g.moment(now, r.Read), g.moment(now, r.Failing), g.upcoming(now, r.Next), problem))
+		}
+		if err := t.write(filled(rows)...); err != nil {
+			return err
+		}
 	}
 	if len(x.Refused) > 0 {
 		fmt.Fprintln(g.out, "\nRefused, until a person pins it again:")

@@ -50,6 +50,8 @@ type item struct {
 	due      time.Time
 	last     time.Time // when the last look began; zero: there was none
 	news     time.Time // when somebody last said that there is something new
+	success  time.Time // the last look that went well
+	failing  time.Time // since when looks fail; zero: the last one did not
 	failures int       // in a row
 	open     bool      // it is being looked at
 	again    bool      // once more, for somebody has said so meanwhile
@@ -58,9 +60,17 @@ type item struct {
 // Host is how it is with one registry.
 type Host struct {
 	Failures int       // in a row
+	Failing  time.Time // since when it fails; zero: it does not
 	Until    time.Time // it is left alone; zero: it is not
 	Success  time.Time // the last look that went well
 	open     bool      // one of its repositories is being looked at
+}
+
+// State is how it is with one repository.
+type State struct {
+	Success time.Time // the last look that went well; zero: none did yet
+	Failing time.Time // since when it, or its registry, can't be read; zero: it can
+	Next    time.Time // when it is looked at again; zero: it is being looked at
 }
 
 // Make returns an agenda that has each repository looked at once in poll.
@@ -180,12 +190,14 @@ func (a *Agenda) Done(now time.Time, repository string, o Outcome, dice float64)
 	h.open = false
 	switch {
 	case !o.Failed:
-		h.Failures, h.Until, h.Success = 0, time.Time{}, now
+		h = Host{Success: now}
 	case o.Host:
-		h.Failures++
+		if h.Failures++; h.Failing.IsZero() {
+			h.Failing = now
+		}
 		h.Until = later(now.Add(wait(h.Failures, dice)), o.Until)
 	default: // it has answered
-		h.Failures, h.Until = 0, time.Time{}
+		h = Host{Success: h.Success}
 	}
 	a.hosts[host] = h
 	x, ok := a.items[repository]
@@ -193,6 +205,11 @@ func (a *Agenda) Done(now time.Time, repository string, o Outcome, dice float64)
 		return
 	}
 	x.open = false
+	if !o.Failed {
+		x.success, x.failing = now, time.Time{}
+	} else if x.failing.IsZero() {
+		x.failing = now
+	}
 	switch {
 	case o.Failed: // if it is the host's, others of it are asked first
 		x.failures++
@@ -220,13 +237,41 @@ func wait(failures int, dice float64) time.Duration {
 	return time.Duration(float64(most) * (0.5 + 0.5*dice))
 }
 
-// Hosts returns how it is with each registry that was looked at, by its name.
+// Hosts returns how it is with each registry that is to be looked at, by its name.
+// One fails since the first of its repositories does that can't be read.
 func (a *Agenda) Hosts() map[string]Host {
 	all := map[string]Host{}
 	for _, x := range a.items {
-		all[x.host] = a.hosts[x.host]
+		h, ok := all[x.host]
+		if !ok {
+			h = a.hosts[x.host]
+		}
+		h.Failing = first(h.Failing, x.failing)
+		all[x.host] = h
 	}
 	return all
+}
+
+// State returns how it is with a repository; ok is false if there is none.
+func (a *Agenda) State(repository string) (s State, ok bool) {
+	x, ok := a.items[repository]
+	if !ok {
+		return s, false
+	}
+	h := a.hosts[x.host]
+	s = State{Success: x.success, Failing: first(h.Failing, x.failing), Next: later(x.due, h.Until)}
+	if x.open {
+		s.Next = time.Time{}
+	}
+	return s, true
+}
+
+// first returns the earlier of two times of which each may be zero: never.
+func first(a, b time.Time) time.Time {
+	if a.IsZero() || b.IsZero() {
+		return later(a, b)
+	}
+	return earlier(a, b)
 }
 
 func later(a, b time.Time) time.Time {

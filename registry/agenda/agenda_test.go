@@ -202,3 +202,52 @@ func TestAgendaProperties(t *testing.T) {
 		}
 	}
 }
+
+// How it is with a repository: since when it can't be read, or its registry, and
+// when it is looked at again.
+func TestState(t *testing.T) {
+	a := agenda.Make(time.Minute)
+	a.Set(began, []string{"one.example/a", "one.example/b"})
+	if _, ok := a.State("two.example/a"); ok {
+		t.Error("a repository that is not there has a state")
+	}
+	after := func(d time.Duration) time.Time { return began.Add(d) }
+	look := func(at time.Duration, want string, o agenda.Outcome) {
+		t.Helper()
+		r, ok, _ := a.Next(after(at))
+		if !ok || r != want {
+			t.Fatalf("at %s: %s, want %s", at, r, want)
+		}
+		if s, _ := a.State(r); !s.Next.IsZero() {
+			t.Errorf("at %s: it is being looked at, and again at %s", at, s.Next)
+		}
+		a.Done(after(at), r, o, 0)
+	}
+	is := func(r string, want agenda.State) {
+		t.Helper()
+		if got, _ := a.State(r); got != want {
+			t.Errorf("%s: %+v, want %+v", r, got, want)
+		}
+	}
+	look(0, "one.example/a", agenda.Outcome{})
+	is("one.example/a", agenda.State{Success: began, Next: after(54 * time.Second)})
+	is("one.example/b", agenda.State{Next: began})
+	// The registry goes down while one is looked at: that is told of both.
+	busy := after(5 * time.Minute)
+	look(time.Second, "one.example/b", agenda.Outcome{Failed: true, Host: true, Until: busy})
+	is("one.example/a", agenda.State{Success: began, Failing: after(time.Second), Next: busy})
+	is("one.example/b", agenda.State{Failing: after(time.Second), Next: busy})
+	look(6*time.Minute, "one.example/b", agenda.Outcome{Failed: true, Host: true})
+	is("one.example/b", agenda.State{Failing: after(time.Second), Next: after(6*time.Minute + 5*time.Second)})
+	// It answers again, and of one repository it refuses to tell.
+	look(7*time.Minute, "one.example/a", agenda.Outcome{Failed: true})
+	is("one.example/a", agenda.State{Success: began, Failing: after(7 * time.Minute), Next: after(7*time.Minute + 2500*time.Millisecond)})
+	look(8*time.Minute, "one.example/b", agenda.Outcome{})
+	is("one.example/b", agenda.State{Success: after(8 * time.Minute), Next: after(8*time.Minute + 54*time.Second)})
+	is("one.example/a", agenda.State{Success: began, Failing: after(7 * time.Minute), Next: after(7*time.Minute + 2500*time.Millisecond)})
+	if h := a.Hosts()["one.example"]; h.Failing != after(7*time.Minute) || h.Failures != 0 {
+		t.Errorf("the registry is %+v", h)
+	}
+	look(9*time.Minute, "one.example/a", agenda.Outcome{})
+	is("one.example/a", agenda.State{Success: after(9 * time.Minute), Next: after(9*time.Minute + 54*time.Second)})
+}

@@ -84,6 +84,7 @@ type Watcher struct {
 	unread  map[string]map[string]fault
 	news    map[string]bool   // repositories that somebody has named since they were last looked at
 	trouble map[string]string // the last that was told of a repository
+	down    map[string]string // what the last look at a registry that fails has met
 	asked   map[string]bool   // images that are asked for signatures
 }
 
@@ -93,7 +94,7 @@ func New(o Options) *Watcher {
 		o.Poll = DefaultPoll
 	}
 	return &Watcher{options: o, woken: make(chan struct{}, 1), agenda: agenda.Make(o.Poll),
-		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}}
+		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}, down: map[string]string{}}
 }
 
 // Know takes in what is tracked and what is known; it never waits.
@@ -103,7 +104,7 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 	}
 	rules := map[string][]desired.Tracked{}
 	for _, t := range tracked {
-		if r := artifact.Normal(t.Pin.Image.Repository); t.Watch || len(t.Keys) > 0 {
+		if r := artifact.Normal(t.Pin.Image.Repository); t.Watches() {
 			rules[r] = append(rules[r], t)
 		}
 	}
@@ -119,6 +120,8 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 	}
 	w.rules, w.shelf = rules, shelf
 	w.agenda.Set(time.Now(), slices.Collect(maps.Keys(rules)))
+	hosts := w.agenda.Hosts()
+	maps.DeleteFunc(w.down, func(host, _ string) bool { _, there := hosts[host]; return !there })
 	asked := map[string]bool{}
 	for r, all := range rules {
 		for _, t := range all {
@@ -168,6 +171,32 @@ func (w *Watcher) Hosts() map[string]agenda.Host {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.agenda.Hosts()
+}
+
+// Reading is how the looks at a repository go.
+type Reading struct {
+	agenda.State
+	// Problem is why it can't be read, or, if it can, what is wrong with single
+	// tags of it; "": nothing.
+	Problem string
+}
+
+// Reading returns how the looks at a repository go; ok is false if it is not
+// looked at here.
+func (w *Watcher) Reading(repository string) (r Reading, ok bool) {
+	if w == nil {
+		return r, false
+	}
+	repository = artifact.Normal(repository)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.State, ok = w.agenda.State(repository); !ok {
+		return r, false
+	}
+	if r.Problem = w.trouble[repository]; r.Problem == "" && !r.Failing.IsZero() {
+		r.Problem = w.down[agenda.HostOf(repository)]
+	}
+	return r, true
 }
 
 // Run looks until ctx ends.
@@ -220,9 +249,8 @@ func (w *Watcher) next(now time.Time) (*look, time.Time) {
 // done takes in what became of a look, and tells what is new of it.
 func (w *Watcher) done(l *look, err error) {
 	o := agenda.Outcome{Failed: err != nil}
-	if e, ok := errors.AsType[*registry.Error](err); ok {
-		o.Host = e.Host
-	}
+	failed, ok := errors.AsType[*registry.Error](err)
+	o.Host = ok && failed.Host
 	if busy, ok := errors.AsType[*registry.BusyError](err); ok {
 		o.Until = busy.Until
 	}
@@ -234,6 +262,9 @@ func (w *Watcher) done(l *look, err error) {
 	w.agenda.Done(time.Now(), l.repository, o, rand.Float64())
 	if l.more && l.further { // else the next look would come no further
 		w.agenda.Wake(time.Now(), l.repository)
+	}
+	if delete(w.down, agenda.HostOf(l.repository)); o.Host {
+		w.down[agenda.HostOf(l.repository)] = failed.Error()
 	}
 	before := w.trouble[l.repository]
 	if w.rules[l.repository] != nil {
