@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/artifact/signature"
@@ -15,24 +16,27 @@ import (
 )
 
 const (
-	// How many versions of a rule one look asks for signatures, and how many
-	// signatures of one version are read.
+	// How many of the newest versions of a rule each look asks for signatures, how
+	// many of those before them, in turn, and how many signatures of one version are
+	// read.
 	mostUnsigned   = 5
+	mostFurther    = 5
 	mostSignatures = 30
 )
 
 // unsigned returns the known versions of which a rule has to know whether they
-// are signed: the newest that it could choose otherwise, down to the first that
-// is signed, and the one that is pinned.
-func unsigned(t desired.Tracked, shelf *artifact.Shelf) []artifact.Record {
+// are signed: those that it could choose otherwise, down to the first that is
+// signed, the newest and the one that is pinned, which each look asks for, and
+// those further back.
+func unsigned(t desired.Tracked, shelf *artifact.Shelf) (near, far []artifact.Record) {
 	if len(t.Keys) == 0 {
-		return nil
+		return nil, nil
 	}
 	image := t.Pin.Image
 	tag := shelf.Tag(image.Repository, image.Version, image.Digest)
 	present, err := t.Rule.Read(tag)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	lacks := func(r artifact.Record) bool {
 		return !slices.ContainsFunc(t.Keys, func(k *desired.Key) bool { return slices.Contains(r.Signed, k.Fingerprint) })
@@ -49,25 +53,46 @@ func unsigned(t desired.Tracked, shelf *artifact.Shelf) []artifact.Record {
 		}
 	}
 	slices.SortFunc(newer, func(a, b candidate) int { return b.version.Compare(a.version) })
-	var all []artifact.Record
 	for _, x := range newer {
-		if !lacks(x.record) || len(all) == mostUnsigned {
-			break
+		switch {
+		case !lacks(x.record):
+		case len(near) < mostUnsigned:
+			near = append(near, x.record)
+			continue
+		default:
+			far = append(far, x.record)
+			continue
 		}
-		all = append(all, x.record)
+		break
 	}
 	if r, ok := shelf.Lookup(image.Repository, tag); ok && lacks(r) && (image.Digest == "" || image.Digest == r.Digest) {
-		all = append(all, r)
+		near = append(near, r)
 	}
-	return all
+	return near, far
 }
 
-// signatures looks for those of a rule that are not known yet.
+// signatures looks for those of a rule that are not known yet. Further back it
+// asks for some, those first that were not asked for the longest: so each has its
+// turn, however many came after it.
 func (l *look) signatures(ctx context.Context, t desired.Tracked) error {
-	for _, r := range unsigned(t, l.shelf) {
+	near, _ := unsigned(t, l.shelf)
+	for _, r := range near {
 		if err := l.sign(ctx, t, r); err != nil {
 			return err
 		}
+	}
+	near, far := unsigned(t, l.shelf)
+	for _, r := range slices.Concat(near, far) {
+		l.lack[r.Digest] = l.looked[r.Digest]
+	}
+	slices.SortStableFunc(far, func(a, b artifact.Record) int { return l.looked[a.Digest].Compare(l.looked[b.Digest]) })
+	told := l.faults // what has its turn seldom would come and go among what is told
+	defer func() { l.faults = told }()
+	for _, r := range far[:min(len(far), mostFurther)] {
+		if err := l.sign(ctx, t, r); err != nil {
+			return err
+		}
+		l.lack[r.Digest] = l.looked[r.Digest]
 	}
 	return nil
 }
@@ -78,10 +103,7 @@ func (l *look) sign(ctx context.Context, t desired.Tracked, r artifact.Record) e
 	if l.asked[r.Digest] {
 		return nil
 	}
-	if l.asked == nil {
-		l.asked = map[string]bool{}
-	}
-	l.asked[r.Digest] = true
+	l.asked[r.Digest], l.looked[r.Digest] = true, time.Now()
 	found, err := l.signers(ctx, r, t.Known)
 	if err == nil && len(found) > 0 {
 		err = l.sight(artifact.Sighting{Version: r.Version, Digest: r.Digest, Origin: artifact.FromSignature, Signed: found})

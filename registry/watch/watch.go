@@ -82,10 +82,11 @@ type Watcher struct {
 	tried map[string]map[string]string
 	// unread are tags that could not be read or taken, by repository.
 	unread  map[string]map[string]fault
-	news    map[string]bool   // repositories that somebody has named since they were last looked at
-	trouble map[string]string // the last that was told of a repository
-	down    map[string]string // what the last look at a registry that fails has met
-	asked   map[string]bool   // images that are asked for signatures
+	news    map[string]bool                 // repositories that somebody has named since they were last looked at
+	trouble map[string]string               // the last that was told of a repository
+	looked  map[string]map[string]time.Time // when digests that lack a signature were last asked for one, by repository
+	down    map[string]string               // what the last look at a registry that fails has met
+	asked   map[string]bool                 // images that are asked for signatures
 }
 
 // New returns a watcher.
@@ -94,7 +95,7 @@ func New(o Options) *Watcher {
 		o.Poll = DefaultPoll
 	}
 	return &Watcher{options: o, woken: make(chan struct{}, 1), agenda: agenda.Make(o.Poll),
-		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}, down: map[string]string{}}
+		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}, down: map[string]string{}, looked: map[string]map[string]time.Time{}}
 }
 
 // Know takes in what is tracked and what is known; it never waits.
@@ -116,6 +117,7 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 			delete(w.unread, r)
 			delete(w.news, r)
 			delete(w.trouble, r)
+			delete(w.looked, r)
 		}
 	}
 	w.rules, w.shelf = rules, shelf
@@ -125,7 +127,8 @@ func (w *Watcher) Know(tracked []desired.Tracked, shelf *artifact.Shelf) {
 	asked := map[string]bool{}
 	for r, all := range rules {
 		for _, t := range all {
-			for _, x := range unsigned(t, shelf) {
+			near, _ := unsigned(t, shelf)
+			for _, x := range near {
 				image := x.Reference()
 				if asked[image] = true; !w.asked[image] {
 					w.agenda.Wake(time.Now(), r) // nobody has looked yet whether it is signed
@@ -243,12 +246,19 @@ func (w *Watcher) next(now time.Time) (*look, time.Time) {
 		return nil, at
 	}
 	delete(w.news, repository)
-	return &look{options: w.options, repository: repository, eager: w.agenda.Fresh(now, repository), rules: w.rules[repository], shelf: w.shelf, tried: maps.Clone(w.tried[repository]), unread: maps.Clone(w.unread[repository])}, at
+	l := &look{options: w.options, repository: repository, eager: w.agenda.Fresh(now, repository), rules: w.rules[repository], shelf: w.shelf,
+		tried: maps.Clone(w.tried[repository]), unread: maps.Clone(w.unread[repository]),
+		asked: map[string]bool{}, looked: map[string]time.Time{}, lack: map[string]time.Time{}}
+	maps.Copy(l.looked, w.looked[repository])
+	return l, at
 }
 
 // done takes in what became of a look, and tells what is new of it.
 func (w *Watcher) done(l *look, err error) {
 	o := agenda.Outcome{Failed: err != nil}
+	if err != nil {
+		l.lack = l.looked // not all of it was found out
+	}
 	failed, ok := errors.AsType[*registry.Error](err)
 	o.Host = ok && failed.Host
 	if busy, ok := errors.AsType[*registry.BusyError](err); ok {
@@ -268,7 +278,7 @@ func (w *Watcher) done(l *look, err error) {
 	}
 	before := w.trouble[l.repository]
 	if w.rules[l.repository] != nil {
-		w.tried[l.repository], w.trouble[l.repository] = l.tried, text
+		w.tried[l.repository], w.trouble[l.repository], w.looked[l.repository] = l.tried, text, l.lack
 		if !w.news[l.repository] {
 			w.unread[l.repository] = l.unread
 		}
@@ -295,9 +305,11 @@ type look struct {
 	eager      bool    // something was pushed just now
 	faults     []error // of tags that are asked for each time
 	images     int
-	asked      map[string]bool // digests, for their signatures
-	further    bool            // something was gone into that the next look need not
-	more       bool            // there was no place for all that is new
+	asked      map[string]bool      // digests, for their signatures
+	looked     map[string]time.Time // digests, when they were last asked for one
+	lack       map[string]time.Time // those of them that lack one still
+	further    bool                 // something was gone into that the next look need not
+	more       bool                 // there was no place for all that is new
 	sightings  []artifact.Sighting
 }
 

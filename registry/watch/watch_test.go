@@ -2,7 +2,12 @@ package watch_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,8 +22,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 
 	"github.com/pinion-cd/pinion/artifact"
+	"github.com/pinion-cd/pinion/artifact/signature"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/outbound"
@@ -249,6 +256,52 @@ func TestWatch(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// sign puts a signature of an image into a registry, under its tag.
+func sign(t *testing.T, r *devtest.RegistryServer, path, digest string, key ed25519.PrivateKey) {
+	t.Helper()
+	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"any"},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, digest)
+	image, err := mutate.Append(empty.Image, mutate.Addendum{Layer: static.NewLayer(payload, signature.PayloadType),
+		Annotations: map[string]string{signature.Annotation: base64.StdEncoding.EncodeToString(ed25519.Sign(key, payload))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Put(t, path+":"+signature.Tag(digest), image)
+}
+
+// A version that is signed long after others came is found, although none of
+// those is signed.
+func TestSignedLate(t *testing.T) {
+	t.Parallel()
+	r := devtest.Registry(t, devtest.RegistryOptions{})
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := signature.ParseKey(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests, want := map[string]string{}, []string{}
+	for i := 13; i > 0; i-- {
+		version := fmt.Sprintf("1.%d.0", i)
+		digests[version] = r.Push(t, "acme/web:"+version, map[string]string{"version": version})
+		want = append(want, "found "+version)
+	}
+	web := r.Host + "/acme/web"
+	rule := tracks(t, web, "1.0.0", semantic)
+	known := &desired.Key{Name: "release", Key: key}
+	rule.Keys, rule.Known = []*desired.Key{known}, []*desired.Key{known}
+	k := watches(t, time.Hour, rule)
+	k.records(want...)
+	sign(t, r, "acme/web", digests["1.2.0"], private)
+	k.settled(web)
+	k.records(append(want, "signed 1.2.0")...)
 }
 
 // pages is a registry that can be made to lie and to fail.
