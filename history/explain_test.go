@@ -69,7 +69,7 @@ func TestAnswerOfRegistries(t *testing.T) {
 			Read: now.Add(-time.Hour), Failing: now.Add(-20 * time.Minute), Problem: "the registry answers 500", Next: now.Add(5 * time.Minute)},
 		"dev runs web; registry.example/web can't be read since 1s ago, so newer versions are not seen: no route; it is being looked at": {
 			Failing: now.Add(-time.Second), Problem: "no route"},
-		"dev runs web; not all of registry.example/web can be read: 1.2.3 has no manifest": {Read: now, Problem: "1.2.3 has no manifest"},
+		"dev runs web; not all of registry.example/web can be taken: 1.2.3 has no manifest": {Read: now, Problem: "1.2.3 has no manifest"},
 		"dev runs web ": {Elsewhere: true, Problem: "of another replica"},
 	} {
 		r.Repository = "registry.example/web"

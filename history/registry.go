@@ -68,7 +68,7 @@ func (r Registry) answer(now time.Time) string {
 	case r.Elsewhere, r.Problem == "":
 		return ""
 	case r.Failing.IsZero():
-		return fmt.Sprintf("not all of %s can be read: %s", r.Repository, r.Problem)
+		return fmt.Sprintf("not all of %s can be taken: %s", r.Repository, r.Problem)
 	}
 	return fmt.Sprintf("%s can't be read since %s ago, so newer versions are not seen: %s; %s", r.Repository, Age(now, r.Failing), r.Problem, again)
 }

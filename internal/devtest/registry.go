@@ -27,13 +27,17 @@ type RegistryServer struct {
 	Host string
 
 	process
-	login remote.Option
+	login  remote.Option
+	tokens *tokens // nil: it asks for none
 }
 
 // RegistryOptions say what a registry is to be like.
 type RegistryOptions struct {
 	// User and Password are asked for; "": anybody may do anything.
 	User, Password string
+	// Readers may pull: then everybody needs a token, which a server beside it
+	// gives out, as it is with Docker Hub, GitHub, GitLab, Harbor and Quay.
+	Readers []Reader
 	// Notify is an address that is told what is pushed, with this header.
 	Notify, Authorization string
 }
@@ -49,6 +53,17 @@ func Registry(t testing.TB, o RegistryOptions) *RegistryServer {
 	return r
 }
 
+// Kill ends it, and who gives out its tokens.
+func (r *RegistryServer) Kill() {
+	r.process.Kill()
+	if r.tokens != nil {
+		r.tokens.Close()
+	}
+}
+
+// Tokens is how many it has given out.
+func (r *RegistryServer) Tokens() int { return int(r.tokens.given.Load()) }
+
 // StartRegistry starts an empty registry that keeps its data in dir, until it is
 // killed.
 func StartRegistry(dir string, o RegistryOptions) (*RegistryServer, error) {
@@ -60,6 +75,14 @@ func StartRegistry(dir string, o RegistryOptions) (*RegistryServer, error) {
 	if o.User != "" {
 		r.login = remote.WithAuth(&authn.Basic{Username: o.User, Password: o.Password})
 	}
+	if len(o.Readers) > 0 {
+		if r.tokens, err = newTokens(Reader{Name: o.User, Password: o.Password}, o.Readers); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "tokens.pem"), r.tokens.bundle(), 0o600); err != nil {
+			return nil, err
+		}
+	}
 	file := filepath.Join(dir, "config.yml")
 	err = r.launch(dir, func(address string) (*exec.Cmd, error) {
 		r.Host = address
@@ -69,7 +92,10 @@ func StartRegistry(dir string, o RegistryOptions) (*RegistryServer, error) {
 			"storage": map[string]any{"filesystem": map[string]any{"rootdirectory": filepath.Join(dir, "data")}, "delete": map[string]any{"enabled": true}},
 			"http":    map[string]any{"addr": address, "secret": "of a test", "headers": map[string]any{folder: []string{dir}}},
 		}
-		if o.User != "" {
+		switch {
+		case r.tokens != nil:
+			config["auth"] = map[string]any{"token": map[string]any{"realm": r.tokens.realm(), "service": tokenService, "issuer": tokenIssuer, "rootcertbundle": filepath.Join(dir, "tokens.pem")}}
+		case o.User != "":
 			hash, err := bcrypt.GenerateFromPassword([]byte(o.Password), bcrypt.MinCost)
 			if err != nil {
 				return nil, err

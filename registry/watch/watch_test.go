@@ -13,6 +13,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -51,8 +53,14 @@ type keeper struct {
 // pinned.
 func watches(t testing.TB, poll time.Duration, tracked ...desired.Tracked) *keeper {
 	t.Helper()
+	return watchesAs(t, registry.Credentials{}, poll, tracked...)
+}
+
+// watchesAs starts one that has credentials.
+func watchesAs(t testing.TB, as registry.Credentials, poll time.Duration, tracked ...desired.Tracked) *keeper {
+	t.Helper()
 	k := &keeper{TB: t, tracked: tracked, shelf: &artifact.Shelf{}, news: make(chan struct{}, 1)}
-	client := registry.New(registry.Options{Allow: outbound.Any(), Rate: 1000})
+	client := registry.New(registry.Options{Allow: outbound.Any(), Rate: 1000, Credentials: as})
 	k.watcher = watch.New(watch.Options{Client: client, Poll: poll, Record: k.record, Tell: k.tell})
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
@@ -270,11 +278,9 @@ func sign(t *testing.T, r *devtest.RegistryServer, path, digest string, key ed25
 	r.Put(t, path+":"+signature.Tag(digest), image)
 }
 
-// A version that is signed long after others came is found, although none of
-// those is signed.
-func TestSignedLate(t *testing.T) {
-	t.Parallel()
-	r := devtest.Registry(t, devtest.RegistryOptions{})
+// signs has a rule want signatures, by a new key.
+func signs(t *testing.T, rule *desired.Tracked) ed25519.PrivateKey {
+	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -287,6 +293,74 @@ func TestSignedLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	known := &desired.Key{Name: "release", Key: key}
+	rule.Keys, rule.Known = []*desired.Key{known}, []*desired.Key{known}
+	return private
+}
+
+// A registry that wants tokens is watched with the credentials of a docker
+// config: those of a user, and an identity token.
+func TestRegistryThatWantsTokens(t *testing.T) {
+	t.Parallel()
+	r := devtest.Registry(t, devtest.RegistryOptions{User: "ci", Password: "push-word", Readers: []devtest.Reader{
+		{Name: "pinion", Password: "read-word", Folder: "acme"}, {Name: "robot", Identity: "identity-word", Folder: "acme"}}})
+	first := r.Push(t, "acme/web:1.2.10", nil)
+	r.Push(t, "secret/web:1.2.10", nil)
+	file := filepath.Join(t.TempDir(), "config.json")
+	login := func(auth string) registry.Credentials {
+		t.Helper()
+		if err := os.WriteFile(file, fmt.Appendf(nil, `{"auths": {%q: {%s}}}`, r.Host, auth), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return registry.Credentials{File: file}
+	}
+	password := func(word string) string {
+		return fmt.Sprintf(`"auth": %q`, base64.StdEncoding.EncodeToString([]byte("pinion:"+word)))
+	}
+	wanted := tracks(t, r.Host+"/acme/web", "1.2.9", semantic)
+	key := signs(t, &wanted)
+	pushed := r.Tokens()
+	k := watchesAs(t, login(password("read-word")), time.Hour, wanted, tracks(t, r.Host+"/secret/web", "1.2.9", semantic))
+	k.until(func() string {
+		if x, ok := k.shelf.Lookup(r.Host+"/acme/web", "1.2.10"); !ok || x.Digest != first || len(x.Signed) > 0 {
+			return fmt.Sprintf("known is %+v; told was %q", x, k.told)
+		}
+		return ""
+	})
+	sign(t, r, "acme/web", first, key)
+	moved := r.Push(t, "acme/web:1.2.10", nil)
+	k.settled(r.Host + "/acme/web")
+	k.records("found 1.2.10", "moved 1.2.10")
+	second := r.Push(t, "acme/web:1.2.11", nil)
+	sign(t, r, "acme/web", second, key)
+	k.watcher.Notify([]string{"acme/web"})
+	k.records("found 1.2.10", "moved 1.2.10", "found 1.2.11", "signed 1.2.11")
+	if x, _ := k.shelf.Lookup(r.Host+"/acme/web", "1.2.10"); !slices.Equal(x.Moved, []string{moved}) {
+		t.Errorf("the tag was moved to %s, and known is %+v", moved, x)
+	}
+	if r.Tokens() == pushed {
+		t.Error("nobody has asked for a token")
+	}
+	// What the token is not for is told, and held against nothing else.
+	k.tells("list the tags of " + r.Host + "/secret/web: the registry answers 401 Unauthorized")
+	if at, ok := k.watcher.Reading(r.Host + "/secret/web"); !ok || at.Failing.IsZero() || !strings.Contains(at.Problem, "401") {
+		t.Errorf("of what can't be read is known %+v", at)
+	}
+	if at, ok := k.watcher.Reading(r.Host + "/acme/web"); !ok || !at.Failing.IsZero() || !strings.Contains(at.Problem, "1.2.10 is bound to") {
+		t.Errorf("of what can be read is known %+v", at)
+	}
+
+	k = watchesAs(t, login(`"identitytoken": "identity-word"`), time.Hour, tracks(t, r.Host+"/acme/web", "1.2.10", semantic))
+	k.records("found 1.2.11")
+	k = watchesAs(t, login(password("other-word")), time.Hour, tracks(t, r.Host+"/acme/web", "1.2.10", semantic))
+	k.tells("list the tags of " + r.Host + "/acme/web: the registry answers 401 Unauthorized: incorrect username or password; see registry.credentialsFile")
+}
+
+// A version that is signed long after others came is found, although none of
+// those is signed.
+func TestSignedLate(t *testing.T) {
+	t.Parallel()
+	r := devtest.Registry(t, devtest.RegistryOptions{})
 	digests, want := map[string]string{}, []string{}
 	for i := 13; i > 0; i-- {
 		version := fmt.Sprintf("1.%d.0", i)
@@ -295,8 +369,7 @@ func TestSignedLate(t *testing.T) {
 	}
 	web := r.Host + "/acme/web"
 	rule := tracks(t, web, "1.0.0", semantic)
-	known := &desired.Key{Name: "release", Key: key}
-	rule.Keys, rule.Known = []*desired.Key{known}, []*desired.Key{known}
+	private := signs(t, &rule)
 	k := watches(t, time.Hour, rule)
 	k.records(want...)
 	sign(t, r, "acme/web", digests["1.2.0"], private)
