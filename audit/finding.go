@@ -50,7 +50,8 @@ const (
 	RulePromotion  Rule = "promotion"  // a promotion was allowed at its moment
 	RuleTracked    Rule = "tracked"    // a version that was brought to a first stage was known and allowed at its moment
 	RuleRollback   Rule = "rollback"   // a rollback leads to what was verified there
-	RuleDaemon     Rule = "daemon"     // the daemon writes promotions, tracked versions and rollbacks to main, and nothing else
+	RuleRequest    Rule = "request"    // what somebody has asked the daemon for does what it says, and no more
+	RuleDaemon     Rule = "daemon"     // the daemon writes promotions, tracked versions, rollbacks and what somebody asks for to main, and nothing else
 	RulePin        Rule = "pin"        // a person has changed a version: a note
 )
 

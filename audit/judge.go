@@ -188,8 +188,8 @@ func describe(r ledger.Release) string {
 	return strings.Join(parts, ", ")
 }
 
-// Move is a commit of main that claims to be a promotion or a rollback, and
-// what was there when it was made.
+// Move is a commit of main that claims to be a promotion, a rollback, or what
+// somebody has asked the daemon for, and what was there when it was made.
 type Move struct {
 	Branch   string // main
 	Commit   Commit
@@ -235,7 +235,7 @@ func (m Move) diff(rule Rule) []Finding {
 	if len(others) > 0 {
 		return []Finding{m.finding(Error, rule, byHand, "it changes %s besides what it claims", names(others))}
 	}
-	edit := desired.Edit{Service: m.Change.Service, Manifests: m.Change.Release.Source, Add: rule == RulePromotion}
+	edit := desired.Edit{Service: m.Change.Service, Manifests: m.Change.Release.Source, Add: rule == RulePromotion || rule == RuleRequest}
 	for _, p := range m.Change.Release.Pins {
 		edit.Pins = append(edit.Pins, desired.PinEdit{Artifact: p.Artifact, Reference: p.Image})
 	}
@@ -399,7 +399,7 @@ func (m Move) admitted(after []desired.EnvironmentName, seen map[desired.Environ
 		if m.same(d) {
 			return true, nil
 		}
-		if m.ByDaemon {
+		if m.ByDaemon && !m.requested() {
 			return false, nil
 		}
 		// A person may ask for a release by its name.
@@ -419,9 +419,34 @@ func (m Move) same(d policy.Decision) bool {
 		(p.Manifests && p.Release.Source == m.Change.Release.Source || !p.Manifests && m.Change.Release.Source == "")
 }
 
-// Rollback judges a rollback by the daemon: a failure has to have asked for it.
+// requested tells whether somebody has asked for it.
+func (m Move) requested() bool { return len(m.Change.RequestedBy) > 0 }
+
+// Pin judges a pin that somebody has asked the daemon for: who may do that is for
+// the daemon to know, so it has to do what it claims, and no more.
+func Pin(m Move) ([]Finding, error) { return m.diff(RuleRequest), nil }
+
+// Hold judges a hold that somebody has had the daemon write or remove. Is has the
+// only file that the commit changes; nil: it is not there any more.
+func Hold(m Move) []Finding {
+	file := ""
+	if len(m.Changed) == 1 {
+		file = m.Changed[0]
+	}
+	name, ok := strings.CutPrefix(strings.TrimSuffix(strings.TrimSuffix(file, ".yaml"), ".yml"), "holds/")
+	switch {
+	case !ok || name != string(m.Change.Hold):
+		return []Finding{m.finding(Error, RuleRequest, byHand, "it claims to be about the hold %s, and changes %s", m.Change.Hold, names(m.Changed))}
+	case (m.Is != nil) != (m.Change.Kind == ledger.ChangeHeld):
+		return []Finding{m.finding(Error, RuleRequest, byHand, "it claims that hold %s is %s, and does the opposite", m.Change.Hold, m.Change.Kind)}
+	}
+	return nil
+}
+
+// Rollback judges a rollback by the daemon: a failure has to have asked for it,
+// or somebody, who may go back to what was never verified, too.
 func Rollback(m Move) ([]Finding, error) {
-	if found := m.diff(RuleRollback); len(found) > 0 {
+	if found := m.diff(RuleRollback); len(found) > 0 || m.requested() {
 		return found, nil
 	}
 	asked, err := m.fell()

@@ -70,6 +70,12 @@ func TestAcceptance(t *testing.T) {
 			t.Errorf("testdata/acceptance.txtar:%d: %s\n\t%s", n+1, line, wrong)
 		}
 	}
+	d.stop()
+	w.git("pull", "-q", "--rebase", "origin", "main")
+	w.git("fetch", "-q", "origin", "+refs/heads/*:refs/remotes/origin/*")
+	if out, errs, code := w.pinion("audit"); code != 0 {
+		t.Errorf("audit: exit code %d\n%s%s", code, out, errs)
+	}
 	for _, op := range []string{"report", "approve", "pin", "rollBack", "hold", "release"} {
 		if a.contract.Answered(op, http.StatusOK) == 0 {
 			t.Errorf("no answer of %s was held to the document", op)

@@ -82,6 +82,7 @@ type audited struct {
 	Tracked    int             `json:"tracked"`   // versions that were brought to a first stage
 	Versions   int             `json:"versions"`  // that are known
 	Rollbacks  int             `json:"rollbacks"` // by the daemon
+	Requests   int             `json:"requests"`  // commits that somebody has asked the daemon for, of any kind
 	Daemon     []string        `json:"daemon,omitempty"`
 	Signatures auditSignatures `json:"signatures"`
 	Known      auditKnown      `json:"known"`
@@ -197,6 +198,9 @@ func (a *auditor) summary(out audited) error {
 	if out.Rollbacks > 0 {
 		looked = append(looked, grouped(out.Rollbacks, "rollback"))
 	}
+	if out.Requests > 0 {
+		looked = append(looked, grouped(out.Requests, "request"))
+	}
 	fmt.Fprintf(w, "%s: %s\n", strings.Join(looked, ", "), came)
 	if out.LeftOut > 0 {
 		fmt.Fprintf(w, "%s about commits that %s knows left out\n", count(out.LeftOut, "finding"), a.flags.sinceTips)
@@ -263,6 +267,7 @@ type auditor struct {
 	promotions int
 	tracked    int
 	rollbacks  int
+	requests   int
 	checked    int
 	known      auditKnown
 	rewritten  bool
@@ -473,7 +478,7 @@ func (a *auditor) tell(found ...audit.Finding) {
 }
 
 func (a *auditor) result() audited {
-	out := audited{Ledgers: len(a.ledgers.Tips), Entries: a.entries, Commits: len(a.line), Promotions: a.promotions, Tracked: a.tracked, Rollbacks: a.rollbacks,
+	out := audited{Ledgers: len(a.ledgers.Tips), Entries: a.entries, Commits: len(a.line), Promotions: a.promotions, Tracked: a.tracked, Rollbacks: a.rollbacks, Requests: a.requests,
 		Signatures: auditSignatures{Checked: a.checked, File: a.file, Skipped: a.skipped}, Known: a.known, Findings: []audit.Finding{}}
 	if a.only != "" {
 		out.Ledgers, out.Entries = 1, 0

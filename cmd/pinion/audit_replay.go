@@ -288,9 +288,12 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	tell := func(severity audit.Severity, rule audit.Rule, env desired.EnvironmentName, svc desired.ServiceName, meaning, format string, args ...any) {
 		r.tell(audit.Finding{Severity: severity, Rule: rule, Branch: branch, Commit: c.ID, Time: c.Time, Environment: env, Service: svc, Message: fmt.Sprintf(format, args...), Meaning: meaning})
 	}
-	moves := claimed && !change.Open() && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeTracked || change.Kind == ledger.ChangeRolledBack && daemon)
+	requested := daemon && claimed && len(change.RequestedBy) > 0
+	holds := requested && (change.Kind == ledger.ChangeHeld || change.Kind == ledger.ChangeReleased)
+	moves := claimed && !change.Open() && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeTracked || change.Kind == ledger.ChangeRolledBack && daemon) ||
+		requested && change.Kind == ledger.ChangePinned || holds
 	if daemon && !moves {
-		tell(audit.Error, audit.RuleDaemon, "", "", "somebody has used the daemon's name", "it was committed by %s, the daemon, and is neither a promotion nor a tracked version nor a rollback", c.Committer)
+		tell(audit.Error, audit.RuleDaemon, "", "", "somebody has used the daemon's name", "it was committed by %s, the daemon, and is neither a promotion nor a tracked version nor a rollback, nor what somebody has asked it for", c.Committer)
 	}
 	if moves && r.only != "" && change.Environment != r.only || !moves && !r.flags.verbose {
 		return nil
@@ -323,8 +326,11 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		r.promotions++
 	case ledger.ChangeTracked:
 		r.tracked++
-	default:
+	case ledger.ChangeRolledBack:
 		r.rollbacks++
+	}
+	if requested {
+		r.requests++
 	}
 	r.mu.Unlock()
 	if parent == nil {
@@ -333,6 +339,15 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	}
 	if m.Changed, err = snap.Changed(parent); err != nil {
 		return err
+	}
+	if holds {
+		if len(m.Changed) == 1 {
+			if m.Is, err = contentOf(snap, m.Changed[0]); err != nil {
+				return err
+			}
+		}
+		r.tell(audit.Hold(m)...)
+		return nil
 	}
 	file := "environments/" + string(change.Environment) + ".yaml"
 	if m.Is, err = contentOf(snap, file); err != nil {
@@ -376,6 +391,8 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		judge = audit.Rollback
 	case ledger.ChangeTracked:
 		judge = audit.Tracked
+	case ledger.ChangePinned:
+		judge = audit.Pin
 	}
 	var failure error
 	m.Older = func(commit, than string) bool {
@@ -403,6 +420,8 @@ func ruleOf(c ledger.Change) audit.Rule {
 		return audit.RuleRollback
 	case ledger.ChangeTracked:
 		return audit.RuleTracked
+	case ledger.ChangePinned, ledger.ChangeHeld, ledger.ChangeReleased:
+		return audit.RuleRequest
 	}
 	return audit.RulePromotion
 }

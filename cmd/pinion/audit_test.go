@@ -893,6 +893,44 @@ func TestAudit(t *testing.T) {
 		f.commit(forged{branch: "main", message: "a bump\n", files: map[string]string{name: strings.Replace(f.input("", "show", "main:"+name), "web:1.5.0", "web:9.9.9", 1)}})
 		return []string{unsigned}
 	}, `error daemon : it was committed by Pinion <pinion@shop.example>, the daemon, and is neither`)
+
+	// What somebody has asked the daemon for, by its API.
+	kim := []ledger.Person{{Name: "kim", Email: "kim@shop.example"}}
+	asked := func(f *forger, change ledger.Change, files map[string]string) []string {
+		f.commit(forged{branch: "main", message: change.Message(), files: files})
+		return []string{unsigned}
+	}
+	pinAsked := func(f *forger, by []ledger.Person, claims, does string) []string {
+		name := "environments/dev.yaml"
+		text := regexp.MustCompile(`web:\d\S*`).ReplaceAllString(f.input("", "show", "main:"+name), "web:"+does)
+		return asked(f, ledger.Change{Kind: ledger.ChangePinned, Environment: "dev", Service: "web", RequestedBy: by,
+			Release: ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:" + claims}}}}, map[string]string{name: text})
+	}
+	holdAsked := func(f *forger, kind ledger.ChangeKind, name, text string) []string {
+		return asked(f, ledger.Change{Kind: kind, Hold: "freeze", RequestedBy: kim}, map[string]string{name: text})
+	}
+	const freeze = "apiVersion: pinion.dev/v1\nkind: Hold\nreason: INC-432\nowner: kim@shop.example\n"
+	try("a pin that somebody asked for", 0, func(f *forger) []string { return pinAsked(f, kim, "9.9.9", "9.9.9") })
+	try("a pin that nobody asked for", 1, func(f *forger) []string { return pinAsked(f, nil, "9.9.9", "9.9.9") },
+		`error daemon : it was committed by Pinion <pinion@shop.example>, the daemon, and is neither`)
+	try("another pin than somebody asked for", 1, func(f *forger) []string { return pinAsked(f, kim, "9.9.9", "9.9.8") },
+		`error request dev: it claims registry.example/web:9.9.9, and changes something else`)
+	try("a hold that somebody asked for", 0, func(f *forger) []string {
+		holdAsked(f, ledger.ChangeHeld, "holds/freeze.yaml", freeze)
+		return holdAsked(f, ledger.ChangeReleased, "holds/freeze.yaml", "")
+	})
+	try("a hold that is released by its name alone", 1, func(f *forger) []string {
+		return holdAsked(f, ledger.ChangeReleased, "holds/freeze.yaml", freeze)
+	}, `error request : it claims that hold freeze is released, and does the opposite`)
+	try("a hold that is another file", 1, func(f *forger) []string {
+		return holdAsked(f, ledger.ChangeHeld, "policies/release.yaml", "apiVersion: pinion.dev/v1\nkind: Policy\nsoak: 1s\n")
+	}, `error request : it claims to be about the hold freeze, and changes policies/release.yaml`)
+	try("a rollback that somebody asked for", 0, func(f *forger) []string {
+		name := "environments/production.yaml"
+		return asked(f, ledger.Change{Kind: ledger.ChangeRolledBack, Environment: "production", Service: "web", Before: "1.5.0", RequestedBy: kim,
+			Release: ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:1.1.0"}}}},
+			map[string]string{name: strings.Replace(f.input("", "show", "main:"+name), "web:1.5.0", "web:1.1.0", 1)})
+	})
 	try("promotion by nobody's key", 1, func(f *forger) []string {
 		both(f)
 		f.promotion(nil)
