@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,9 +11,11 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -110,6 +114,42 @@ func TestKeptAnswers(t *testing.T) {
 	}
 }
 
+// What is put together of parts is what the whole is as JSON.
+func TestJoinedAnswers(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 1, 9, 0, 0, 5, time.FixedZone("", 3600))
+	all := []*history.Deployment{
+		{ID: "web-4f1c2aa90b7e", Environment: "dev", Reason: "<&> \u2028 \xff", Pinned: at, Drifts: 1},
+		{ID: "api-4f1c2aa90b7e", Checks: []ledger.Check{{Policy: "e2e", Result: ledger.Success, URL: "https://ci.example/?a=1&b=2"}}},
+	}
+	var kept texts[*history.Deployment]
+	for _, p := range []history.Page[*history.Deployment]{
+		{Items: []*history.Deployment{}},
+		{Items: all[:1], Next: "dev@<&>"},
+		{Items: all, Truncated: true},
+		{Items: all, Next: "dev@1", Truncated: true},
+	} {
+		j := joined{page: true, next: p.Next, truncated: p.Truncated}
+		for _, d := range p.Items {
+			text, err := kept.text(d)
+			again, _ := kept.text(d)
+			if err != nil || &text[0] != &again[0] {
+				t.Fatalf("%s is written again (%v)", d.ID, err)
+			}
+			j.parts = append(j.parts, text)
+		}
+		var want, got bytes.Buffer
+		if err := errors.Join(encode(&want, p), encode(&got, j)); err != nil || got.String() != want.String() {
+			t.Errorf("%v\n got %s\nwant %s", err, &got, &want)
+		}
+	}
+	var want, got bytes.Buffer
+	one, _ := kept.text(all[0])
+	if err := errors.Join(encode(&want, all[0]), encode(&got, joined{parts: [][]byte{one}})); err != nil || got.String() != want.String() {
+		t.Errorf("%v\n got %s\nwant %s", err, &got, &want)
+	}
+}
+
 // What is asked for again and again stays, and all together stays within bounds.
 func TestKeptAnswersAreBounded(t *testing.T) {
 	t.Parallel()
@@ -125,14 +165,14 @@ func TestKeptAnswersAreBounded(t *testing.T) {
 		if e, ok := a.find(at, "often"); !ok || e.tag != "kept" {
 			t.Fatalf("after %d others it is gone", i)
 		}
-		held := 0
-		for _, all := range []map[string]encoded{a.young, a.old} {
+		total := 0
+		for _, all := range []map[string]held{a.kept.young, a.kept.old} {
 			for k, e := range all {
-				held += len(k) + len(e.data)
+				total += len(k) + len(e.data)
 			}
 		}
-		if held > 2*mostKept {
-			t.Fatalf("%d bytes are kept", held)
+		if total > 2*mostKept {
+			t.Fatalf("%d bytes are kept", total)
 		}
 	}
 	if _, ok := a.find(at, "0"); ok {

@@ -49,7 +49,9 @@ type Call struct {
 	request   *http.Request
 	values    map[string]string // of the parameters
 	body      any
-	fleeting  bool // something could not be read, so the answer can be another one the next time
+	// deployments are those that were asked for lately, as JSON.
+	deployments *texts[*history.Deployment]
+	fleeting    bool // something could not be read, so the answer can be another one the next time
 }
 
 // Parameter is a part of the path or of the query.
@@ -135,6 +137,14 @@ func Reading[A any](o Operation, serve func(*Call) (A, error)) Operation {
 func Lasting[A any](o Operation, serve func(*Call) (A, error)) Operation {
 	o = Reading(o, serve)
 	o.lasting = true
+	return o
+}
+
+// Joining is Reading where the answer, the JSON of an A, is put together of texts that
+// are kept.
+func Joining[A any](o Operation, join func(*Call) (joined, error)) Operation {
+	o = Reading(o, func(*Call) (a A, err error) { return a, errors.ErrUnsupported })
+	o.serve = func(c *Call) (any, error) { return join(c) }
 	return o
 }
 

@@ -70,24 +70,24 @@ func reads() []Operation {
 				{Name: "version", Summary: "A tag, a digest or the beginning of one, or the whole image.", Form: formText},
 				{Name: "all", Summary: "Look through the whole history, not only through the newest 20 deployments of each service.", Form: formYes},
 			}, Problems: []Code{UnknownArtifact}}, locate),
-		Lasting(Operation{Path: "/api/v1/deployments", ID: "listDeployments", Summary: "The deployments, those that were pinned last first.",
+		Joining[history.Page[*history.Deployment]](Operation{Path: "/api/v1/deployments", ID: "listDeployments", Summary: "The deployments, those that were pinned last first.",
 			Parameters: withPaging(inEnvironment, ofService,
 				Parameter{Name: "id", Summary: "The id of a deployment; several environments may have it.", Form: formDeploy},
 				Parameter{Name: "version", Summary: "A tag, a digest or the beginning of one, the whole image, or 7 or more digits of the commit on main.", Form: formText},
 				Parameter{Name: "state", Summary: "The state.", Form: enumForm(ledger.StatePinned, ledger.StateStarted, ledger.StateCompleted, ledger.StateVerified, ledger.StateFailed, ledger.StateSuperseded)},
 				since, until), Problems: []Code{UnknownEnvironment}}, listDeployments),
-		Reading(Operation{Path: "/api/v1/environments/{environment}/deployments/{deployment}", ID: "getDeployment", Summary: "One deployment.",
+		Joining[*history.Deployment](Operation{Path: "/api/v1/environments/{environment}/deployments/{deployment}", ID: "getDeployment", Summary: "One deployment.",
 			Parameters: []Parameter{inPath(inEnvironment), {Name: "deployment", Summary: "The id of a deployment.", Form: formDeploy, Path: true}},
 			Problems:   []Code{UnknownEnvironment, UnknownDeployment}}, getDeployment),
 		Lasting(Operation{Path: "/api/v1/flows", ID: "listFlows", Summary: "The ways of a service's versions through its pipeline, with the stages that are ahead.",
 			Parameters: withPaging(required(ofService), Parameter{Name: "version", Summary: "Only this version.", Form: formText}),
 			Problems:   []Code{UnknownService}}, listFlows),
-		Reading(Operation{Path: "/api/v1/environments/{environment}/entries", ID: "listEntries", Summary: "The entries of an environment's ledger, newest first.",
+		Joining[history.Page[history.Entry]](Operation{Path: "/api/v1/environments/{environment}/entries", ID: "listEntries", Summary: "The entries of an environment's ledger, newest first.",
 			Parameters: withPaging(inPath(inEnvironment), ofService,
 				Parameter{Name: "deployment", Summary: "The id of a deployment.", Form: formDeploy},
 				Parameter{Name: "event", Summary: "What happened.", Form: enumForm(Events...)},
 				since, until), Problems: []Code{UnknownEnvironment}}, listEntries),
-		Reading(Operation{Path: "/api/v1/environments/{environment}/entries/{entry}", ID: "getEntry", Summary: "One entry of a ledger.",
+		Joining[history.Entry](Operation{Path: "/api/v1/environments/{environment}/entries/{entry}", ID: "getEntry", Summary: "One entry of a ledger.",
 			Parameters: []Parameter{inPath(inEnvironment), {Name: "entry", Summary: "The commit on the ledger's branch.", Form: formCommit, Path: true}},
 			Problems:   []Code{UnknownEnvironment, UnknownEntry}}, getEntry),
 	}
@@ -98,7 +98,7 @@ func knows(c *Call, env desired.EnvironmentName) error {
 	if env == "" {
 		return nil
 	}
-	return c.look(func(v *history.View) error { return v.KnowsEnvironment(c, env) })
+	return c.Backend.Present.KnowsEnvironment(c, c.Now, env)
 }
 
 // MatrixRow is one service of the matrix.
@@ -226,25 +226,39 @@ func locate(c *Call) (x Located, err error) {
 	return x, err
 }
 
-func listDeployments(c *Call) (history.Page[*history.Deployment], error) {
+func listDeployments(c *Call) (joined, error) {
 	if err := knows(c, c.environment()); err != nil {
-		return history.Page[*history.Deployment]{}, err
+		return joined{}, err
 	}
-	return c.Backend.Index.Deployments(c, history.DeploymentQuery{
+	p, err := c.Backend.Index.Deployments(c, history.DeploymentQuery{
 		ID: c.text("id"), Environment: c.environment(), Service: c.service(), Version: c.text("version"),
 		State: ledger.State(c.text("state")), Since: c.moment("since"), Until: c.moment("until"),
 	}, c.text("cursor"), c.limit())
+	if err != nil {
+		return joined{}, err
+	}
+	parts := make([][]byte, len(p.Items))
+	for i, d := range p.Items {
+		if parts[i], err = c.deployments.text(d); err != nil {
+			return joined{}, err
+		}
+	}
+	return joined{parts: parts, page: true, next: p.Next, truncated: p.Truncated}, nil
 }
 
-func getDeployment(c *Call) (*history.Deployment, error) {
+func getDeployment(c *Call) (joined, error) {
 	if err := knows(c, c.environment()); err != nil {
-		return nil, err
+		return joined{}, err
 	}
 	d, err := c.Backend.Index.Deployment(c, c.environment(), c.text("deployment"))
-	if err == nil && d == nil {
-		return nil, Refusal(UnknownDeployment, "the ledger of %s has no deployment %s", c.environment(), c.text("deployment"))
+	if err != nil {
+		return joined{}, err
 	}
-	return d, err
+	if d == nil {
+		return joined{}, Refusal(UnknownDeployment, "the ledger of %s has no deployment %s", c.environment(), c.text("deployment"))
+	}
+	text, err := c.deployments.text(d)
+	return joined{parts: [][]byte{text}}, err
 }
 
 func listFlows(c *Call) (p history.Page[history.Flow], err error) {
@@ -264,23 +278,28 @@ func listFlows(c *Call) (p history.Page[history.Flow], err error) {
 	return p, err
 }
 
-func listEntries(c *Call) (history.Page[history.Entry], error) {
+func listEntries(c *Call) (joined, error) {
 	if err := knows(c, c.environment()); err != nil {
-		return history.Page[history.Entry]{}, err
+		return joined{}, err
 	}
-	return c.Backend.Index.Entries(c, history.EntryQuery{
+	p, err := c.Backend.Index.Entries(c, history.EntryQuery{
 		Environment: c.environment(), Service: c.service(), Deployment: c.text("deployment"),
 		Event: ledger.Event(c.text("event")), Since: c.moment("since"), Until: c.moment("until"),
 	}, c.text("cursor"), c.limit())
+	parts := make([][]byte, len(p.Items))
+	for i, text := range p.Items {
+		parts[i] = text
+	}
+	return joined{parts: parts, page: true, next: p.Next, truncated: p.Truncated}, err
 }
 
-func getEntry(c *Call) (history.Entry, error) {
+func getEntry(c *Call) (joined, error) {
 	if err := knows(c, c.environment()); err != nil {
-		return history.Entry{}, err
+		return joined{}, err
 	}
-	e, ok, err := c.Backend.Index.Entry(c, c.environment(), c.text("entry"))
+	text, ok, err := c.Backend.Index.Entry(c, c.environment(), c.text("entry"))
 	if err == nil && !ok {
-		return e, Refusal(UnknownEntry, "the ledger of %s has no entry %s", c.environment(), c.text("entry"))
+		return joined{}, Refusal(UnknownEntry, "the ledger of %s has no entry %s", c.environment(), c.text("entry"))
 	}
-	return e, err
+	return joined{parts: [][]byte{text}}, err
 }

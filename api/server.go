@@ -73,6 +73,7 @@ type Server struct {
 
 	callers, strangers *limits
 	answers            answers
+	deployments        texts[*history.Deployment]
 
 	streams chan struct{}   // holds one for each stream
 	again   time.Duration   // after which a stream's caller is asked for again
@@ -236,7 +237,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 		problemOf(err).Write(w)
 		return
 	}
-	c := &Call{Context: ctx, Caller: caller, Now: now.UTC(), Backend: s.backend.Load(), operation: o, request: r}
+	c := &Call{Context: ctx, Caller: caller, Now: now.UTC(), Backend: s.backend.Load(), deployments: &s.deployments, operation: o, request: r}
+	var branches map[string]string
+	if o.lasting && c.Backend != nil && c.Backend.Present != nil {
+		branches = c.Backend.Present.Branches()
+		if e, ok := s.answers.find(branches, r.RequestURI); ok { // so it was a good question
+			e.write(w, r)
+			return
+		}
+	}
 	if c.values, err = o.parse(r); err != nil {
 		problemOf(err).Write(w)
 		return
@@ -280,9 +289,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 		s.stream(w, r, c, o)
 		return
 	}
-	if o.lasting && c.Backend.Present != nil {
-		s.serveLasting(w, r, c)
-		return
+	if branches != nil {
+		c.Caller, c.request = Caller{}, nil // whose answer is kept does not know who asks
 	}
 	x, err := o.serve(c)
 	if err != nil {
@@ -298,35 +306,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 	if o.Method == http.MethodGet {
 		e.tag = tagOf(e.data)
 	}
+	if branches != nil && !c.fleeting {
+		s.answers.keep(branches, r.RequestURI, encoded{bytes.Clone(e.data), e.tag})
+	}
 	e.write(w, r)
 	if buffer.Cap() <= largestBuffer {
 		buffers.Put(buffer)
 	}
-}
-
-// serveLasting answers a request whose answer can be kept. The call that finds it
-// does not know who asks.
-func (s *Server) serveLasting(w http.ResponseWriter, r *http.Request, c *Call) {
-	branches, question := c.Backend.Present.Branches(), r.URL.Path+"?"+r.URL.RawQuery
-	e, ok := s.answers.find(branches, question)
-	if !ok {
-		c.Caller, c.request = Caller{}, nil
-		x, err := c.operation.serve(c)
-		if err != nil {
-			problemOf(err).Write(w)
-			return
-		}
-		var buffer bytes.Buffer
-		if err := encode(&buffer, x); err != nil {
-			Refusal(Internal, "write the answer: %v", err).Write(w)
-			return
-		}
-		e = encoded{bytes.Clone(buffer.Bytes()), tagOf(buffer.Bytes())}
-		if !c.fleeting {
-			s.answers.keep(branches, question, e)
-		}
-	}
-	e.write(w, r)
 }
 
 // caller finds out who asks.

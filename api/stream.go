@@ -134,7 +134,7 @@ func follow(c *Call, s *Stream) error {
 			return err
 		default:
 			for _, f := range found {
-				if err := s.send(string(f.Entry.Event), f.Position.String(), f.Entry); err != nil {
+				if err := s.send(string(f.Event), f.Position.String(), f.Entry); err != nil {
 					return err
 				}
 			}

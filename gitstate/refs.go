@@ -9,6 +9,14 @@ import (
 	"strings"
 )
 
+// Heads are the mirrored branches, as [Mirror.Branches] has them, for who only reads:
+// the map is everybody's, and nobody changes it. When one has moved there is another.
+func (m *Mirror) Heads() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.branches
+}
+
 // below lists the references whose names begin with a prefix ("refs/heads/")
 // and then with a part of the rest ("ledger/"), by the rest. It reads only
 // these: a broken one elsewhere, or ten thousand, do not matter. One that does

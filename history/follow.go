@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/ledger"
 )
 
 // Position is how far somebody has followed the ledgers: the newest entry of
@@ -49,9 +51,10 @@ func ParsePosition(s string) (Position, error) {
 	return p, nil
 }
 
-// Followed is an entry, and the position behind it.
+// Followed is an entry, as the JSON of an [Entry], and the position behind it.
 type Followed struct {
-	Entry    Entry
+	Event    ledger.Event
+	Entry    json.RawMessage
 	Position Position
 }
 
@@ -149,11 +152,11 @@ func (x *Index) Follow(ctx context.Context, q EntryQuery, p Position, limit int)
 		if !q.wants(l) {
 			continue
 		}
-		e, err := x.entry(ctx, l)
+		text, err := x.told(ctx, l)
 		if err != nil {
 			return nil, p, err
 		}
-		if all = append(all, Followed{e, at}); len(all) == limit {
+		if all = append(all, Followed{l.event, text, at}); len(all) == limit {
 			break
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,16 +34,17 @@ type Index struct {
 	mu      sync.Mutex // guards what follows
 	books   map[desired.EnvironmentName]*book
 	lines   int               // in all books
-	text    int               // bytes of their messages
+	text    int               // bytes of what is told of them
 	names   map[string]string // each once
 	failure error             // of the last reading; nil: it went well
 	more    chan struct{}     // closed when something was read
 	filed   catalogue
+	had     map[string]string // branches whose tips were all read, and none since
 }
 
-// The bounds of what an Index holds: entries, and bytes of their messages. The
-// message of an entry without it is read from git. With its deployments that is
-// at most some 150 MiB.
+// The bounds of what an Index holds: entries, and bytes of what is told of them.
+// What is told of an entry without it is read from git. With its deployments that
+// is at most some 150 MiB.
 const (
 	MaxEntries = 250_000
 	MaxText    = 48 << 20
@@ -76,8 +78,7 @@ type line struct {
 	event      ledger.Event
 	service    desired.ServiceName
 	deployment string
-	author     gitstate.Signature
-	message    string // empty: it is in git
+	text       json.RawMessage // the [Entry], as it is told each time; empty: it is in git
 }
 
 // slot is where a deployment stands in the order.
@@ -87,7 +88,7 @@ type slot struct {
 }
 
 // NewIndex returns an index of the ledgers among branches, which is asked for
-// the tips. [Index.Run] has to run beside who asks.
+// the tips; nobody changes the map that it returns. [Index.Run] has to run beside who asks.
 func NewIndex(archive Archive, branches func() map[string]string) *Index {
 	return &Index{archive: archive, branches: branches, wake: make(chan struct{}, 1),
 		books: map[desired.EnvironmentName]*book{}, names: map[string]string{}, more: make(chan struct{}), filed: newCatalogue()}
@@ -153,19 +154,28 @@ func (x *Index) watch(ctx context.Context, eager bool, f func() bool) error {
 
 // current tells whether all tips were read; mu is held.
 func (x *Index) current() bool {
-	tips := Tips(x.branches())
+	branches := x.branches()
+	if x.had != nil && maps.Equal(branches, x.had) {
+		return true
+	}
+	tips := Tips(branches)
 	for env, tip := range tips {
 		if b := x.books[env]; b == nil || b.tip != tip {
 			return false
 		}
 	}
-	return len(tips) == len(x.books)
+	if len(tips) != len(x.books) {
+		return false
+	}
+	x.had = branches
+	return true
 }
 
 // advance takes in what is new at the tips.
 func (x *Index) advance(ctx context.Context) error {
 	tips := Tips(x.branches())
 	x.mu.Lock()
+	x.had = nil
 	maps.DeleteFunc(x.books, func(env desired.EnvironmentName, b *book) bool {
 		if _, ok := tips[env]; ok {
 			return false
@@ -201,6 +211,7 @@ func (x *Index) advance(ctx context.Context) error {
 			b = nil
 		}
 		x.mu.Lock()
+		x.had = nil
 		if b == nil || x.lines > MaxEntries+MaxEntries/10 {
 			if old := x.books[env]; old != nil {
 				x.forget(old)
@@ -223,7 +234,7 @@ func (x *Index) advance(ctx context.Context) error {
 func (x *Index) forget(b *book) {
 	x.lines -= len(b.newer) + len(b.older)
 	for _, l := range slices.Concat(b.newer, b.older) {
-		x.text -= len(l.message)
+		x.text -= len(l.text)
 	}
 	x.filed.remove(b.env)
 }
@@ -289,14 +300,20 @@ func keyOf(id string) (uint64, bool) {
 	return binary.BigEndian.Uint64(k[:]), err == nil
 }
 
+// lineOf is an entry in short, without its text.
+func lineOf(e Entry) line {
+	l := line{when: e.When.Unix(), event: e.Event, service: e.Service, deployment: e.Deployment}
+	hex.Decode(l.id[:], []byte(e.Entry))
+	return l
+}
+
 // line takes in one entry; mu is held.
-func (x *Index) line(c gitstate.CommitInfo, e Entry) line {
-	l := line{when: c.Committer.Time.Unix(), event: ledger.Event(x.name(string(e.Event))), service: desired.ServiceName(x.name(string(e.Service))),
-		deployment: x.name(e.Deployment), author: gitstate.Signature{Name: x.name(c.Author.Name), Email: x.name(c.Author.Email)}}
-	hex.Decode(l.id[:], []byte(c.ID))
-	if x.text+len(c.Message) <= MaxText {
-		l.message = c.Message // the deployment has parts of it, too
-		x.text += len(c.Message)
+func (x *Index) line(e Entry) line {
+	l := lineOf(e)
+	l.event, l.service, l.deployment = ledger.Event(x.name(string(e.Event))), desired.ServiceName(x.name(string(e.Service))), x.name(e.Deployment)
+	if text, err := json.Marshal(e); err == nil && x.text+len(text) <= MaxText {
+		l.text = text
+		x.text += len(text)
 	}
 	x.lines++
 	return l
@@ -317,7 +334,7 @@ func (x *Index) name(s string) string {
 // append takes in a new entry; mu is held.
 func (x *Index) append(b *book, c gitstate.CommitInfo) {
 	e := ReadEntry(c)
-	l := x.line(c, e)
+	l := x.line(e)
 	place := len(b.newer)
 	b.newer = append(b.newer, l)
 	b.at[key(l.id)] = place
@@ -358,7 +375,7 @@ func (b *book) leave(svc desired.ServiceName, when time.Time) {
 // prepend takes in an entry of before; mu is held.
 func (x *Index) prepend(b *book, c gitstate.CommitInfo) {
 	e := ReadEntry(c)
-	l := x.line(c, e)
+	l := x.line(e)
 	b.older = append(b.older, l)
 	place := -len(b.older)
 	b.at[key(l.id)] = place

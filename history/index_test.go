@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -233,7 +234,11 @@ func TestPagesStayRight(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range p.Items {
+		for _, text := range p.Items {
+			var e Entry
+			if err := json.Unmarshal(text, &e); err != nil {
+				t.Fatal(err)
+			}
 			entries = append(entries, e.Entry)
 		}
 		if next = p.Next; next == "" {
@@ -242,7 +247,15 @@ func TestPagesStayRight(t *testing.T) {
 		o.write(3)
 	}
 	var walked []string
-	if err := o.clone.History(t.Context(), entries[0], func(c gitstate.CommitInfo) bool { walked = append(walked, c.ID); return true }); err != nil {
+	if err := o.clone.History(t.Context(), entries[0], func(c gitstate.CommitInfo) bool {
+		walked = append(walked, c.ID)
+		want, err := json.Marshal(ReadEntry(c))
+		got, ok, failure := x.Entry(t.Context(), "dev", c.ID)
+		if err := errors.Join(err, failure); err != nil || !ok || string(got) != string(want) {
+			t.Errorf("entry %s: %s, %t, %v; want %s", c.ID, got, ok, err, want)
+		}
+		return true
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(walked, entries); diff != "" {
@@ -272,7 +285,11 @@ func TestFollowOverRestarts(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, f := range got {
-				heard = append(heard, string(f.Entry.Environment)+f.Entry.Entry)
+				var e Entry
+				if err := json.Unmarshal(f.Entry, &e); err != nil || e.Event != f.Event {
+					t.Fatalf("%s: %s, %v", f.Event, f.Entry, err)
+				}
+				heard = append(heard, string(e.Environment)+e.Entry)
 			}
 		}
 		x = o.index()

@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -151,19 +152,20 @@ func (q EntryQuery) wants(l line) bool {
 // mostWalked bounds how many entries are read from git for one page.
 const mostWalked = 20_000
 
-// Entries lists the entries of a ledger that a query wants, the newest first,
-// behind the cursor, which is the id of an entry. Of what is not held, so many
-// are looked through for a page, which may have less than limit entries then.
-func (x *Index) Entries(ctx context.Context, q EntryQuery, after string, limit int) (Page[Entry], error) {
-	var found []line
+// Entries lists the entries of a ledger that a query wants, each as the JSON of an
+// [Entry], the newest first, behind the cursor, which is the id of an entry. Of what
+// is not held, so many are looked through for a page, which may have less than limit
+// entries then.
+func (x *Index) Entries(ctx context.Context, q EntryQuery, after string, limit int) (Page[json.RawMessage], error) {
+	found := make([]line, 0, min(limit, chunk))
 	var failure error
 	from := "" // where git has to go on
 	more := false
 	if _, ok := keyOf(after); after != "" && (!ok || len(after) != 40) {
-		return Page[Entry]{}, fmt.Errorf("%w: it has another form", ErrCursor)
+		return Page[json.RawMessage]{}, fmt.Errorf("%w: it has another form", ErrCursor)
 	}
 	err := x.wait(ctx, func() bool {
-		found, failure, from, more = nil, nil, "", false
+		found, failure, from, more = found[:0], nil, "", false
 		b := x.books[q.Environment]
 		if b == nil {
 			return true
@@ -205,51 +207,55 @@ func (x *Index) Entries(ctx context.Context, q EntryQuery, after string, limit i
 		return b.next == ""
 	})
 	if err = errors.Join(err, failure); err != nil {
-		return Page[Entry]{}, err
+		return Page[json.RawMessage]{}, err
 	}
-	p := Page[Entry]{Items: []Entry{}}
-	for _, l := range found {
-		e, err := x.entry(ctx, l)
-		if err != nil {
-			return p, err
-		}
-		p.Items = append(p.Items, e)
-	}
+	p := Page[json.RawMessage]{}
 	if more {
-		p.Next = p.Items[limit-1].Entry
+		p.Next = found[limit-1].hex()
 	}
 	if from != "" {
-		err = x.walk(ctx, q, from, after, limit, &p)
+		if found, p.Next, err = x.walk(ctx, q, from, after, limit, found); err != nil {
+			return p, err
+		}
 	}
-	return p, err
+	p.Items = make([]json.RawMessage, len(found))
+	for i, l := range found {
+		if p.Items[i], err = x.told(ctx, l); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
 }
 
 // clockSkew is how far back a clock may have been set between two entries.
 const clockSkew = 24 * time.Hour
 
 // walk goes on with a page in git.
-func (x *Index) walk(ctx context.Context, q EntryQuery, from, after string, limit int, p *Page[Entry]) error {
+func (x *Index) walk(ctx context.Context, q EntryQuery, from, after string, limit int, found []line) (_ []line, next string, err error) {
 	n, last := 0, ""
-	return x.archive.History(ctx, from, func(c gitstate.CommitInfo) bool {
+	err = x.archive.History(ctx, from, func(c gitstate.CommitInfo) bool {
 		if c.ID == after {
 			return true
 		}
 		if n++; n > mostWalked {
-			p.Next = last
+			next = last
 			return false
 		}
 		last = c.ID
 		e := ReadEntry(c)
-		if !q.wants(line{when: e.When.Unix(), event: e.Event, service: e.Service, deployment: e.Deployment}) {
+		l := lineOf(e)
+		if !q.wants(l) {
 			return q.Since.IsZero() || e.When.After(q.Since.Add(-clockSkew))
 		}
-		if len(p.Items) == limit {
-			p.Next = p.Items[limit-1].Entry
+		if len(found) == limit {
+			next = found[limit-1].hex()
 			return false
 		}
-		p.Items = append(p.Items, e)
+		l.text, _ = json.Marshal(e) // told tries again, and says why not
+		found = append(found, l)
 		return true
 	})
+	return found, next, err
 }
 
 func (b *book) line(place int) line {
@@ -261,22 +267,29 @@ func (b *book) line(place int) line {
 
 func (l line) hex() string { return hex.EncodeToString(l.id[:]) }
 
-// entry reads a line's entry.
-func (x *Index) entry(ctx context.Context, l line) (Entry, error) {
-	if l.message == "" {
-		c, err := x.archive.Info(ctx, l.hex())
-		return ReadEntry(c), err
+// told returns a line's entry as it is told.
+func (x *Index) told(ctx context.Context, l line) (json.RawMessage, error) {
+	if l.text != nil {
+		return l.text, nil
 	}
-	return ReadEntry(gitstate.CommitInfo{ID: l.hex(), Message: l.message, Author: l.author,
-		Committer: gitstate.Signature{Time: time.Unix(l.when, 0).UTC()}}), nil
+	return x.read(ctx, l.hex())
 }
 
-// Entry returns one entry of a ledger by its whole id; ok is false if the ledger
-// has none of that id.
-func (x *Index) Entry(ctx context.Context, env desired.EnvironmentName, id string) (e Entry, ok bool, err error) {
+// read reads an entry from git.
+func (x *Index) read(ctx context.Context, id string) (json.RawMessage, error) {
+	c, err := x.archive.Info(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(ReadEntry(c))
+}
+
+// Entry returns one entry of a ledger by its whole id, as the JSON of an [Entry]; ok
+// is false if the ledger has none of that id.
+func (x *Index) Entry(ctx context.Context, env desired.EnvironmentName, id string) (text json.RawMessage, ok bool, err error) {
 	k, isID := keyOf(id)
 	if !isID || len(id) != 40 {
-		return e, false, nil
+		return nil, false, nil
 	}
 	var l line
 	bounded := false
@@ -296,24 +309,24 @@ func (x *Index) Entry(ctx context.Context, env desired.EnvironmentName, id strin
 	})
 	switch {
 	case err != nil:
-		return e, false, err
+		return nil, false, err
 	case ok:
-		e, err = x.entry(ctx, l)
-		return e, err == nil, err
+		text, err = x.told(ctx, l)
+		return text, err == nil, err
 	case bounded: // it may be older than what is held
 		tip, has := Tips(x.branches())[env]
 		if !has {
-			return e, false, nil
+			return nil, false, nil
 		}
 		older, err := x.archive.IsAncestor(ctx, id, tip)
 		if errors.Is(err, gitstate.ErrNoCommit) || err == nil && !older {
-			return e, false, nil
+			return nil, false, nil
 		}
 		if err != nil {
-			return e, false, err
+			return nil, false, err
 		}
-		c, err := x.archive.Info(ctx, id)
-		return ReadEntry(c), err == nil, err
+		text, err = x.read(ctx, id)
+		return text, err == nil, err
 	}
-	return e, false, nil
+	return nil, false, nil
 }

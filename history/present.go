@@ -5,9 +5,11 @@ import (
 	"errors"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pinion-cd/pinion/artifact"
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -21,16 +23,48 @@ type Present struct {
 
 	mu   sync.Mutex // guards view
 	view *View
+
+	names atomic.Pointer[names] // nil: nobody has asked for one
+}
+
+// names are the environments that there are while the branches are somewhere.
+type names struct {
+	branches     map[string]string
+	environments map[desired.EnvironmentName]bool
 }
 
 // NewPresent returns the present of a repository whose main branch has the name;
-// branches tells where the branches are.
+// branches tells where the branches are; nobody changes the map that it returns.
 func NewPresent(archive Archive, main string, branches func() map[string]string) *Present {
 	return &Present{archive: archive, main: main, branches: branches}
 }
 
-// Branches tells where the branches are.
+// Branches tells where the branches are. The map is everybody's.
 func (p *Present) Branches() map[string]string { return p.branches() }
+
+// KnowsEnvironment makes sure that main or a ledger has an environment. It waits for
+// nobody who looks, unless a branch has moved.
+func (p *Present) KnowsEnvironment(ctx context.Context, now time.Time, env desired.EnvironmentName) error {
+	branches := p.branches()
+	if n := p.names.Load(); n != nil && n.environments[env] && maps.Equal(n.branches, branches) {
+		return nil
+	}
+	return p.Look(ctx, now, func(v *View) error {
+		all, err := v.Environments(ctx)
+		if err != nil {
+			return err
+		}
+		n := &names{branches, make(map[desired.EnvironmentName]bool, len(all))}
+		for _, name := range all {
+			n.environments[name] = true
+		}
+		// The view may be of a later moment than branches, if one has moved meanwhile.
+		if tips := Tips(branches); branches[p.main] == v.main && maps.Equal(tips, v.Tips) {
+			p.names.Store(n)
+		}
+		return v.KnowsEnvironment(ctx, env)
+	})
+}
 
 // Look shows the present, at a time, to f.
 func (p *Present) Look(ctx context.Context, now time.Time, f func(*View) error) error {

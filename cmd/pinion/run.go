@@ -212,7 +212,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		}
 	}()
 	report = tee(m.count, tracer.take, report)
-	index := history.NewIndex(mirror, mirror.Branches)
+	index := history.NewIndex(mirror, mirror.Heads)
 	wait.Go(func() { index.Run(ctx) })
 	// Clerk and courier are made after the engine, and hear nothing before that.
 	var clerk *reconcile.Clerk
@@ -264,7 +264,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	m.live.Store(&live{engine, renderer, clusters, mirror, self, courier, watcher})
-	present := history.NewPresent(mirror, config.Repository.Branch, mirror.Branches)
+	present := history.NewPresent(mirror, config.Repository.Branch, mirror.Heads)
 	writer, err := config.writer(mirror, present, self)
 	if err != nil {
 		return err

@@ -22,10 +22,12 @@ import (
 
 // The load of the API.
 const (
-	readers       = 50
-	readFor       = 20 * time.Second
-	reportsSecond = 1000
-	reportFor     = 60 * time.Second
+	readers          = 50
+	readFor          = 20 * time.Second
+	questionsOfAKind = 1000 // some of them are the same
+	readsSecond      = 1000 // where the readers have a rate
+	reportsSecond    = 1000
+	reportFor        = 60 * time.Second
 )
 
 // apiDaemon starts a daemon that lets one caller ask as often as it likes; more is
@@ -66,7 +68,8 @@ func (b *bench) nowhere() (string, error) {
 }
 
 // apiReads asks for each kind of thing, by readers side by side, each time for
-// another one.
+// another one; of a version, `where` is asked for one of the newest, of which it
+// has something to say.
 func (b *bench) apiReads(ctx context.Context) error {
 	remote, _, err := b.makeLedgers(ctx, 40_000)
 	if err != nil {
@@ -136,18 +139,26 @@ func (b *bench) apiReads(ctx context.Context) error {
 			x := strings.Fields(ids[n*7919%len(ids)])
 			return "/api/v1/environments/" + x[0] + "/entries/" + x[2]
 		}},
-		{"flows of a version", func(n int) string { return fmt.Sprintf("/api/v1/flows?service=s%d&version=1.0.%d", n%5, n%100+1) }},
+		{"flows of a version", func(n int) string { return fmt.Sprintf("/api/v1/flows?service=s%d&version=1.0.%d", n%5, n/5%100+1) }},
 		{"the matrix", func(int) string { return "/api/v1/matrix" }},
-		{"why", func(n int) string { return fmt.Sprintf("/api/v1/why?environment=e%02d&service=s%d", n%20, n%5) }},
-		{"where", func(n int) string { return fmt.Sprintf("/api/v1/where?artifact=s%d&version=1.0.%d", n%5, n%100+1) }},
+		{"why", func(n int) string { return fmt.Sprintf("/api/v1/why?environment=e%02d&service=s%d", n/5%20, n%5) }},
+		{"where", func(n int) string { return fmt.Sprintf("/api/v1/where?artifact=s%d&version=1.0.%d", n%5, 81+n/5%20) }},
 		{"environments", func(int) string { return "/api/v1/environments" }},
 	}
-	for _, k := range kinds {
+	questions := make([][]question, len(kinds))
+	for i, k := range kinds {
+		for n := range questionsOfAKind {
+			questions[i] = append(questions[i], asking(d.address, k.path(n)))
+		}
 		if _, _, err := d.ask(ctx, "GET", k.path(0), nil); err != nil {
 			return err
 		}
 	}
-	took, sizes, err := d.readSideBySide(ctx, len(kinds), func(k, n int) string { return kinds[k].path(n) })
+	ours, err := readSideBySide(ctx, d, questions, 0)
+	if err != nil {
+		return err
+	}
+	paced, err := readSideBySide(ctx, d, questions, readsSecond)
 	if err != nil {
 		return err
 	}
@@ -161,56 +172,35 @@ func (b *bench) apiReads(ctx context.Context) error {
 		return err
 	}
 	defer f.stop()
-	floor, _, err := f.readSideBySide(ctx, len(kinds), func(k, _ int) string { return fmt.Sprintf("/%d", sizes[k]) })
+	constants := make([][]question, len(kinds))
+	for i := range kinds {
+		constants[i] = []question{asking(f.address, fmt.Sprintf("/%.0f", median(ours.sizes[i])))}
+	}
+	floor, err := readSideBySide(ctx, f, constants, 0)
 	if err != nil {
 		return err
 	}
-	all, bare := slices.Concat(took...), slices.Concat(floor...)
-	fmt.Printf("%d readers side by side: %.0f answers a second; floor, a server that answers as many bytes: %.0f\n", readers,
-		float64(len(all))/readFor.Seconds(), float64(len(bare))/readFor.Seconds())
-	for i, k := range kinds {
-		fmt.Printf("%s (%d bytes): median %s, p99 %s; floor %s, %s\n", k.name, sizes[i], seconds(median(took[i])), seconds(share(took[i], 0.99)), seconds(median(floor[i])), seconds(share(floor[i], 0.99)))
+	pacedFloor, err := readSideBySide(ctx, f, constants, readsSecond)
+	if err != nil {
+		return err
 	}
-	fmt.Printf("all: median %s, p99 %s, longest %s; floor %s, %s, %s; p99 to p99 a ratio of %.2f; peak memory %.0f MiB\n",
-		seconds(median(all)), seconds(share(all, 0.99)), seconds(share(all, 1)),
-		seconds(median(bare)), seconds(share(bare, 0.99)), seconds(share(bare, 1)), share(all, 0.99)/share(bare, 0.99), peak)
+	for i, k := range kinds {
+		fmt.Printf("%s (%.0f bytes): %s; floor %s\n", k.name, median(ours.sizes[i]), spread(ours.took[i]), spread(floor.took[i]))
+	}
+	all, bare := slices.Concat(ours.took...), slices.Concat(floor.took...)
+	fmt.Printf("%d readers side by side, each as fast as it can: %.0f answers a second, %s; floor, a server that answers as many bytes: %.0f, %s; p99 to p99 a ratio of %.2f; other work had %.0f and %.0f %% of the cores\n", readers,
+		float64(len(all))/readFor.Seconds(), spread(all), float64(len(bare))/readFor.Seconds(), spread(bare), share(all, 0.99)/share(bare, 0.99), 100*ours.others, 100*floor.others)
+	fmt.Printf("the same, who together ask %d times a second: %s; floor %s; other work had %.0f and %.0f %%\npeak memory %.0f MiB\n", readsSecond,
+		spread(slices.Concat(paced.took...)), spread(slices.Concat(pacedFloor.took...)), 100*paced.others, 100*pacedFloor.others, peak)
 	return nil
 }
 
-// readSideBySide has all readers ask for each kind of thing in turn, and returns
-// how long each answer took, by kind, and the middle of their sizes.
-func (d *daemon) readSideBySide(ctx context.Context, kinds int, path func(k, n int) string) (took [][]float64, sizes []int, err error) {
-	took = make([][]float64, kinds)
-	bytes := make([][]float64, kinds)
-	var mu sync.Mutex // guards took, bytes and err
-	var wait sync.WaitGroup
-	end := time.Now().Add(readFor)
-	for r := range readers {
-		wait.Go(func() {
-			for n := r; time.Now().Before(end); n += readers {
-				k := n % kinds
-				begun := time.Now()
-				status, data, failure := d.ask(ctx, "GET", path(k, n), nil)
-				spent := time.Since(begun).Seconds()
-				if failure == nil && status != http.StatusOK {
-					failure = fmt.Errorf("%s: %d %.300s", path(k, n), status, data)
-				}
-				mu.Lock()
-				took[k], bytes[k] = append(took[k], spent), append(bytes[k], float64(len(data)))
-				err = errors.Join(err, failure)
-				mu.Unlock()
-				if failure != nil {
-					return
-				}
-			}
-		})
-	}
-	wait.Wait()
-	for _, b := range bytes {
-		sizes = append(sizes, int(median(b)))
-	}
-	return took, sizes, err
+// spread tells of how long something took.
+func spread(took []float64) string {
+	return fmt.Sprintf("median %s, p99 %s, longest %s", milliseconds(median(took)), milliseconds(share(took, 0.99)), milliseconds(share(took, 1)))
 }
+
+func milliseconds(s float64) string { return fmt.Sprintf("%.1f ms", s*1000) }
 
 // startFloor starts this program again, to answer as [answerConstants] does.
 func (b *bench) startFloor() (*daemon, error) {
