@@ -142,6 +142,14 @@ bench-flux: build bin/flux/versions registry ## measure the daemon beside Flux, 
 	@exec bin/bench -only flux -idle 1m $(ARGS)
 
 DURATION ?= 30m
+bin/cosign: $(addprefix internal/cosign/,go.mod go.sum) | tools
+	@echo 'building cosign; the first time some 5 to 10 minutes on 2 cores' >&2
+	@cd internal/cosign && $(CURDIR)/$(alive) 'building cosign' go build -ldflags '-s -w' -o $(CURDIR)/bin/cosign github.com/sigstore/cosign/v3/cmd/cosign
+
+.PHONY: cosign
+cosign: bin/cosign registry ## have the real cosign sign images, in all its forms, and verify them
+	@PINION_COSIGN=$(CURDIR)/bin/cosign go test -count=1 -run '^TestCosign$$' -v $(ARGS) ./registry/watch
+
 .PHONY: chaos
 chaos: bin/devcluster ## run a daemon for half an hour while all around it fails
 	@PINION_LONG=$(DURATION) $(alive) 'chaos' go test -timeout 0 -count=1 -run '^TestChaos$$' -v $(ARGS) ./cmd/pinion

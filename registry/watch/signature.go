@@ -22,6 +22,9 @@ const (
 	mostUnsigned   = 5
 	mostFurther    = 5
 	mostSignatures = 30
+
+	// emptyType is what a configuration is that says nothing.
+	emptyType = "application/vnd.oci.empty.v1+json"
 )
 
 // unsigned returns the known versions of which a rule has to know whether they
@@ -132,13 +135,23 @@ func (l *look) signers(ctx context.Context, r artifact.Record, keys []*desired.K
 	if err != nil && !registry.NotFound(err) {
 		return nil, err
 	}
+	unclear := 0
 	for _, d := range others {
-		if d.ArtifactType != signature.OldType && !strings.HasPrefix(d.ArtifactType, signature.BundleType) {
+		switch {
+		case d.ArtifactType == signature.OldType, strings.HasPrefix(d.ArtifactType, signature.BundleType):
+		case d.ArtifactType != "" && d.ArtifactType != emptyType:
 			continue
+		default: // as cosign itself lists a bundle where the registry does not
+			if unclear++; unclear > mostSignatures {
+				continue
+			}
 		}
 		if err := s.manifest(ctx, d.Digest); err != nil {
 			return nil, err
 		}
+	}
+	if unclear > mostSignatures {
+		s.wrong = append(s.wrong, fmt.Errorf("%d refer to %s:%s of which it is not said what they are, and %d are read; remove some", unclear, l.repository, r.Version, mostSignatures))
 	}
 	if len(s.found) == 0 && len(s.wrong) > 0 {
 		l.faults = append(l.faults, fmt.Errorf("no key of keys/ has signed %s:%s, which has %d signatures: %w", l.repository, r.Version, len(s.wrong), s.wrong[0]))
