@@ -87,7 +87,8 @@ func Next(w Wish, s Seen) Step {
 		return Step{Write, "the branch does not bring what is to be promoted, onto what main is now"}
 	case !open:
 		return Step{Create, "there is no pull request for it"}
-	case s.Pull.Title != w.Title || !strings.Contains(s.Pull.Body, mark(w.Body)):
+	case s.Pull.Title != w.Title || !strings.Contains(s.Pull.Body, mark(w.Body)),
+		strings.Contains(s.Pull.Body, Withdrawn): // else a person who closes it would not be heard
 		return Step{Revise, "the pull request says something else"}
 	case w.Ready && w.Merge && s.Pull.Draft:
 		return Step{Rest, "it is a draft, which is not merged"}

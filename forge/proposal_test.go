@@ -36,6 +36,7 @@ func TestNextStepOfAProposal(t *testing.T) {
 		{"another version", wanted, with(func(s *Seen) { s.Current = false }), Write},
 		{"another title", wanted, with(func(s *Seen) { s.Pull = open(func(p *Pull) { p.Title = "other" }) }), Revise},
 		{"another body", wanted, with(func(s *Seen) { s.Pull = open(func(p *Pull) { p.Body = Marked("other") }) }), Revise},
+		{"we were about to close it, and it is wanted after all", wanted, with(func(s *Seen) { s.Pull = open(func(p *Pull) { p.Body += Withdrawn }) }), Revise},
 		{"somebody has pushed", wanted, with(func(s *Seen) { s.Ours = false; s.Current = false }), Leave},
 		{"somebody has pushed, and nothing is wanted any more", Wish{}, with(func(s *Seen) { s.Ours = false }), Leave},
 		{"not wanted any more", Wish{}, sound, Retire},
