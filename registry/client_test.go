@@ -221,6 +221,35 @@ func TestRegistriesThatLie(t *testing.T) {
 	}
 }
 
+// Where a registry says that tokens are to be had is asked only if it may be.
+func TestTokensThatAreElsewhere(t *testing.T) {
+	t.Parallel()
+	for realm, want := range map[string]string{
+		"http://169.254.169.254/latest/token": "169.254.169.254",
+		"http://elsewhere.example/token":      "plain HTTP is not spoken to elsewhere.example",
+		"https://elsewhere.example/token":     "elsewhere.example is not asked",
+		"https://127.0.0.2:1/token":           "127.0.0.2",
+		"http://127.0.0.1.elsewhere.example/": "elsewhere.example",
+		"file:///etc/passwd":                  "",
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s?key=hidden",service="test"`, realm))
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		t.Cleanup(s.Close)
+		host := strings.TrimPrefix(s.URL, "http://")
+		allow, err := outbound.ParseAllow([]string{"127.0.0.1", "169.254.169.254"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := registry.New(registry.Options{Allow: allow, Rate: 1000})
+		t.Cleanup(c.Close)
+		if _, err := c.Tags(t.Context(), host+"/acme/web"); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%s: %v", realm, err)
+		}
+	}
+}
+
 // A host that wants to be left alone is not asked before its time, whatever the
 // question is, and others go on.
 func TestBusyHostIsLeftAlone(t *testing.T) {
