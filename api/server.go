@@ -255,6 +255,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 		return
 	}
 	if o.body != nil {
+		// Before the server's own time is over, so that who is too slow is told.
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(AnswerTime))
 		data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {
 			problem := invalid("the body can't be read: %v", err)
