@@ -3,17 +3,11 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -26,146 +20,64 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
-// provider is an identity provider over HTTP, with real keys.
-type provider struct {
-	*httptest.Server
-	key   atomic.Pointer[rsa.PrivateKey]
-	kid   atomic.Value // string
-	down  atomic.Bool
-	flood atomic.Bool // answers with more than one reads
-	asked atomic.Int64
-}
-
-func newProvider(t *testing.T) *provider {
-	p := &provider{}
-	p.turn(t, "one")
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		p.asked.Add(1)
-		if p.down.Load() {
-			http.Error(w, "down", http.StatusBadGateway)
-			return
-		}
-		if p.flood.Load() {
-			w.Write(bytes.Repeat([]byte(" "), 2*maxKeys))
-		}
-		json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys", "authorization_endpoint": p.URL, "token_endpoint": p.URL,
-			"id_token_signing_alg_values_supported": []string{"RS256"}})
-	})
-	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
-		if p.down.Load() {
-			http.Error(w, "down", http.StatusBadGateway)
-			return
-		}
-		k := p.key.Load().PublicKey
-		json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": p.kid.Load().(string),
-			"n": b64(k.N.Bytes()), "e": b64(big.NewInt(int64(k.E)).Bytes())}}})
-	})
-	p.Server = httptest.NewServer(mux)
-	t.Cleanup(p.Close)
-	return p
-}
-
-// turn gives the provider a new key.
-func (p *provider) turn(t *testing.T, kid string) {
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.key.Store(k)
-	p.kid.Store(kid)
-}
-
-func b64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }
-
-// token signs claims, besides those that any token has.
-func (p *provider) token(t *testing.T, change map[string]any) string {
-	claims := map[string]any{"iss": p.URL, "aud": "pinion", "sub": "4711", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(),
-		"email": "kim@shop.example", "email_verified": true, "name": "Kim", "groups": []string{"release managers", "release-managers", "dev"}}
-	for k, v := range change {
-		claims[k] = v
-	}
-	return sign(t, p.key.Load(), map[string]any{"alg": "RS256", "kid": p.kid.Load()}, claims)
-}
-
-func sign(t *testing.T, k *rsa.PrivateKey, header, claims map[string]any) string {
-	t.Helper()
-	h, _ := json.Marshal(header)
-	c, _ := json.Marshal(claims)
-	text := b64(h) + "." + b64(c)
-	switch header["alg"] {
-	case "none":
-		return text + "."
-	case "HS256": // with the public key, which everybody knows
-		mac := hmac.New(sha256.New, k.PublicKey.N.Bytes())
-		mac.Write([]byte(text))
-		return text + "." + b64(mac.Sum(nil))
-	}
-	sum := sha256.Sum256([]byte(text))
-	s, err := rsa.SignPKCS1v15(rand.Reader, k, crypto.SHA256, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text + "." + b64(s)
-}
-
 func TestTokensOfAnIdentityProvider(t *testing.T) {
 	t.Parallel()
-	p := newProvider(t)
-	other := newProvider(t)
+	p := devtest.NewIdentityProvider(t, false)
+	other := devtest.NewIdentityProvider(t, false)
 	issuer := &Issuer{URL: p.URL, Audience: "pinion", Principal: "sub", Groups: "groups", Prefix: "sso:", Client: http.DefaultClient}
-	p.down.Store(true)
-	if _, _, _, err := issuer.Verify(t.Context(), p.token(t, nil)); err == nil || !strings.Contains(err.Error(), "keys") {
+	p.Down.Store(true)
+	if _, _, _, err := issuer.Verify(t.Context(), p.Token(nil)); err == nil || !strings.Contains(err.Error(), "keys") {
 		t.Errorf("while the provider is down: %v", err)
 	}
-	p.down.Store(false)
-	if _, _, _, err := issuer.Verify(t.Context(), p.token(t, nil)); err == nil || p.asked.Load() != 1 {
-		t.Errorf("it is asked at once again, %d times: %v", p.asked.Load(), err)
+	p.Down.Store(false)
+	if _, _, _, err := issuer.Verify(t.Context(), p.Token(nil)); err == nil || p.Asked.Load() != 1 {
+		t.Errorf("it is asked at once again, %d times: %v", p.Asked.Load(), err)
 	}
 	issuer.again = time.Time{}
-	p.flood.Store(true)
-	if _, _, _, err := issuer.Verify(t.Context(), p.token(t, nil)); err == nil || !strings.Contains(err.Error(), "too large") {
+	p.Flood.Store(true)
+	if _, _, _, err := issuer.Verify(t.Context(), p.Token(nil)); err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("a provider that answers too much: %v", err)
 	}
-	p.flood.Store(false)
+	p.Flood.Store(false)
 	issuer.again = time.Time{}
 	rules := Rules{{Grant: Grant{Scopes: []Scope{ScopeApprove}}, Groups: []string{"sso:release-managers"}}, {Grant: Grant{Scopes: []Scope{ScopePin}}, Groups: []string{"release-managers"}}}
 	m := Remember(issuer, rules, time.Now)
-	c, ok, err := m.Authenticate(t.Context(), p.token(t, nil))
+	c, ok, err := m.Authenticate(t.Context(), p.Token(nil))
 	want := Caller{Principal: reconcile.Principal{Name: "sso:4711", Email: "kim@shop.example", Groups: []string{"sso:release-managers", "sso:dev"}},
 		Grants: []Grant{{Scopes: []Scope{ScopeApprove}}}, Known: true}
 	if diff := cmp.Diff(want, c, cmpopts.IgnoreUnexported(Caller{})); diff != "" || !ok || err != nil {
 		t.Errorf("%v %v\n%s", ok, err, diff)
 	}
 	for verified, want := range map[any]string{nil: "", false: "", "false": "", "yes": "", 1: "", "true": "kim@shop.example"} {
-		if c, _, err := m.Authenticate(t.Context(), p.token(t, map[string]any{"email_verified": verified})); c.Email != want || err != nil {
+		if c, _, err := m.Authenticate(t.Context(), p.Token(map[string]any{"email_verified": verified})); c.Email != want || err != nil {
 			t.Errorf("email_verified is %v: the address is %q, %v, want %q", verified, c.Email, err, want)
 		}
 	}
 	for _, name := range []string{"release managers", "kim,ci", "<kim>", "kim\u00a0ci", "kim\n"} {
 		for range 2 { // asked, and remembered
-			c, ok, err := m.Authenticate(t.Context(), p.token(t, map[string]any{"sub": name}))
+			c, ok, err := m.Authenticate(t.Context(), p.Token(map[string]any{"sub": name}))
 			if problem := new(*Problem); ok || !errors.As(err, problem) || (*problem).Code != Unauthenticated {
 				t.Errorf("%q is %+v, %v", name, c, err)
 			}
 		}
 	}
-	if _, ok, err := m.Authenticate(t.Context(), p.token(t, map[string]any{"sub": nil})); ok || problemOf(err).Code != Unauthenticated {
+	if _, ok, err := m.Authenticate(t.Context(), p.Token(map[string]any{"sub": nil})); ok || problemOf(err).Code != Unauthenticated {
 		t.Errorf("a token of nobody: %v", err)
 	}
-	valid := p.token(t, nil)
+	valid := p.Token(nil)
 	header := func(h map[string]any) string {
-		return sign(t, p.key.Load(), h, map[string]any{"iss": p.URL, "aud": "pinion", "sub": "4711", "exp": time.Now().Add(time.Hour).Unix()})
+		return p.Sign(h, map[string]any{"iss": p.URL, "aud": "pinion", "sub": "4711", "exp": time.Now().Add(time.Hour).Unix()})
 	}
 	for what, token := range map[string]string{
-		"for somebody else":                p.token(t, map[string]any{"aud": "grafana"}),
-		"of yesterday":                     p.token(t, map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}),
-		"of tomorrow":                      p.token(t, map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}),
-		"of another issuer":                other.token(t, nil),
-		"of another issuer in its name":    other.token(t, map[string]any{"iss": p.URL}),
+		"for somebody else":                p.Token(map[string]any{"aud": "grafana"}),
+		"of yesterday":                     p.Token(map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}),
+		"of tomorrow":                      p.Token(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}),
+		"of another issuer":                other.Token(nil),
+		"of another issuer in its name":    other.Token(map[string]any{"iss": p.URL}),
 		"not signed":                       header(map[string]any{"alg": "none"}),
 		"signed with what everybody knows": header(map[string]any{"alg": "HS256", "kid": "one"}),
 		"changed":                          valid[:len(valid)-6] + "AAAAAA",
@@ -177,13 +89,13 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 			t.Errorf("a token %s is %+v's, %v", what, c, err)
 		}
 	}
-	p.turn(t, "two")
-	p.down.Store(true)
-	if _, ok, err := m.Authenticate(t.Context(), p.token(t, nil)); ok || err == nil {
+	p.Turn("two")
+	p.Down.Store(true)
+	if _, ok, err := m.Authenticate(t.Context(), p.Token(nil)); ok || err == nil {
 		t.Errorf("while the new key can't be read: %v, %v", ok, err)
 	}
-	p.down.Store(false)
-	fresh := p.token(t, nil)
+	p.Down.Store(false)
+	fresh := p.Token(nil)
 	ok, err = false, nil
 	for end := time.Now().Add(10 * time.Second); !ok && time.Now().Before(end); { // the answer before may still be passed on
 		_, ok, err = m.Authenticate(t.Context(), fresh)
