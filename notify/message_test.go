@@ -57,7 +57,14 @@ func TestMessages(t *testing.T) {
 				}
 				all = OfEntry(e, Reference{ledger.Branch(e.Environment), commit}, newest)
 			} else {
-				all = OfHolds(readRepository(t, before).Holds, newest.Holds, Reference{"main", commit}, noon, ledger.Person{Name: "On Call", Email: "on-call@example.com"})
+				all = OfHolds(Change{Before: readRepository(t, before).Holds, After: newest.Holds, At: Reference{"main", commit}, When: noon, By: ledger.Person{Name: "On Call", Email: "on-call@example.com"}})
+				if in["ends"] != "" {
+					until, err := time.Parse(time.RFC3339, strings.TrimSpace(in["ends"]))
+					if err != nil {
+						t.Fatal(err)
+					}
+					all = OfEnds(newest.Holds, noon, until, Reference{"main", commit})
+				}
 			}
 			got := sent(t, all)
 			if *update {

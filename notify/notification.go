@@ -165,9 +165,31 @@ func wanted(rules *desired.Repository, e ledger.Entry, candidate bool) []Wanted 
 	return all
 }
 
-// OfHolds returns the news that a commit on the main branch is by which the
-// holds have become others, sorted by the holds' names.
-func OfHolds(before, after map[desired.HoldName]*desired.Hold, at Reference, when time.Time, by ledger.Person) []Notification {
+// Change is a commit on the main branch by which the holds have become others.
+type Change struct {
+	Before, After map[desired.HoldName]*desired.Hold
+	At            Reference
+	When          time.Time
+	// Ended is up to when the ends of holds were told before.
+	Ended time.Time
+	By    ledger.Person
+}
+
+// OfHolds returns the news that a change of the holds is, sorted by the holds'
+// names. One that had come to its end is as one that is not there, for its end is
+// told by [OfEnds].
+func OfHolds(c Change) []Notification {
+	before, after := c.Before, c.After
+	as := c.When
+	if c.Ended.After(as) {
+		as = c.Ended
+	}
+	in := func(all map[desired.HoldName]*desired.Hold, name desired.HoldName) *desired.Hold {
+		if h := all[name]; h != nil && !h.Expired(as) {
+			return h
+		}
+		return nil
+	}
 	names := map[desired.HoldName]bool{}
 	for name := range before {
 		names[name] = true
@@ -177,25 +199,46 @@ func OfHolds(before, after map[desired.HoldName]*desired.Hold, at Reference, whe
 	}
 	var all []Notification
 	for name := range names {
-		was, is := before[name], after[name]
-		n := Notification{Time: when.UTC(), Record: at}
+		was, is := in(before, name), in(after, name)
+		n := Notification{Time: c.When.UTC(), Record: c.At}
 		switch {
 		case is != nil && (was == nil || !same(was, is)):
 			n.Event, n.Hold = desired.NewsHeld, hold(is)
-		case is == nil:
+		case is == nil && was != nil:
 			n.Event, n.Hold = desired.NewsReleased, hold(was)
 		default:
 			continue
 		}
-		if by != (ledger.Person{}) {
-			n.Actor = &by
+		if c.By != (ledger.Person{}) {
+			n.Actor = &c.By
 		}
-		n.ID = at.Commit + "-" + string(n.Event) + "-" + string(name)
+		n.ID = c.At.Commit + "-" + string(n.Event) + "-" + string(name)
 		n.Reason = strings.TrimSpace(n.Hold.Reason)
 		n.Summary = fmt.Sprintf("%s(%s): %s", n.Event, n.Hold.scope(), cmp.Or(firstLine(n.Reason), string(name)))
 		all = append(all, n)
 	}
 	slices.SortFunc(all, func(a, b Notification) int { return cmp.Compare(a.Hold.Name, b.Hold.Name) })
+	return all
+}
+
+// OfEnds returns the news of the holds that come to their end after one time, and
+// not after another, those that end first first. A hold has the same id for its
+// end, whatever else main has.
+func OfEnds(holds map[desired.HoldName]*desired.Hold, after, until time.Time, at Reference) []Notification {
+	var all []Notification
+	for name, h := range holds {
+		if h.Until.IsZero() || !h.Until.After(after) || h.Until.After(until) {
+			continue
+		}
+		n := Notification{Event: desired.NewsReleased, Time: h.Until.UTC(), Record: at, Hold: hold(h)}
+		n.ID = fmt.Sprintf("%s-%s-%s", n.Time.Format("20060102T150405Z"), n.Event, name)
+		n.Reason = n.Hold.Reason
+		n.Summary = fmt.Sprintf("%s(%s): %s, its end has come", n.Event, n.Hold.scope(), cmp.Or(firstLine(n.Reason), string(name)))
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b Notification) int {
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Hold.Name, b.Hold.Name))
+	})
 	return all
 }
 

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Position is how far a sink was told of a branch: all up to the commit At,
-// but for the lanes that are behind, each with the commit up to which it was
+// Position is how far a sink was told of a branch: all up to the commit At, or
+// that [Mark], but for the lanes that are behind, each with the commit up to which it was
 // told. A sink that is new is told what is not older than Since.
 type Position struct {
 	Since  time.Time         `json:"since"`
@@ -50,8 +50,8 @@ func DecodePositions(data []byte) (Positions, error) {
 			commits = append(commits, at)
 		}
 		for _, c := range commits {
-			if c != "" && !isCommit(c) {
-				return Positions{}, fmt.Errorf("positions of sinks: %s: %.50q is not a commit", name, c)
+			if _, _, err := ParseMark(c); err != nil {
+				return Positions{}, fmt.Errorf("positions of sinks: %s: %w", name, err)
 			}
 		}
 	}

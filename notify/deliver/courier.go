@@ -62,6 +62,8 @@ type Courier struct {
 	keepAt  time.Time
 	failing string              // why positions can't be kept
 	newest  *desired.Repository // whose sinks were checked
+	// holdEnds is when a hold comes to its end next; zero: none does.
+	holdEnds time.Time
 
 	mu     sync.Mutex
 	counts map[string]Counts // guarded by mu
@@ -236,6 +238,7 @@ func (c *Courier) turn(ctx context.Context, look bool) time.Duration {
 	}
 	now := c.options.Clock()
 	wake := now.Add(lookAgain)
+	wake = earlier(wake, c.holdEnds)
 	if c.refetch.After(now) {
 		wake = earlier(wake, c.refetch)
 	}
@@ -270,10 +273,26 @@ func (c *Courier) catchUp(ctx context.Context) {
 		}
 	}
 	c.fetch(ctx, ours)
-	branches := c.options.Mirror.Branches()
+	branches := c.places(ctx)
 	for _, s := range c.order {
 		c.moved(ctx, s, branches[s.branch])
 	}
+}
+
+// places are where the branches are. The main one goes on when a hold comes to
+// its end, too.
+func (c *Courier) places(ctx context.Context) map[string]string {
+	branches := maps.Clone(c.options.Mirror.Branches())
+	if tip := branches[c.options.Branch]; tip != "" {
+		mark, next, err := c.walks.mark(ctx, tip, c.options.Clock())
+		if err != nil {
+			c.trouble("which holds have come to their end can't be read", err)
+			delete(branches, c.options.Branch)
+			return branches
+		}
+		branches[c.options.Branch], c.holdEnds = mark, next
+	}
+	return branches
 }
 
 // ours are the branches whose news are ours to tell.
@@ -357,7 +376,7 @@ func (c *Courier) openAll(ctx context.Context, missing map[key]bool) error {
 		c.since[s.Name] = since
 	}
 	var errs []error
-	branches := c.options.Mirror.Branches()
+	branches := c.places(ctx)
 	for name := range c.ours() {
 		for _, s := range c.sinks {
 			tip := branches[name]
@@ -425,7 +444,9 @@ func (c *Courier) open(ctx context.Context, s *sink, at place, p notify.Position
 		if err != nil {
 			return err
 		}
-		p.At = before
+		if p.At = before; before != "" && at.branch == c.options.Branch {
+			p.At = notify.Mark(before, p.Since) // what ended before that is none of its news
+		}
 	}
 	x := &stream{Stream: notify.Open(p), key: key{s.Name, at.branch}, sink: s}
 	if at.kept {
@@ -465,7 +486,7 @@ func (c *Courier) close(s *stream) {
 
 // moved takes in where a branch is now.
 func (c *Courier) moved(ctx context.Context, s *stream, tip string) {
-	if tip == s.tip {
+	if tip == s.tip || tip == "" && s.branch == c.options.Branch {
 		return
 	}
 	n, found, err := c.walks.between(ctx, c.view(s.sink, s.branch), tip, s.tip)

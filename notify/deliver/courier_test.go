@@ -93,8 +93,13 @@ func (h *house) push(branch string, all ...gitstate.Change) {
 
 func (h *house) main(files map[string]string) {
 	h.t.Helper()
+	h.mainAt(time.Now(), files)
+}
+
+func (h *house) mainAt(at time.Time, files map[string]string) {
+	h.t.Helper()
 	c := gitstate.Change{Message: "Change", Author: person, Files: map[string][]byte{}}
-	c.Author.Time = time.Now()
+	c.Author.Time = at
 	for name, text := range files {
 		if c.Files[name] = []byte(text); text == "" {
 			c.Files[name] = nil
@@ -238,6 +243,11 @@ type daemon struct {
 func (h *house) start(has func(desired.EnvironmentName) bool, sinks ...deliver.Sink) *daemon {
 	h.t.Helper()
 	d := &daemon{mirror: openMirror(h.t, h.url)}
+	h.run(d, has, sinks...)
+	return d
+}
+
+func (h *house) run(d *daemon, has func(desired.EnvironmentName) bool, sinks ...deliver.Sink) {
 	d.Courier = deliver.New(options(d.mirror, has, sinks, &d.log, func() time.Time { return time.Now().Add(time.Duration(d.ahead.Load())) }))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -249,7 +259,6 @@ func (h *house) start(has func(desired.EnvironmentName) bool, sinks ...deliver.S
 			h.t.Logf("%+v\n%s", d.Counts(), &d.log)
 		}
 	})
-	return d
 }
 
 func options(m *gitstate.Mirror, has func(desired.EnvironmentName) bool, sinks []deliver.Sink, log io.Writer, clock func() time.Time) deliver.Options {
@@ -351,6 +360,68 @@ func TestNewsAreTold(t *testing.T) {
 		t.Errorf("after a restart, told %q", got)
 	}
 	all.check(t)
+}
+
+// A hold that comes to its end is told, once, in its turn: by a daemon that runs
+// then, and by one that was down; and its removal after that is no news.
+func TestHoldsThatEnd(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	x := newReceiver(t, nil)
+	d := h.start(nil, x.sink("all"))
+	h.kept("all")
+	hold := func(name string, ends time.Duration) string {
+		return fmt.Sprintf("apiVersion: pinion.dev/v1\nkind: Hold\nreason: %s\nowner: ann@example.com\nuntil: %s\n", name, time.Now().Add(ends).UTC().Format(time.RFC3339))
+	}
+	var want []string
+	told := func(more ...string) {
+		t.Helper()
+		want = append(want, more...)
+		eventually(t, fmt.Sprintf("told is %q", want), func() bool { return len(x.taken()) >= len(want) })
+		if got := x.taken(); !slices.Equal(got, want) {
+			t.Fatalf("told %q, want %q", got, want)
+		}
+	}
+	h.main(map[string]string{"holds/one.yaml": hold("one", time.Hour), "holds/two.yaml": hold("two", 2*time.Hour), "holds/three.yaml": hold("three", 3*time.Hour)})
+	d.look(t)
+	told("hold one held", "hold three held", "hold two held")
+	d.jump(90 * time.Minute)
+	told("hold one released")
+	eventually(t, "nothing waits", func() bool { return d.Counts()["all"] == (deliver.Counts{Sent: 4}) })
+	d.stop()
+
+	// Meanwhile another one ends, and the next is changed.
+	h.main(map[string]string{"holds/three.yaml": hold("three, longer", 4*time.Hour)})
+	d = &daemon{mirror: openMirror(t, h.url)}
+	d.ahead.Store(int64(150 * time.Minute))
+	h.run(d, nil, x.sink("all"))
+	told("hold three held", "hold two released")
+	d.jump(2 * time.Hour)
+	told("hold three released")
+	x.mu.Lock()
+	last := x.took[len(x.took)-1]
+	x.mu.Unlock()
+	if tip, _ := h.writer.Branch("main"); last.ID != last.Hold.Until.Format("20060102T150405Z")+"-released-three" || !last.Time.Equal(last.Hold.Until) || last.Record.Commit != tip ||
+		last.Summary != "released(all environments; all services): three, longer, its end has come" {
+		t.Errorf("told is %+v of %+v", last, last.Hold)
+	}
+	eventually(t, "nothing waits", func() bool { return d.Counts()["all"] == (deliver.Counts{Sent: 3}) })
+	d.stop()
+
+	// One who comes later is told nothing of all that, nor of files that are removed
+	// when their holds have ended.
+	late := newReceiver(t, nil)
+	d = &daemon{mirror: openMirror(t, h.url)}
+	d.ahead.Store(int64(5 * time.Hour))
+	h.run(d, nil, x.sink("all"), late.sink("late"))
+	h.kept("late")
+	ended := time.Now().Add(5 * time.Hour)
+	h.mainAt(ended, map[string]string{"holds/one.yaml": "", "holds/two.yaml": "", "holds/three.yaml": ""})
+	h.mainAt(ended, map[string]string{"holds/four.yaml": "apiVersion: pinion.dev/v1\nkind: Hold\nreason: four\nowner: ann@example.com\n"})
+	d.look(t)
+	told("hold four held")
+	eventually(t, "the late one is told", func() bool { return slices.Equal(late.taken(), []string{"hold four held"}) })
+	x.check(t)
 }
 
 // Receivers that misbehave hold up nobody else, and are told when they take

@@ -18,7 +18,8 @@ import (
 // walks reads news from branches.
 type walks struct {
 	mirror *gitstate.Mirror
-	holds  *desired.Repository // the last that was read for its holds
+	holds  *desired.Repository                           // the last that was read for its holds
+	cached map[string]map[desired.HoldName]*desired.Hold // by the id of their folder
 }
 
 // errStop ends a walk.
@@ -46,20 +47,16 @@ func (w *walks) back(ctx context.Context, tip, after string, visit func(gitstate
 	return found || after == "", errors.Join(failed, err)
 }
 
-// news are those of one commit.
+// news are those of one entry of a ledger.
 func (w *walks) news(ctx context.Context, branch string, c gitstate.CommitInfo, newest *desired.Repository) ([]notify.Notification, error) {
-	at := notify.Reference{Branch: branch, Commit: c.ID}
-	if strings.HasPrefix(branch, gitstate.LedgerPrefix) {
-		e, err := ledger.ParseMessage(c.Message, c.Committer.Time)
-		if err != nil {
-			return nil, nil // whatever it is, it tells nothing of a deployment
-		}
-		if e.Event == ledger.EventCompleted && e.Cause == "" {
-			e.Cause = w.cause(ctx, c.ID, e)
-		}
-		return notify.OfEntry(e, at, newest), nil
+	e, err := ledger.ParseMessage(c.Message, c.Committer.Time)
+	if err != nil {
+		return nil, nil // whatever it is, it tells nothing of a deployment
 	}
-	return w.holdNews(ctx, c, at)
+	if e.Event == ledger.EventCompleted && e.Cause == "" {
+		e.Cause = w.cause(ctx, c.ID, e)
+	}
+	return notify.OfEntry(e, notify.Reference{Branch: branch, Commit: c.ID}, newest), nil
 }
 
 // cause is why there is the deployment of an entry, as the record beside it says;
@@ -81,48 +78,14 @@ func (w *walks) cause(ctx context.Context, commit string, e ledger.Entry) ledger
 	return r.Deployment.Cause
 }
 
-// holdNews are those of a commit on the main branch that changes the holds.
-func (w *walks) holdNews(ctx context.Context, c gitstate.CommitInfo, at notify.Reference) ([]notify.Notification, error) {
-	if len(c.Parents) == 0 {
-		return nil, nil
-	}
-	now, err := w.mirror.Snapshot(ctx, c.ID)
-	if err != nil {
-		return nil, err
-	}
-	then, err := w.mirror.Snapshot(ctx, c.Parents[0])
-	if err != nil {
-		return nil, err
-	}
-	if same, err := sameHolds(now, then); err != nil || same {
-		return nil, err
-	}
-	before, err := desired.Read(then, w.holds)
-	if err != nil {
-		return nil, err
-	}
-	after, err := desired.Read(now, before)
-	if err != nil {
-		return nil, err
-	}
-	w.holds = after
-	by, _ := ledger.Authors(ledger.Person{Name: c.Author.Name, Email: c.Author.Email}, ledger.Person{Name: c.Committer.Name, Email: c.Committer.Email}, c.Message)
-	return notify.OfHolds(before.Holds, after.Holds, at, c.Committer.Time, by), nil
-}
-
-func sameHolds(a, b *gitstate.Snapshot) (bool, error) {
-	x, err := idOf(a, "holds")
-	if err != nil {
-		return false, err
-	}
-	y, err := idOf(b, "holds")
-	return x == y, err
-}
-
 // before is the newest commit of a branch that is older than a time; "": none.
 func (w *walks) before(ctx context.Context, tip string, at time.Time) (string, error) {
+	tip, _, err := notify.ParseMark(tip)
+	if err != nil {
+		return "", err
+	}
 	older := ""
-	_, err := w.back(ctx, tip, "", func(c gitstate.CommitInfo) error {
+	_, err = w.back(ctx, tip, "", func(c gitstate.CommitInfo) error {
 		if c.Committer.Time.Before(at) {
 			older = c.ID
 			return errStop
@@ -142,6 +105,8 @@ type view struct {
 	newest *desired.Repository
 }
 
+func (v view) ledger() bool { return strings.HasPrefix(v.branch, gitstate.LedgerPrefix) }
+
 // wanted are the news of a commit that are wanted of it, as an item.
 func (w *walks) wanted(ctx context.Context, v view, c gitstate.CommitInfo) (notify.Item, error) {
 	all, err := w.news(ctx, v.branch, c, v.newest)
@@ -155,6 +120,9 @@ func (w *walks) wanted(ctx context.Context, v view, c gitstate.CommitInfo) (noti
 
 // read reads what a stream needs.
 func (w *walks) read(ctx context.Context, v view, r notify.Reading) (items []notify.Item, upTo string, err error) {
+	if !v.ledger() {
+		return w.readHolds(ctx, v, r)
+	}
 	upTo = r.Until
 	found, err := w.back(ctx, r.Until, r.After, func(c gitstate.CommitInfo) error {
 		i, err := w.wanted(ctx, v, c)
@@ -183,6 +151,13 @@ func (w *walks) read(ctx context.Context, v view, r notify.Reading) (items []not
 
 // between counts the news between two places of a branch.
 func (w *walks) between(ctx context.Context, v view, tip, after string) (n int, found bool, err error) {
+	if !v.ledger() {
+		items, found, err := w.holdItems(ctx, v, tip, after)
+		for _, i := range items {
+			n += len(i.News)
+		}
+		return n, found, err
+	}
 	found, err = w.back(ctx, tip, after, func(c gitstate.CommitInfo) error {
 		i, err := w.wanted(ctx, v, c)
 		n += len(i.News)
@@ -194,6 +169,9 @@ func (w *walks) between(ctx context.Context, v view, tip, after string) (n int, 
 // left counts the news that are to be told after a position. It tells whether
 // the position is in the branch.
 func (w *walks) left(ctx context.Context, v view, tip string, p notify.Position) (n int, found bool, err error) {
+	if !v.ledger() {
+		return w.leftOfHolds(ctx, v, tip, p)
+	}
 	passed, behind := false, maps.Clone(p.Behind)
 	found, err = w.back(ctx, tip, "", func(c gitstate.CommitInfo) error {
 		passed = passed || c.ID == p.At
