@@ -247,13 +247,13 @@ func (p *Proposer) keep(ctx context.Context, x reconcile.Proposal, at look) erro
 			if time.Since(p.edited[at.head]) < reviseEvery {
 				return nil
 			}
+			if err := p.options.Forge.EditPull(ctx, at.pull.Number, wish.Title, wish.Body); err != nil {
+				return err // the next look tells whether it has another text
+			}
 			if len(p.edited) >= mostHeads {
 				clear(p.edited)
 			}
 			p.edited[at.head] = time.Now()
-			if err := p.options.Forge.EditPull(ctx, at.pull.Number, wish.Title, wish.Body); err != nil {
-				return err
-			}
 			changed := *at.pull
 			changed.Title, changed.Body = wish.Title, wish.Body
 			at.pull = &changed

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,17 +121,44 @@ func (s *scene) pass() {
 // proposes has web 1.1.0 proposed, ready to be merged by the daemon.
 func (s *scene) proposes() (head string) {
 	s.Helper()
-	s.proposer.Propose(reconcile.Proposal{
-		Key: reconcile.Key{Environment: "production", Service: "web"}, Ready: true, Merge: true,
-		Promotion: &policy.Promotion{Service: "web", Environment: "production", Before: "1.0.0", Evidence: "Verified in staging: rollout complete.",
-			From: []string{"staging@0123456789ab"}, Pipeline: "default@abc",
-			Release: ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:1.1.0"}}, Source: strings.Repeat("0123456789", 4)}},
-	})
+	s.proposesWith("Verified in staging: rollout complete.")
 	s.pass()
 	if head = s.remote(proposed); head == "" {
 		s.Fatalf("nothing is proposed:\n%s", &s.log)
 	}
 	return head
+}
+
+func (s *scene) proposesWith(evidence string) {
+	s.proposer.Propose(reconcile.Proposal{
+		Key: reconcile.Key{Environment: "production", Service: "web"}, Ready: true, Merge: true,
+		Promotion: &policy.Promotion{Service: "web", Environment: "production", Before: "1.0.0", Evidence: evidence,
+			From: []string{"staging@0123456789ab"}, Pipeline: "default@abc",
+			Release: ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:1.1.0"}}, Source: strings.Repeat("0123456789", 4)}},
+	})
+}
+
+// A text that the forge did not take is not waited for as one that it has.
+func TestTextThatCouldNotBeChanged(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	main := s.remote("main")
+	s.proposes()
+	s.proposesWith("Verified in staging: soaked 30m.")
+	s.forge.Harm(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		if r.Method == http.MethodPatch {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+		return r.Method == http.MethodPatch
+	})
+	if err := s.proposer.pass(t.Context()); err == nil || s.remote("main") != main {
+		t.Errorf("while its text is another one: %v", err)
+	}
+	s.forge.Harm(nil)
+	s.pass()
+	if s.remote("main") == main {
+		t.Errorf("it is not merged:\n%s", &s.log)
+	}
 }
 
 // What the daemon has written is merged, and nothing that looks like it.

@@ -282,7 +282,10 @@ func (f *Forge) merge(w http.ResponseWriter, p *forgePull, text func(string) str
 	case "rebase":
 		message = f.git("log", "-1", "--format=%B", p.head)
 	}
-	f.git("update-ref", "refs/heads/"+p.base, f.git(append(args, "-m", strings.TrimSpace(message))...), base)
+	if _, err := f.try("update-ref", "refs/heads/"+p.base, f.git(append(args, "-m", strings.TrimSpace(message))...), base); err != nil {
+		refuseAPI(w, http.StatusConflict, "the base branch has moved") // somebody pushes meanwhile
+		return
+	}
 	p.state, p.merged = "closed", true
 	w.WriteHeader(http.StatusOK)
 }
