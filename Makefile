@@ -32,7 +32,7 @@ help: ## list the targets
 	  'make demo KUBECONFIG=FILE         play it on a cluster of your own (CONTEXT=, NAMESPACE=)' \
 	  'make test ARGS="-run Plan -v"     more arguments for go test' \
 	  'make bench ARGS="-rounds 1"       more arguments for the benchmark' \
-	  'make chaos DURATION=5m            for another time than half an hour'
+	  'make chaos DURATION=5m            for another time than half an hour; so for neighbours'
 
 .PHONY: build
 build: pinion bin/devcluster ## build bin/pinion and bin/devcluster
@@ -153,6 +153,10 @@ cosign: bin/cosign registry ## have the real cosign sign images, in all its form
 .PHONY: chaos
 chaos: bin/devcluster ## run a daemon for half an hour while all around it fails
 	@PINION_LONG=$(DURATION) $(alive) 'chaos' go test -timeout 0 -count=1 -run '^TestChaos$$' -v $(ARGS) ./cmd/pinion
+
+.PHONY: neighbours
+neighbours: bin/devcluster registry ## run a daemon for half an hour while a forge, a registry, receivers and git fail
+	@PINION_LONG=$(DURATION) $(alive) 'neighbours' go test -timeout 0 -count=1 -run '^TestNeighboursChaos$$' -v $(ARGS) ./cmd/pinion
 
 .PHONY: public
 public: bin/devcluster ## install, change and remove what other projects publish: hundreds of objects

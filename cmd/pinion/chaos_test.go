@@ -36,23 +36,11 @@ const chaosFor = 45 * time.Second
 // end each object is compared with the commit, field by field.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	long, seed := chaosFor, rand.Uint64()
-	if text := os.Getenv("PINION_LONG"); text != "" {
-		var err error
-		if long, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("PINION_LONG: %v", err)
-		}
-	}
-	if text := os.Getenv("PINION_TEST_SEED"); text != "" {
-		if _, err := fmt.Sscan(text, &seed); err != nil {
-			t.Fatalf("PINION_TEST_SEED: %v", err)
-		}
-	}
-	t.Logf("for %s, seed %d", long, seed)
+	long, random := chaosTime(t, chaosFor)
 	c := devtest.Start(t)
 	names := many(12)
 	w := newWorldOn(t, c.Kubeconfig, shop(names...))
-	x := &chaos{world: w, plane: c, proxy: devtest.NewProxy(t, c.Kubeconfig), random: rand.New(rand.NewPCG(seed, 0)),
+	x := &chaos{world: w, plane: c, proxy: devtest.NewProxy(t, c.Kubeconfig), random: random,
 		data: []string{t.TempDir(), t.TempDir()}, versions: map[string]string{}, done: map[string]int{}}
 	for _, n := range names {
 		x.versions[n] = "1.0.0"
