@@ -5,7 +5,8 @@
 //
 // News are a function of the commit that they come from. So is their id, which
 // is the same however often they are sent, and by whichever replica; a receiver
-// that was told twice knows by it. What is kept of a sink is a Position on each
+// that was told twice knows by it. That a hold comes to its end is a function of
+// the main branch and the time: a [Mark] is a place there. What is kept of a sink is a Position on each
 // branch: how far it was told. All between that and the tip waits, and is read
 // again from git when its time comes; nothing else is a queue.
 //

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -21,41 +23,71 @@ type Position struct {
 // Positions are those of the sinks on one branch, by their names: a file of the
 // branch on which they are kept.
 type Positions struct {
-	Sinks map[string]Position `json:"sinks"`
+	Sinks map[string]Position
+	// Unread are those that can't be read.
+	Unread map[string]Unread
 }
 
-// Encode returns the content of the file.
+// Unread is what stands in the place of a position, and why it is none.
+type Unread struct {
+	Text json.RawMessage
+	Err  error
+}
+
+// Encode returns the content of the file. What could not be read stays as it was.
 func (p Positions) Encode() []byte {
-	data, err := json.MarshalIndent(p, "", "  ")
+	all := map[string]any{}
+	for name, x := range p.Unread {
+		all[name] = x.Text
+	}
+	for name, x := range p.Sinks {
+		all[name] = x
+	}
+	data, err := json.MarshalIndent(map[string]any{"sinks": all}, "", "  ")
 	if err != nil {
 		panic("notify: positions can't be encoded: " + err.Error())
 	}
 	return append(data, '\n')
 }
 
-// DecodePositions reads what Encode writes.
+// DecodePositions reads what Encode writes. One that can't be read is in no other
+// one's way; an error says that none of them could.
 func DecodePositions(data []byte) (Positions, error) {
-	var p Positions
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&p); err != nil {
+	var raw struct {
+		Sinks map[string]json.RawMessage `json:"sinks"`
+	}
+	if err := strictly(data, &raw); err != nil {
 		return Positions{}, fmt.Errorf("positions of sinks: %w", err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return Positions{}, errors.New("positions of sinks: more than one JSON value")
-	}
-	for name, x := range p.Sinks {
-		commits := []string{x.At}
-		for _, at := range x.Behind {
-			commits = append(commits, at)
-		}
-		for _, c := range commits {
-			if _, _, err := ParseMark(c); err != nil {
-				return Positions{}, fmt.Errorf("positions of sinks: %s: %w", name, err)
+	p := Positions{Sinks: map[string]Position{}, Unread: map[string]Unread{}}
+	for name, text := range raw.Sinks {
+		var x Position
+		err := strictly(text, &x)
+		for _, at := range append(slices.Collect(maps.Values(x.Behind)), x.At) {
+			if err == nil {
+				_, _, err = ParseMark(at)
 			}
 		}
+		if err != nil {
+			p.Unread[name] = Unread{text, fmt.Errorf("the position of %.80q: %w", name, err)}
+			continue
+		}
+		p.Sinks[name] = x
 	}
 	return p, nil
+}
+
+// strictly decodes one JSON value without unknown fields.
+func strictly(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one JSON value")
+	}
+	return nil
 }
 
 func isCommit(s string) bool {

@@ -54,6 +54,7 @@ var (
 	newsDesc     = prometheus.NewDesc("pinion_news_waiting", "News that wait to be told, by sink.", []string{"sink"}, nil)
 	toldDesc     = prometheus.NewDesc("pinion_news_sent_total", "News that were taken, by sink.", []string{"sink"}, nil)
 	untakenDesc  = prometheus.NewDesc("pinion_news_failures_total", "Requests to sinks whose news were not taken, by sink.", []string{"sink"}, nil)
+	shutDesc     = prometheus.NewDesc("pinion_news_shut", "Branches of whose news a sink is told nothing, for how far it was told can't be read, by sink.", []string{"sink"}, nil)
 	givenUpDesc  = prometheus.NewDesc("pinion_news_given_up_total", "News that were too old to be tried once more, by sink.", []string{"sink"}, nil)
 	leaderDesc   = prometheus.NewDesc("pinion_leader", "Whether this replica holds a lease that it competes for, by lease.", []string{"lease"}, nil)
 	lookedDesc   = prometheus.NewDesc("pinion_registry_last_success_timestamp_seconds", "When a repository of a registry was last read, by host.", []string{"host"}, nil)
@@ -157,6 +158,7 @@ func (l liveMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- toldDesc
 	ch <- untakenDesc
 	ch <- givenUpDesc
+	ch <- shutDesc
 	ch <- lookedDesc
 	ch <- failsDesc
 	ch <- restsDesc
@@ -184,6 +186,7 @@ func (l liveMetrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(toldDesc, prometheus.CounterValue, float64(n.Sent), name)
 		ch <- prometheus.MustNewConstMetric(untakenDesc, prometheus.CounterValue, float64(n.Failed), name)
 		ch <- prometheus.MustNewConstMetric(givenUpDesc, prometheus.CounterValue, float64(n.GivenUp), name)
+		ch <- prometheus.MustNewConstMetric(shutDesc, prometheus.GaugeValue, float64(n.Shut), name)
 	}
 	at := time.Now()
 	for name, h := range now.watcher.Hosts() {

@@ -75,6 +75,7 @@ type Counts struct {
 	Sent    uint64
 	Failed  uint64 // requests
 	GivenUp uint64
+	Shut    int // branches of which it can't be read how far the sink was told
 }
 
 // key names a stream.
@@ -116,6 +117,7 @@ const (
 	finishTime  = 5 * time.Second
 	fetchTime   = 30 * time.Second
 	refetchTime = 5 * time.Second
+	closedTime  = time.Minute // until it is looked whether somebody has mended a position
 )
 
 // New returns a courier.
@@ -348,34 +350,38 @@ func (c *Courier) wasFetched(ctx context.Context, err error) {
 		err = c.openAll(ctx, missing)
 	}
 	if err != nil && ctx.Err() == nil {
-		c.refetch = c.options.Clock().Add(refetchTime)
+		if soon := c.options.Clock().Add(refetchTime); soon.After(c.refetch) {
+			c.refetch = soon
+		}
 		c.trouble("news wait: how far the sinks were told can't be read", err)
 	}
 }
 
 // openAll opens the streams that are missing, as far as they are ours still.
 func (c *Courier) openAll(ctx context.Context, missing map[key]bool) error {
-	positions, err := c.readPositions(ctx)
+	kept, err := c.readPositions(ctx)
 	if err != nil {
 		return err
 	}
 	// A sink that is new begins where the branches are now. One that is known
 	// is told all of a branch that is new.
 	now := c.options.Clock().UTC().Truncate(time.Second)
-	fresh := map[string]bool{}
+	fresh, shut := map[string]bool{}, map[string]error{}
 	for _, s := range c.sinks {
-		since, known := c.since[s.Name]
-		for _, p := range positions {
-			if x, ok := p.Sinks[s.Name]; ok && (!known || x.Since.Before(since)) {
-				since, known = x.Since, true
-			}
+		since, known, err := kept.since(s.Name)
+		before, told := c.since[s.Name]
+		switch {
+		case told && (!known || before.Before(since)):
+		case known:
+			c.since[s.Name] = since
+		case err != nil:
+			shut[s.Name] = err
+		default:
+			c.since[s.Name], fresh[s.Name] = now, true
 		}
-		if !known {
-			since, fresh[s.Name] = now, true
-		}
-		c.since[s.Name] = since
 	}
 	var errs []error
+	closed := map[string]int{}
 	branches := c.places(ctx)
 	for name := range c.ours() {
 		for _, s := range c.sinks {
@@ -383,17 +389,29 @@ func (c *Courier) openAll(ctx context.Context, missing map[key]bool) error {
 			if !missing[key{s.Name, name}] || c.streams[key{s.Name, name}] != nil || tip == "" {
 				continue
 			}
-			p, known := positions[name].Sinks[s.Name]
+			// One that can't be opened keeps no other one shut.
+			if err := cmp.Or(kept.unread(s.Name, name), shut[s.Name]); err != nil {
+				errs = append(errs, fmt.Errorf("%s is told nothing of %s: %w", s.Name, name, err))
+				closed[s.Name]++
+				continue
+			}
+			p, known := kept.all[name].Sinks[s.Name]
 			at := place{branch: name, tip: tip, kept: known, fresh: fresh[s.Name]}
 			if !known {
 				p = notify.Position{Since: c.since[s.Name], At: tip}
 			}
-			// One that can't be opened keeps no other one shut.
 			if err := c.open(ctx, s, at, p); err != nil {
 				errs = append(errs, fmt.Errorf("%s on %s: %w", s.Name, name, err))
 			}
 		}
 	}
+	for _, s := range c.sinks {
+		c.count(s.Name, func(k *Counts) { k.Shut = closed[s.Name] })
+	}
+	if len(closed) > 0 {
+		c.refetch = c.options.Clock().Add(closedTime)
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
 }
 

@@ -580,6 +580,68 @@ func TestPositionsThatAreLost(t *testing.T) {
 	}
 }
 
+// A position that can't be read keeps shut what it is about, and nothing else,
+// until somebody mends it.
+func TestPositionsThatAreBroken(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.record("dev", "web", ledger.EventPinned)
+	h.record("staging", "web", ledger.EventPinned)
+	one, two := newReceiver(t, nil), newReceiver(t, nil)
+	sinks := []deliver.Sink{one.sink("one"), two.sink("two")}
+	d := h.start(nil, sinks...)
+	h.kept("one")
+	d.stop()
+	show := func(file string) string {
+		t.Helper()
+		out, err := exec.Command("git", "-C", h.url, "show", gitstate.SinksBranch+":"+file).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	dev, staging := show("ledger/dev.json"), show("ledger/staging.json")
+	write := func(files map[string]string) {
+		t.Helper()
+		h.writer.Fetch(t.Context())
+		c := gitstate.Change{Message: "Edit", Author: gitstate.Signature{Name: "a", Email: "b", Time: time.Now()}, Files: map[string][]byte{}}
+		for name, text := range files {
+			c.Files[name] = []byte(text)
+		}
+		h.push(gitstate.SinksBranch, c)
+	}
+	tip, _ := h.writer.Branch("ledger/dev")
+	write(map[string]string{"ledger/dev.json": strings.Replace(dev, tip, "x", 1), "ledger/staging.json": "{"})
+	h.record("dev", "web", ledger.EventStarted)
+	h.record("staging", "web", ledger.EventStarted)
+	d = h.start(nil, sinks...)
+	eventually(t, "the other one is told", func() bool { return slices.Equal(two.taken(), []string{"dev/web started"}) })
+	h.main(map[string]string{"holds/inc-1.yaml": "apiVersion: pinion.dev/v1\nkind: Hold\nreason: INC-1\nowner: ann@example.com\n"})
+	d.look(t)
+	eventually(t, "holds are told", func() bool { return slices.Equal(one.taken(), []string{"hold inc-1 held"}) })
+	if n := d.Counts(); n["one"].Shut != 2 || n["two"].Shut != 1 {
+		t.Errorf("shut are %+v", n)
+	}
+	eventually(t, "what was told is kept", func() bool { return show("ledger/dev.json") != strings.Replace(dev, tip, "x", 1) })
+	if text := show("ledger/dev.json"); !strings.Contains(text, `"at": "x"`) || show("ledger/staging.json") != "{" {
+		t.Errorf("what can't be read is now\n%s\n%s", text, show("ledger/staging.json"))
+	}
+
+	write(map[string]string{"ledger/dev.json": dev, "ledger/staging.json": staging})
+	d.look(t)
+	d.jump(2 * time.Minute)
+	eventually(t, "both are told what they have missed", func() bool {
+		return slices.Contains(one.taken(), "dev/web started") && slices.Contains(one.taken(), "staging/web started") && slices.Contains(two.taken(), "staging/web started")
+	})
+	eventually(t, "nothing is shut", func() bool { return d.Counts()["one"].Shut+d.Counts()["two"].Shut == 0 })
+	d.stop()
+	for _, want := range []string{`one is told nothing of ledger/dev: ledger/dev.json of branch pinion/sinks: the position of \"one\"`, "two is told nothing of ledger/staging", "put back what an earlier commit of the branch has"} {
+		if !strings.Contains(d.log.String(), want) {
+			t.Errorf("the log says\n%s\nwant %s", &d.log, want)
+		}
+	}
+}
+
 // runAlone is a courier in a process of its own, to be killed.
 func runAlone() {
 	dir, err := os.MkdirTemp("", "courier-")

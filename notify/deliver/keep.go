@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,17 +30,57 @@ func encode(p notify.Position) []byte {
 
 func positionsFile(branch string) string { return branch + ".json" }
 
-// readPositions returns what was kept, by branch. What can't be read is not the
-// same as what is not there.
-func (c *Courier) readPositions(ctx context.Context) (map[string]notify.Positions, error) {
-	all := map[string]notify.Positions{}
+// positions are what was kept, by branch.
+type positions struct {
+	all    map[string]notify.Positions
+	broken map[string]error // files that can't be read
+}
+
+// unread says why the position of a sink on a branch can't be read; nil: it can,
+// or there is none.
+func (p positions) unread(sink, branch string) error {
+	err := p.broken[branch]
+	if err == nil {
+		err = p.all[branch].Unread[sink].Err
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s of branch %s: %w; put back what an earlier commit of the branch has, or take it out of there: the sink is then told once more what has happened since it was new",
+		positionsFile(branch), gitstate.SinksBranch, err)
+}
+
+// since is from when on a sink is told; ok is false if it was never told
+// anything. An error says that this can't be known.
+func (p positions) since(sink string) (since time.Time, ok bool, err error) {
+	for _, branch := range slices.Sorted(maps.Keys(p.all)) {
+		if x, is := p.all[branch].Sinks[sink]; is && (!ok || x.Since.Before(since)) {
+			since, ok = x.Since, true
+		}
+		err = cmp.Or(err, p.unread(sink, branch))
+	}
+	if len(p.all) == 0 { // else it would be there, for each is on all branches
+		for _, branch := range slices.Sorted(maps.Keys(p.broken)) {
+			err = cmp.Or(err, p.unread(sink, branch))
+		}
+	}
+	if ok {
+		err = nil
+	}
+	return since, ok, err
+}
+
+// readPositions returns what was kept. What can't be read is not the same as what
+// is not there, and it is in nobody else's way.
+func (c *Courier) readPositions(ctx context.Context) (positions, error) {
+	p := positions{map[string]notify.Positions{}, map[string]error{}}
 	tip, ok := c.options.Mirror.Branch(gitstate.SinksBranch)
 	if !ok {
-		return all, nil
+		return p, nil
 	}
 	snap, err := c.options.Mirror.Snapshot(ctx, tip)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	err = fs.WalkDir(snap, ".", func(name string, d fs.DirEntry, err error) error {
 		branch, ok := strings.CutSuffix(name, ".json")
@@ -50,14 +91,15 @@ func (c *Courier) readPositions(ctx context.Context) (map[string]notify.Position
 		if err != nil {
 			return err
 		}
-		p, err := notify.DecodePositions(data)
+		x, err := notify.DecodePositions(data)
 		if err != nil {
-			return fmt.Errorf("%s of branch %s: %w; put back what an earlier commit of the branch has, or delete the file: its sinks are then told once more what has happened there since they were new", name, gitstate.SinksBranch, err)
+			p.broken[branch] = err
+			return nil
 		}
-		all[branch] = p
+		p.all[branch] = x
 		return nil
 	})
-	return all, err
+	return p, err
 }
 
 // toKeep is what is not kept yet.
@@ -113,7 +155,7 @@ func (c *Courier) push(ctx context.Context, k *keeping) {
 	const tries = 4
 	for range tries {
 		tip, _ := c.options.Mirror.Branch(gitstate.SinksBranch)
-		all, err := c.readPositions(ctx)
+		known, err := c.readPositions(ctx)
 		if err != nil {
 			k.err = err
 			return
@@ -126,9 +168,15 @@ func (c *Courier) push(ctx context.Context, k *keeping) {
 		}
 		change.Author.Time = c.options.Clock()
 		change.Committer.Time = change.Author.Time
+		var shut error
 		for branch, sinks := range k.files {
-			p := notify.Positions{Sinks: map[string]notify.Position{}}
-			for name, x := range all[branch].Sinks {
+			if err := known.broken[branch]; err != nil { // what it says of others would be lost
+				shut = errors.Join(shut, fmt.Errorf("%s: %w", positionsFile(branch), err))
+				continue
+			}
+			was := known.all[branch]
+			p := notify.Positions{Sinks: map[string]notify.Position{}, Unread: was.Unread}
+			for name, x := range was.Sinks {
 				if slices.ContainsFunc(c.options.Sinks, func(s Sink) bool { return s.Name == name }) {
 					p.Sinks[name] = x
 				}
@@ -136,11 +184,15 @@ func (c *Courier) push(ctx context.Context, k *keeping) {
 			maps.Copy(p.Sinks, sinks)
 			change.Files[positionsFile(branch)] = p.Encode()
 		}
+		if len(change.Files) == 0 {
+			k.err = shut
+			return
+		}
 		_, err = c.options.Mirror.Commit(ctx, change)
 		if errors.Is(err, gitstate.ErrUnchanged) {
 			err = nil
 		}
-		k.err = err
+		k.err = errors.Join(err, shut)
 		if err == nil || !errors.Is(err, gitstate.ErrMoved) && !errors.Is(err, gitstate.ErrUnknown) {
 			return
 		}
