@@ -22,6 +22,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ const (
 	mostImages  = 20
 	mostChecked = 5
 	mostTried   = 10_000 // that are kept of one repository
+	mostAgain   = 5      // of these, that one look asks for again
 	mostFaults  = 5      // that are told of one repository
 	// A tag that can't be read or taken is in nobody's way until the next poll, and
 	// twice as long each time, up to this; or until somebody says that there is
@@ -77,9 +79,8 @@ type Watcher struct {
 	agenda *agenda.Agenda
 	rules  map[string][]desired.Tracked // by repository
 	shelf  *artifact.Shelf
-	// tried are tags that were gone into for nothing, by repository, each with
-	// the branch that it was built from.
-	tried map[string]map[string]string
+	// tried are tags that were gone into for nothing, by repository.
+	tried map[string]map[string]other
 	// unread are tags that could not be read or taken, by repository.
 	unread  map[string]map[string]fault
 	news    map[string]bool                 // repositories that somebody has named since they were last looked at
@@ -95,7 +96,7 @@ func New(o Options) *Watcher {
 		o.Poll = DefaultPoll
 	}
 	return &Watcher{options: o, woken: make(chan struct{}, 1), agenda: agenda.Make(o.Poll),
-		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]string{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}, down: map[string]string{}, looked: map[string]map[string]time.Time{}}
+		rules: map[string][]desired.Tracked{}, tried: map[string]map[string]other{}, unread: map[string]map[string]fault{}, news: map[string]bool{}, trouble: map[string]string{}, down: map[string]string{}, looked: map[string]map[string]time.Time{}}
 }
 
 // Know takes in what is tracked and what is known; it never waits.
@@ -300,7 +301,7 @@ type look struct {
 	repository string
 	rules      []desired.Tracked
 	shelf      *artifact.Shelf
-	tried      map[string]string
+	tried      map[string]other
 	unread     map[string]fault
 	eager      bool    // something was pushed just now
 	faults     []error // of tags that are asked for each time
@@ -396,13 +397,47 @@ func (l *look) versions(ctx context.Context) error {
 		}
 	}
 	maps.DeleteFunc(l.unread, func(tag string, _ fault) bool { return !listed[tag] })
-	err = l.check(ctx, listed)
+	if err = l.check(ctx, listed); err == nil {
+		err = l.again(ctx)
+	}
 	for _, t := range l.rules {
 		if err == nil && t.Watch {
 			err = l.find(ctx, t, tags)
 		}
 	}
 	return err
+}
+
+// other is a tag that was built from a branch which no rule wanted: to what it led
+// then, and when it was last asked whether it does.
+type other struct {
+	branch, digest string
+	asked          time.Time
+}
+
+// again asks whether tags that were gone into for nothing lead elsewhere by now,
+// those first that were not asked for the longest: one that was pushed anew, from
+// another branch, is bound to nothing yet, and may be gone into once more.
+func (l *look) again(ctx context.Context) error {
+	tags := slices.SortedFunc(maps.Keys(l.tried), func(a, b string) int {
+		return cmp.Or(l.tried[a].asked.Compare(l.tried[b].asked), cmp.Compare(a, b))
+	})
+	for _, tag := range tags[:min(len(tags), mostAgain)] {
+		if !l.eager && time.Since(l.tried[tag].asked) < l.options.Poll {
+			return nil
+		}
+		got, err := l.options.Client.Head(ctx, l.repository, tag)
+		if e, ok := errors.AsType[*registry.Error](err); err != nil && (ctx.Err() != nil || ok && e.Host) {
+			return err
+		}
+		x := l.tried[tag]
+		if x.asked = time.Now(); err == nil && got.Digest != x.digest {
+			delete(l.tried, tag)
+			continue
+		}
+		l.tried[tag] = x // what can't be read of a tag that nobody wants is nobody's trouble
+	}
+	return nil
 }
 
 // find goes into the newest tags that a rule could choose, until one is the
@@ -416,8 +451,8 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 	tried := map[string]bool{}
 	for {
 		tag, ok := l.shelf.Next(t.Rule, t.Sources(), l.repository, present, tags, func(tag string) bool {
-			branch, known := l.tried[tag]
-			return tried[tag] || known && refusesBranch(t.Rule, tag, branch) || l.spares(tag, time.Now())
+			x, known := l.tried[tag]
+			return tried[tag] || known && refusesBranch(t.Rule, tag, x.branch) || l.spares(tag, time.Now())
 		})
 		if !ok {
 			return nil
@@ -439,10 +474,10 @@ func (l *look) find(ctx context.Context, t desired.Tracked, tags []string) error
 		if refusesBranch(t.Rule, tag, facts.Branch) {
 			delete(l.unread, tag)
 			if l.tried == nil {
-				l.tried = map[string]string{}
+				l.tried = map[string]other{}
 			}
 			if tried[tag] = true; len(l.tried) < mostTried {
-				l.tried[tag], l.further = facts.Branch, true
+				l.tried[tag], l.further = other{facts.Branch, found.Digest, time.Now()}, true
 			}
 			continue
 		}
