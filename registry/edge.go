@@ -25,8 +25,11 @@ const (
 	// refused by registries themselves.
 	maxBody = 4 << 20
 	// What is kept to be asked for by its entity tag.
-	maxKept     = 256 << 10 // bytes of one answer
-	maxKeptAll  = 16 << 20  // of all
+	maxKept    = 256 << 10 // bytes of one answer's body
+	maxKeptAll = 16 << 20  // of all, with what they are found by and their headers
+	mostKept   = 10_000    // of them
+	// mostHosts bounds what is known of hosts: redirects may lead to ever new names.
+	mostHosts   = 1000
 	longestRest = time.Hour // that a registry is left alone for, whatever it says
 )
 
@@ -170,8 +173,7 @@ func (e *edge) enter(host string, now time.Time) (*rate.Limiter, error) {
 	}
 	l := e.limiters[host]
 	if l == nil {
-		const most = 1000 // redirects may lead to ever new names
-		if len(e.limiters) >= most {
+		if len(e.limiters) >= mostHosts {
 			clear(e.limiters)
 		}
 		l = rate.NewLimiter(e.rate, max(1, int(e.rate)))
@@ -187,9 +189,7 @@ func (e *edge) settle(host string, resp *http.Response) (Result, error) {
 	switch {
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && !until.IsZero():
 		if !until.IsZero() {
-			e.mu.Lock()
-			e.busy[host] = until
-			e.mu.Unlock()
+			e.leave(host, until)
 		}
 		return Limited, &BusyError{host, until}
 	case resp.ContentLength > maxBody && resp.Request.Method != http.MethodHead:
@@ -203,6 +203,23 @@ func (e *edge) settle(host string, resp *http.Response) (Result, error) {
 		return Refused, nil
 	}
 	return Success, nil
+}
+
+// leave has a host left alone. If there are too many of those, the one whose time
+// is over first is not.
+func (e *edge) leave(host string, until time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, known := e.busy[host]; !known && len(e.busy) >= mostHosts {
+		first := host
+		for h, t := range e.busy {
+			if first == host || t.Before(e.busy[first]) {
+				first = h
+			}
+		}
+		delete(e.busy, first)
+	}
+	e.busy[host] = until
 }
 
 // retryAfter reads https://www.rfc-editor.org/rfc/rfc9110#field.retry-after; the
@@ -254,15 +271,6 @@ func (e *edge) keep(key string, r *http.Request, resp *http.Response) error {
 	if len(body) > maxKept {
 		return nil
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.forget(key)
-	for other := range e.kept { // any will do, for each is asked for again and again
-		if e.bytes+len(body) <= maxKeptAll && len(e.kept) < 10_000 {
-			break
-		}
-		e.forget(other)
-	}
 	header := http.Header{}
 	for _, name := range []string{"Content-Type", "Docker-Content-Digest", "Link", "Content-Length"} {
 		if v := resp.Header.Values(name); len(v) > 0 {
@@ -272,14 +280,43 @@ func (e *edge) keep(key string, r *http.Request, resp *http.Response) error {
 	if r.Method == http.MethodHead && resp.ContentLength >= 0 {
 		header.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
-	e.kept[key] = kept{tag, header, body}
-	e.bytes += len(body)
+	k := kept{tag, header, body}
+	size := k.size(key)
+	if size > 2*maxKept { // a header can be as long as a server likes
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.forget(key)
+	for other := range e.kept { // any will do, for each is asked for again and again
+		if e.bytes+size <= maxKeptAll && len(e.kept) < mostKept {
+			break
+		}
+		e.forget(other)
+	}
+	e.kept[key] = k
+	e.bytes += size
 	return nil
 }
 
 func (e *edge) forget(key string) {
-	e.bytes -= len(e.kept[key].body)
-	delete(e.kept, key)
+	if k, ok := e.kept[key]; ok {
+		e.bytes -= k.size(key)
+		delete(e.kept, key)
+	}
+}
+
+// size is what it takes in memory, with what it is found by.
+func (k kept) size(key string) int {
+	const around = 512 // what maps and headers are made of
+	n := around + len(key) + len(k.tag) + len(k.body)
+	for name, values := range k.header {
+		n += len(name)
+		for _, v := range values {
+			n += len(v)
+		}
+	}
+	return n
 }
 
 // response is the answer as it was when it was kept.
