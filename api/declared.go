@@ -56,9 +56,24 @@ type Stage struct {
 	Verify      []desired.PolicyName      `json:"verify,omitempty"`
 	Admit       []desired.PolicyName      `json:"admit,omitempty"`
 	OnFailure   desired.OnFailure         `json:"onFailure"`
+	By          string                    `json:"by"`              // commit, or pullRequest: how promotions enter it
+	Merge       string                    `json:"merge,omitempty"` // of pullRequest, by whom it is merged: people, or auto
+	Track       []Track                   `json:"track,omitempty"` // by which new versions enter it
 	// ManifestsHead: manifests do not move like versions there.
 	ManifestsHead bool              `json:"manifestsHead,omitempty"`
 	Problems      []desired.Problem `json:"problems,omitempty"`
+}
+
+// Track is a rule by which new versions enter a stage.
+type Track struct {
+	Artifacts   []desired.ArtifactName `json:"artifacts,omitempty"` // none: all that no other rule names
+	Semver      string                 `json:"semver,omitempty"`
+	Pattern     string                 `json:"pattern,omitempty"`
+	Branch      string                 `json:"branch,omitempty"`
+	Prereleases bool                   `json:"prereleases,omitempty"`
+	Publishers  []string               `json:"publishers,omitempty"`
+	Watch       bool                   `json:"watch"`            // whether the registry is watched
+	Signed      []desired.KeyName      `json:"signed,omitempty"` // keys of which one must have signed a version
 }
 
 // Policy is a policy as main has it.
@@ -210,7 +225,18 @@ func pipelineOf(repo *desired.Repository, name desired.PipelineName) Pipeline {
 		x.Services = []desired.ServiceName{}
 	}
 	for _, s := range p.Stages {
-		x.Stages = append(x.Stages, Stage{s.Environment, s.After, s.Verify, s.Admit, cmp.Or(s.OnFailure, desired.OnFailureStop), s.ManifestsHead, s.Problems})
+		stage := Stage{Environment: s.Environment, After: s.After, Verify: s.Verify, Admit: s.Admit, OnFailure: cmp.Or(s.OnFailure, desired.OnFailureStop), By: "commit",
+			ManifestsHead: s.ManifestsHead, Problems: s.Problems}
+		if s.ByPullRequest {
+			stage.By, stage.Merge = "pullRequest", "people"
+		}
+		if s.Merge {
+			stage.Merge = "auto"
+		}
+		for _, t := range s.Track {
+			stage.Track = append(stage.Track, Track{t.Artifacts, t.Rule.Range, t.Rule.Pattern, t.Rule.Branch, t.Rule.Prereleases, t.Publishers, t.Watch, t.Signed})
+		}
+		x.Stages = append(x.Stages, stage)
 	}
 	return x
 }

@@ -135,6 +135,9 @@ func TestRegistryIsWatched(t *testing.T) {
 	if text := why(); !regexp.MustCompile(cause).MatchString(text) {
 		t.Errorf("why: %s", text)
 	}
+	if status, p := c.Ask("getPipeline", map[string]string{"pipeline": "default"}, nil); status != http.StatusOK || !strings.Contains(fmt.Sprint(p["stages"]), "track:[map[semver:>=1.0.0 <2 watch:true]]") {
+		t.Errorf("the pipeline is %v", p)
+	}
 	_, list := c.Ask("listRegistries", nil, nil)
 	if items, _ := list["items"].([]any); len(items) != 1 || fmt.Sprint(items[0].(map[string]any)["environments"]) != "[dev]" || items[0].(map[string]any)["failing"] == nil {
 		t.Errorf("the registries are %v", list)
