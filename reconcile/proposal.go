@@ -19,6 +19,8 @@ type Proposal struct {
 	Reason   string
 	// Merge: the daemon is to merge it when it is ready.
 	Merge bool
+	// Main is the commit that it was judged on.
+	Main string
 }
 
 // errNoForge says why nothing enters a stage.
@@ -43,7 +45,7 @@ func (c *Clerk) propose(k Key, stage *desired.Stage, d *policy.Decision) {
 	p := Proposal{Key: k}
 	if by && d != nil && d.Proposal != nil {
 		p.Promotion, p.Verdicts, p.Reason = d.Proposal, d.Verdicts, d.Reason
-		p.Ready, p.Merge = d.Move == policy.Promote, stage.Merge
+		p.Ready, p.Merge, p.Main = d.Move == policy.Promote, stage.Merge, c.commit.ID
 	}
 	c.options.Propose(p)
 }

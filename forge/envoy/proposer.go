@@ -95,7 +95,8 @@ func (p *Proposer) Propose(x reconcile.Proposal) {
 		delete(p.settled, x.Key)
 	}
 	p.mu.Unlock()
-	if !known || old.Promotion != x.Promotion || old.Ready != x.Ready {
+	merges := x.Ready && x.Merge && old.Main != x.Main // which may have waited for that judgement
+	if !known || old.Promotion != x.Promotion || old.Ready != x.Ready || merges {
 		p.Wake()
 	}
 }
@@ -367,31 +368,6 @@ func (p *Proposer) write(ctx context.Context, d *draft, at look) (string, error)
 			return nil
 		},
 	})
-}
-
-// merge merges. What the forge does not take now is asked again by the next
-// look, which also finds out what became of an answer that was lost. The head is
-// judged anew here, and the forge is told which one it is: no other is merged.
-func (p *Proposer) merge(ctx context.Context, x reconcile.Proposal, d *draft, at look) error {
-	w, _, err := p.judge(ctx, head{x.Key, at.head})
-	if err != nil {
-		return err
-	}
-	if !w.ours || !w.change.Release.Equal(d.change.Release) {
-		return fmt.Errorf("the head %.12s is not what is to be merged", at.head)
-	}
-	subject, body, _ := strings.Cut(d.change.Message(), "\n")
-	err = p.options.Forge.MergePull(ctx, at.pull.Number, rest.Merge{Head: at.head, Method: p.options.Method, Subject: subject, Message: strings.TrimSpace(body)})
-	switch {
-	case errors.Is(err, rest.ErrNotNow), errors.Is(err, rest.ErrConflict):
-		p.options.Log.Debug("the forge does not merge it yet", "pullRequest", at.pull.Number, "reason", err)
-		return nil
-	case err != nil:
-		return err
-	}
-	p.options.Log.Info("pull request merged", "environment", x.Environment, "service", x.Service, "pullRequest", at.pull.Number)
-	p.options.Mirror.Poke()
-	return nil
 }
 
 // attend says on the head how it is with the gates, and takes in the approvals

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ type scene struct {
 	client   *rest.Client
 	dir      string
 	proposer *Proposer
+	judged   string // the commit of main; "": what it is when something is proposed
 	log      bytes.Buffer
 }
 
@@ -130,8 +132,11 @@ func (s *scene) proposes() (head string) {
 }
 
 func (s *scene) proposesWith(evidence string) {
+	if s.judged == "" {
+		s.judged = s.remote("main")
+	}
 	s.proposer.Propose(reconcile.Proposal{
-		Key: reconcile.Key{Environment: "production", Service: "web"}, Ready: true, Merge: true,
+		Key: reconcile.Key{Environment: "production", Service: "web"}, Ready: true, Merge: true, Main: s.judged,
 		Promotion: &policy.Promotion{Service: "web", Environment: "production", Before: "1.0.0", Evidence: evidence,
 			From: []string{"staging@0123456789ab"}, Pipeline: "default@abc",
 			Release: ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:1.1.0"}}, Source: strings.Repeat("0123456789", 4)}},
@@ -155,6 +160,49 @@ func TestTextThatCouldNotBeChanged(t *testing.T) {
 		t.Errorf("while its text is another one: %v", err)
 	}
 	s.forge.Harm(nil)
+	s.pass()
+	if s.remote("main") == main {
+		t.Errorf("it is not merged:\n%s", &s.log)
+	}
+}
+
+// What was ready a moment ago is not merged past what has come to main since, nor
+// while nobody can tell what has.
+func TestMainMovesBeforeAMerge(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	s.proposes()
+	change := func(name, text string) string {
+		s.write(name, text)
+		s.git("add", "-A")
+		s.git("commit", "-q", "-m", "change "+name)
+		s.git("push", "-q", "origin", "HEAD:main")
+		return s.remote("main")
+	}
+	main := change("holds/inc-1.yaml", "apiVersion: pinion.dev/v1\nkind: Hold\nreason: INC-1\nowner: dana\n")
+	s.pass()
+	if s.remote("main") != main {
+		t.Fatalf("it is merged past a hold:\n%s", &s.log)
+	}
+	s.judged = main
+	s.proposesWith("Verified in staging: rollout complete.") // judged anew, as if the hold were none of its business
+	var begun atomic.Bool                                    // the look at the pull requests, which is right after that at the branches
+	s.forge.Harm(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		begun.CompareAndSwap(false, strings.HasSuffix(r.URL.Path, "/pulls"))
+		git := begun.Load() && strings.HasPrefix(r.URL.Path, "/shop/")
+		if git {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+		return git
+	})
+	if err := s.proposer.pass(t.Context()); err == nil || !strings.Contains(err.Error(), "look at main before a merge") {
+		t.Errorf("while main can't be read: %v", err)
+	}
+	s.forge.Harm(nil)
+	if s.remote("main") != main {
+		t.Fatalf("it is merged while main can't be read:\n%s", &s.log)
+	}
+	main = change("README.md", "The shop.\n") // which is nothing to it
 	s.pass()
 	if s.remote("main") == main {
 		t.Errorf("it is not merged:\n%s", &s.log)

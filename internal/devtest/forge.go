@@ -264,7 +264,8 @@ func (f *Forge) merge(w http.ResponseWriter, p *forgePull, text func(string) str
 		}
 		return state != "success"
 	})
-	tree, err := f.try("merge-tree", "--write-tree", "refs/heads/"+p.base, p.head)
+	base := f.git("rev-parse", "refs/heads/"+p.base) // others push meanwhile
+	tree, err := f.try("merge-tree", "--write-tree", base, p.head)
 	switch {
 	case p.state != "open" || missing || err != nil:
 		refuseAPI(w, http.StatusMethodNotAllowed, "Please try again later")
@@ -273,7 +274,6 @@ func (f *Forge) merge(w http.ResponseWriter, p *forgePull, text func(string) str
 		refuseAPI(w, http.StatusConflict, "head out of date")
 		return
 	}
-	base := f.git("rev-parse", "refs/heads/"+p.base)
 	message := cmp.Or(text("MergeTitleField"), p.title) + "\n\n" + text("MergeMessageField")
 	args := []string{"commit-tree", tree, "-p", base}
 	switch text("Do") {
