@@ -294,6 +294,12 @@ func Promotion(m Move) ([]Finding, error) {
 	return found, nil
 }
 
+// MergedLate is about a promotion that was let in by what main was at a commit
+// before its parent, and not by what came in between.
+func (m Move) MergedLate(by string) Finding {
+	return m.finding(Warning, RulePromotion, "the forge merged it in the moment in which that came", "it was allowed by main as it was at %s, and not by what came between that and the merge", short(by))
+}
+
 func (m Move) pipeline(p *desired.Pipeline) string {
 	if p == nil {
 		return ""

@@ -401,6 +401,9 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		return older
 	}
 	found, err := judge(m)
+	if err == nil && change.Kind == ledger.ChangePromoted && !daemon && wrongly(found) {
+		found, err = r.mergedLate(ctx, at, m, found)
+	}
 	if err = errors.Join(err, failure); err != nil {
 		return err
 	}
@@ -408,10 +411,53 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	if r.edited[file].id, err = idOf(snap, file); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(found, func(f audit.Finding) bool { return f.Severity == audit.Error }) {
+	if wrongly(found) {
 		delete(r.edited, file) // it may have something else in it
 	}
 	return nil
+}
+
+func wrongly(found []audit.Finding) bool {
+	return slices.ContainsFunc(found, func(f audit.Finding) bool { return f.Severity == audit.Error })
+}
+
+// forgeTime is how long it may take a forge to merge what was let in.
+const forgeTime = time.Minute
+
+// mergedLate judges a promotion by pull request once more, by main as it was up to
+// a minute before. A forge merges onto whatever main is by then, so what has just
+// come, a hold for one, can't have been known to who had it merged.
+func (r *auditReader) mergedLate(ctx context.Context, at int, m audit.Move, found []audit.Finding) ([]audit.Finding, error) {
+	env, svc := m.Change.Environment, m.Change.Service
+	if _, stage, _ := m.Rules.Stage(env, svc); stage == nil || !stage.ByPullRequest {
+		return found, nil
+	}
+	for i := at + 2; i < len(r.line) && m.Commit.Time.Sub(r.line[i-1].Committer.Time) <= forgeTime; i++ {
+		snap, err := r.archive.Snapshot(ctx, r.line[i].ID)
+		if err != nil {
+			return nil, err
+		}
+		then := m
+		if then.Rules, then.Locations, err = r.rulesAt(ctx, r.line[i].ID); err != nil {
+			return nil, err
+		}
+		if then.Pinned, err = r.deployment(snap, then.Rules.Repository, env, svc); err != nil {
+			return nil, err
+		}
+		if p, _, _ := then.Rules.Stage(env, svc); p != nil {
+			if then.Rules.PipelineBlob, err = idOf(snap, p.File); err != nil {
+				return nil, err
+			}
+		}
+		again, err := audit.Promotion(then)
+		if err != nil {
+			return nil, err
+		}
+		if !wrongly(again) {
+			return append(again, m.MergedLate(r.line[i].ID)), nil
+		}
+	}
+	return found, nil
 }
 
 func ruleOf(c ledger.Change) audit.Rule {

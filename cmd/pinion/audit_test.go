@@ -844,6 +844,25 @@ func TestAudit(t *testing.T) {
 		f.promotion(nil)
 		return []string{unsigned}
 	}, `error promotion production: a promotion without its evidence: .* hold freeze: INC-432`)
+	late := func(after time.Duration) func(f *forger) []string {
+		return func(f *forger) []string {
+			dana := ledger.Person{Name: "Dana", Email: "dana@shop.example"}
+			pipeline := f.input("", "show", "main:pipelines/default.yaml")
+			f.commit(forged{branch: "main", by: dana, message: "by pull request\n", files: map[string]string{
+				"pipelines/default.yaml": strings.Replace(pipeline, "admit: [release, office-hours]\n", "admit: [release, office-hours]\n  by: pullRequest\n", 1)}})
+			both(f)
+			f.now = f.now.Add(2 * time.Minute)
+			f.commit(forged{branch: "main", by: dana, message: "hold\n", files: map[string]string{
+				"holds/freeze.yaml": "apiVersion: pinion.dev/v1\nkind: Hold\nenvironments: [production]\nreason: INC-432\n"}})
+			f.now = f.now.Add(after)
+			f.promotion(func(c *forged, _ *ledger.Change) { c.by = ledger.Person{Name: "Forge", Email: "forge@shop.example"} })
+			return []string{unsigned}
+		}
+	}
+	try("promotion that a forge merges in the moment of a hold", 0, late(10*time.Second),
+		`warning promotion production: it was allowed by main as it was at [0-9a-f]{12}, and not by what came between`)
+	try("promotion that a forge merges past a hold", 1, late(2*time.Minute),
+		`error promotion production: a promotion without its evidence: .* hold freeze: INC-432`)
 	try("promotion outside of the window", 1, func(f *forger) []string {
 		both(f)
 		f.promotion(func(c *forged, _ *ledger.Change) { c.at = time.Date(2026, 10, 11, 10, 0, 0, 0, time.UTC) })
