@@ -57,9 +57,7 @@ func openClone(f *folder) (*Clone, error) {
 	}
 	var odbs []*odb
 	for _, dir := range dirs {
-		o := openODB(dir)
-		o.packs = newPacks(dir)
-		odbs = append(odbs, o)
+		odbs = append(odbs, openODB(dir))
 	}
 	s := newStore(odbs...)
 	s.retry = true

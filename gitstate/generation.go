@@ -371,6 +371,10 @@ func checkPack(f io.ReaderAt, size int64) (count uint32, sum string, err error) 
 	return uint32(head[8])<<24 | uint32(head[9])<<16 | uint32(head[10])<<8 | uint32(head[11]), end.String(), nil
 }
 
+// newestChecked is of how many commits of a branch a start looks whether they are
+// there: it must not cost more the longer the history is.
+const newestChecked = 10
+
 // check looks for damage that can be found quickly: packs that are cut or
 // lack their index, branches whose newest commits or whose files are not all
 // there. What it does not see is found when it is read.
@@ -392,13 +396,7 @@ func (g *generation) check(ctx context.Context, s *store) error {
 		}
 	}
 	for name, id := range g.refs {
-		// Of what is recorded the present is read, and its entries only when somebody
-		// asks: a start must not cost more the longer it is.
-		newest := 5000
-		if recorded(name) {
-			newest = 10
-		}
-		if err := s.complete(ctx, id, newest); err != nil {
+		if err := s.complete(ctx, id, newestChecked); err != nil {
 			return fmt.Errorf("branch %s: %w", name, err)
 		}
 	}

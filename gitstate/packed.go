@@ -101,6 +101,17 @@ func (p *packs) get(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 	return 0, nil, plumbing.ErrObjectNotFound
 }
 
+// has tells whether an object is in one of the packs, without reading it.
+func (p *packs) has(id plumbing.Hash) bool {
+	p.load()
+	for _, f := range p.files {
+		if offset, err := f.find(id); err == nil && offset >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // load opens the packs that are there, once. A newer one is go-git's.
 func (p *packs) load() {
 	if p.open {
@@ -183,12 +194,15 @@ func (f *packFile) find(id plumbing.Hash) (int64, error) {
 	if id[0] > 0 {
 		low = int64(f.fanout[id[0]-1])
 	}
-	// Ids are spread evenly, so the next bytes tell where about it is.
-	const window = 128
-	for near := true; high-low > window; near = false {
+	// Ids are spread evenly, so the next bytes tell where about it is; where they are
+	// not, it is halved.
+	const window = 8
+	key := func(id []byte) int64 { return int64(binary.BigEndian.Uint32(id[1:])) }
+	first, last := int64(0), int64(1)<<32 // what they are at low and high
+	for n := 0; high-low > window; n++ {
 		from := (low+high)/2 - window/2
-		if near {
-			from = low + (high-low)*int64(binary.BigEndian.Uint16(id[1:]))>>16 - window/2
+		if n < 3 && last > first {
+			from = low + int64(float64(high-low)*float64(key(id[:])-first)/float64(last-first)) - window/2
 			from = min(max(from, low), high-window)
 		}
 		ids, err := f.ids(from, window)
@@ -197,9 +211,9 @@ func (f *packFile) find(id plumbing.Hash) (int64, error) {
 		}
 		switch {
 		case bytes.Compare(id[:], ids[:20]) < 0:
-			high = from
+			high, last = from, key(ids)
 		case bytes.Compare(id[:], ids[len(ids)-20:]) > 0:
-			low = from + window
+			low, first = from+window, key(ids[len(ids)-20:])
 		default:
 			low, high = from, from+window
 		}
@@ -293,16 +307,12 @@ func (p *packs) remember(at packPlace, o packed) {
 // without a base that is -1.
 func (p *packs) entry(at packPlace) (o packed, base packPlace, err error) {
 	fail := func(err error) (packed, packPlace, error) { return packed{}, packPlace{}, err }
-	section := io.NewSectionReader(at.file.data, at.offset, 1<<62-at.offset)
-	if p.in == nil {
-		p.in = bufio.NewReaderSize(section, 4<<10)
-	} else {
-		p.in.Reset(section)
-	}
-	head, err := p.in.Peek(64)
+	var start [32]byte
+	n, err := at.file.data.ReadAt(start[:], at.offset)
 	if err != nil && err != io.EOF {
 		return fail(err)
 	}
+	head := start[:n]
 	kind, size, used := packHead(head)
 	if used == 0 || size > mostPacked {
 		return fail(errOddPack)
@@ -327,10 +337,7 @@ func (p *packs) entry(at packPlace) (o packed, base packPlace, err error) {
 	default:
 		return fail(errOddPack)
 	}
-	if _, err := p.in.Discard(used); err != nil {
-		return fail(err)
-	}
-	data, err := p.inflate(size)
+	data, err := p.inflate(at.file.data, at.offset+int64(used), size)
 	if err != nil {
 		return fail(err)
 	}
@@ -365,9 +372,16 @@ func packDistance(b []byte) (n int64, used int) {
 	return 0, 0
 }
 
-// inflate reads what is deflated next.
-func (p *packs) inflate(size int64) ([]byte, error) {
-	var err error
+// inflate reads what is deflated at a place, and nothing behind it: most objects are
+// small.
+func (p *packs) inflate(file *os.File, offset, size int64) (data []byte, err error) {
+	// What is deflated is hardly ever larger than what it was.
+	section := io.NewSectionReader(file, offset, size+size>>2+64)
+	if p.in == nil {
+		p.in = bufio.NewReaderSize(section, 4<<10)
+	} else {
+		p.in.Reset(section)
+	}
 	if p.zip == nil {
 		p.zip, err = zlib.NewReader(p.in)
 	} else {
@@ -377,7 +391,7 @@ func (p *packs) inflate(size int64) ([]byte, error) {
 		p.zip = nil
 		return nil, err
 	}
-	data := make([]byte, size)
+	data = make([]byte, size)
 	if _, err := io.ReadFull(p.zip, data); err != nil {
 		return nil, err
 	}

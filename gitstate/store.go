@@ -23,53 +23,80 @@ const (
 	commitCacheSize = 256 << 10 // commits and their parents
 )
 
-// odb reads the objects of one folder ("objects" below a git directory).
-// It is not safe for concurrent use; its store guards it.
+// odb reads the objects of one folder ("objects" below a git directory): from
+// its packs, and what is not found there, or not understood, through go-git. It
+// is not safe for concurrent use; its store guards it.
 type odb struct {
 	dir     string // the git directory
 	storage *filesystem.Storage
-	packs   *packs // asked first, if set
+	packs   *packs
 }
 
 func openODB(dir string) *odb {
-	return &odb{dir: dir, storage: filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(objectCacheSize),
-		filesystem.Options{KeepDescriptors: true})}
+	return &odb{dir, filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(objectCacheSize),
+		filesystem.Options{KeepDescriptors: true}), newPacks(dir)}
 }
 
 func (o *odb) close() error {
-	if o.packs != nil {
-		o.packs.close()
-	}
+	o.packs.close()
 	return o.storage.Close()
 }
 
-// reopen forgets what was known about the folder: someone else may have
-// repacked it.
+// reopen forgets what was known about the folder: packs may have come, or gone.
 func (o *odb) reopen() {
 	o.close()
-	packs := o.packs
 	*o = *openODB(o.dir)
-	o.packs = packs
 }
 
-// get reads an object. go-git was seen to panic on damaged packs, so that is
-// caught here.
-func (o *odb) get(id plumbing.Hash) (obj plumbing.EncodedObject, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("reading object %s: %v", id, r)
-		}
-	}()
-	return o.storage.EncodedObject(plumbing.AnyObject, id)
+// get reads an object. The caller owns what it returns.
+func (o *odb) get(id plumbing.Hash, want plumbing.ObjectType) (data []byte, err error) {
+	kind, content, err := o.packs.get(id)
+	switch {
+	case err == nil && kind != want:
+		return nil, fmt.Errorf("%w: a %s, not a %s", errKind, kind, want)
+	case err == nil:
+		return slices.Clone(content), nil
+	}
+	defer unpanicked(id, &err)
+	obj, err := o.storage.EncodedObject(plumbing.AnyObject, id)
+	if err != nil {
+		return nil, err
+	}
+	if obj.Type() != want {
+		return nil, fmt.Errorf("%w: a %s, not a %s", errKind, obj.Type(), want)
+	}
+	r, err := obj.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data = make([]byte, obj.Size())
+	_, err = io.ReadFull(r, data)
+	return data, err
 }
 
 func (o *odb) size(id plumbing.Hash) (n int64, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("reading object %s: %v", id, r)
-		}
-	}()
+	if _, content, err := o.packs.get(id); err == nil {
+		return int64(len(content)), nil
+	}
+	defer unpanicked(id, &err)
 	return o.storage.EncodedObjectSize(id)
+}
+
+func (o *odb) has(id plumbing.Hash) (err error) {
+	if o.packs.has(id) {
+		return nil
+	}
+	defer unpanicked(id, &err)
+	return o.storage.HasEncodedObject(id)
+}
+
+// unpanicked makes an error of a panic, for go-git was seen to panic on damaged
+// packs.
+func unpanicked(id plumbing.Hash, err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("reading object %s: %v", id, r)
+	}
 }
 
 // store is the one way in which objects are read: by a mirror, by its
@@ -102,15 +129,10 @@ func newStore(odbs ...*odb) *store {
 func (s *store) reindex(useless []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(useless) > 0 {
-		for _, name := range useless {
-			os.Remove(name) // what stays does no harm
-		}
-		s.odbs[0].reopen() // lest their descriptors stay open
+	for _, name := range useless {
+		os.Remove(name) // what stays does no harm
 	}
-	for _, o := range s.odbs {
-		o.storage.Reindex()
-	}
+	s.odbs[0].reopen() // lest their descriptors stay open
 }
 
 // replace puts a new folder in the first place. The old ones stay behind it
@@ -182,26 +204,7 @@ func (s *store) object(id plumbing.Hash, want plumbing.ObjectType) (data []byte,
 
 func (s *store) objectLocked(id plumbing.Hash, want plumbing.ObjectType) (data []byte, err error) {
 	err = s.locked(id, func(o *odb) error {
-		if o.packs != nil {
-			if kind, content, err := o.packs.get(id); err == nil && kind == want {
-				data = slices.Clone(content)
-				return nil
-			}
-		}
-		obj, err := o.get(id)
-		if err != nil {
-			return err
-		}
-		if obj.Type() != want {
-			return fmt.Errorf("%w: a %s, not a %s", errKind, obj.Type(), want)
-		}
-		r, err := obj.Reader()
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		data = make([]byte, obj.Size())
-		_, err = io.ReadFull(r, data)
+		data, err = o.get(id, want)
 		return err
 	})
 	return data, err
@@ -212,12 +215,6 @@ func (s *store) size(id plumbing.Hash) (n int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = s.locked(id, func(o *odb) error {
-		if o.packs != nil {
-			if _, content, err := o.packs.get(id); err == nil {
-				n = int64(len(content))
-				return nil
-			}
-		}
 		n, err = o.size(id)
 		return err
 	})
@@ -228,7 +225,7 @@ func (s *store) size(id plumbing.Hash) (n int64, err error) {
 func (s *store) has(id plumbing.Hash) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.locked(id, func(o *odb) error { return o.storage.HasEncodedObject(id) })
+	return s.locked(id, func(o *odb) error { return o.has(id) })
 }
 
 // tree reads a folder.
