@@ -56,13 +56,17 @@ func (c *Clerk) advance(ctx context.Context, commit *Commit) error {
 
 // note keeps the journal.
 func (c *Clerk) note(ctx context.Context, old, commit *Commit) error {
-	var lines []line
+	var lines, older []line
 	var err error
-	follows := false
+	short, follows := false, false
+	from := lineReader{c.options.Mirror, c.reader, c.options.Identity, c.lineage.by}
 	if old == nil {
-		lines, err = readOwn(ctx, c.options.Mirror, c.options.Identity, commit.ID)
+		lines, short, err = from.newest(ctx, c.options.Settled, commit.ID)
 	} else {
-		lines, follows, err = readLines(ctx, c.options.Mirror, c.reader, c.lineage.by, old.ID, commit.ID)
+		lines, follows, err = from.since(ctx, old.ID, commit.ID)
+	}
+	if err == nil && follows && c.needsOlder(lines) {
+		older, _, err = from.newest(ctx, "", c.journal.lines[0].commit)
 	}
 	if err != nil {
 		return err
@@ -73,17 +77,66 @@ func (c *Clerk) note(ctx context.Context, old, commit *Commit) error {
 	case old == nil:
 		c.journal.begin(lines[0].commit)
 		c.journal.add(lines[1:])
+		c.journal.short = short
 	case !follows:
 		c.journal.begin(commit.ID)
+		c.journal.broken = true
 		for k := range c.cards {
 			c.unsure[k] = true
 		}
 	default:
+		if len(older) > 0 {
+			c.journal.recall(older[:len(older)-1])
+		}
 		c.journal.add(lines)
 	}
 	maps.Copy(c.unsure, c.early)
 	clear(c.early)
 	return nil
+}
+
+// needsOlder tells whether new lines change a deployment whose record tells of no
+// commit that is in the journal, which is shorter than it might be.
+func (c *Clerk) needsOlder(lines []line) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.journal.short {
+		return false
+	}
+	for _, l := range lines {
+		for k := range l.keys {
+			if !c.journal.knows(c.recordedUpTo(k)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// recordedUpTo returns the newest commit of which the record of a deployment tells, as far as
+// the journal knows them; mu is held.
+func (c *Clerk) recordedUpTo(k Key) string {
+	d, at := c.cards[k], c.record(k).Deployment.Commit
+	if d == nil {
+		return at
+	}
+	c.settle(k, d)
+	return c.journal.later(d.tip, at)
+}
+
+// noteSettled tells up to which commit of main a later start need not ask what
+// daemons have written.
+func (c *Clerk) noteSettled() {
+	if c.commit == nil {
+		return
+	}
+	c.mu.Lock()
+	at := c.journal.settled(c.recordedUpTo)
+	c.mu.Unlock()
+	if at != "" && at != c.settledAt {
+		c.settledAt = at
+		c.options.Settle(at)
+	}
 }
 
 // touch marks a service for review, and the stages that it may matter to.

@@ -55,6 +55,13 @@ type ClerkOptions struct {
 	// tracked where the ledger is ours to keep, and with what is known, when either
 	// has changed; nil: nobody wants to know. It must not wait.
 	Tracked func([]desired.Tracked, *artifact.Shelf)
+	// Settled is the newest commit of main that Settle was ever called with for this
+	// repository; "": it is not known, and the start reads more of main's history.
+	Settled string
+	// Settle is called from the clerk's own goroutine with the commit of main up to
+	// which all that daemons have written there is on the ledgers, when that is
+	// another one; nil: nobody remembers it. It must not wait.
+	Settle func(commit string)
 	// Pushed is called after a push with what was written; nil: nobody counts.
 	Pushed func(entries, moves int, took time.Duration)
 	// Clock tells the time; nil: time.Now.
@@ -145,7 +152,9 @@ type Clerk struct {
 	told     time.Time // it was told of us
 	trouble  string    // the last that was reported
 	fails    int
-	jobs     sync.WaitGroup
+	// settledAt is what Settle was called with last.
+	settledAt string
+	jobs      sync.WaitGroup
 }
 
 // holding is since when an environment is ours.
@@ -204,6 +213,9 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 	}
 	if o.Tracked == nil {
 		o.Tracked = func([]desired.Tracked, *artifact.Shelf) {}
+	}
+	if o.Settle == nil {
+		o.Settle = func(string) {}
 	}
 	if o.Pushed == nil {
 		o.Pushed = func(int, int, time.Duration) {}
@@ -418,6 +430,7 @@ func (c *Clerk) work(ctx context.Context) time.Duration {
 			} else {
 				c.relieved()
 			}
+			c.noteSettled()
 			return c.nap()
 		}
 	}

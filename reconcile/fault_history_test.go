@@ -274,6 +274,9 @@ func TestTakenBackUnseen(t *testing.T) {
 			h.hides("staging", true)
 			h.pin("dev", "1.0.0", "1.1.0")
 			moves("web")
+			if at := h.lastSettled(); at == "" || at == h.git("--git-dir="+h.remote, "rev-parse", "main") {
+				t.Errorf("all is taken as recorded up to %q, with the promotion", at)
+			}
 			if ended {
 				h.stop()
 			}
@@ -298,6 +301,12 @@ func TestTakenBackUnseen(t *testing.T) {
 			if n := promoted("web"); n != 1 {
 				t.Errorf("web was promoted %d times", n)
 			}
+			h.until("a start need not read what was before", func() string {
+				if at, tip := h.lastSettled(), h.mirror.Branches()["main"]; at != tip {
+					return fmt.Sprintf("all is recorded up to %s, and main is at %s", at, tip)
+				}
+				return ""
+			})
 			h.lawful()
 		})
 	}

@@ -43,6 +43,8 @@ func (h *house) startOn(o gitstate.Options) {
 		Digests:  []byte("a key"),
 		Checks:   check.New(nil, check.Options{}),
 		Clock:    h.clock,
+		Settled:  h.lastSettled(),
+		Settle:   h.settles,
 		Name:     h.TempDir(),
 		Report: func(ev reconcile.Event) {
 			h.mu.Lock()

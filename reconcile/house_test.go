@@ -44,6 +44,8 @@ type house struct {
 	stir   bool                       // phases were set
 	phases map[string]reconcile.Phase // by "environment/service version"; ready if none is set
 	unseen map[string]bool            // environments of which the clerk is told nothing
+	// settledAt is what the clerks have said last.
+	settledAt string
 }
 
 // newHouse makes the repository from a txtar archive, and starts a clerk.
@@ -52,6 +54,18 @@ func newHouse(t testing.TB, archive string) *house {
 	h := newRepository(t, archive)
 	h.start(reconcile.ClerkOptions{})
 	return h
+}
+
+func (h *house) settles(commit string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.settledAt = commit
+}
+
+func (h *house) lastSettled() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.settledAt
 }
 
 func newRepository(t testing.TB, archive string) *house {
@@ -81,6 +95,7 @@ func (h *house) start(o reconcile.ClerkOptions) {
 		o.Checks = check.New(nil, check.Options{})
 	}
 	o.Clock = h.clock
+	o.Settled, o.Settle = h.lastSettled(), h.settles
 	o.Report = func(ev reconcile.Event) {
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -41,7 +41,7 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			continue
 		}
 		d.asked, d.asking = asked, true
-		repinned, tip, r := c.repinned(k, d, d.sighting.Tip), d.tip, c.record(k)
+		repinned, tip, r := c.repinned(k, d.sighting.Tip), d.tip, c.record(k)
 		at := d.sighting.Tip
 		c.mu.Lock()
 		if !c.journal.knows(at) {
@@ -115,12 +115,10 @@ func (c *Clerk) changes(k Key, tip string, r ledger.Record, before string) []str
 // repinned returns the newest commit up to another that changed the pins of a
 // deployment and that its record does not tell of, as far as that is known; "":
 // there is none.
-func (c *Clerk) repinned(k Key, d *card, upTo string) string {
-	c.settle(k, d)
-	now := c.record(k).Deployment
+func (c *Clerk) repinned(k Key, upTo string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.journal.repinned(k, c.journal.later(d.tip, now.Commit), upTo)
+	return c.journal.repinned(k, c.recordedUpTo(k), upTo)
 }
 
 // sighted is what a sighting's identity depends on. While it is of another commit

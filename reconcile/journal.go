@@ -21,6 +21,15 @@ type journal struct {
 	lines []line // oldest first
 	index map[string]int
 	first int // the index of lines[0]
+	// pending are the indexes of lines that a daemon has written and that are not
+	// known to be recorded.
+	pending []int
+	// broken says that main was rewritten, so that what was pending before is not
+	// known any more.
+	broken bool
+	// short says that what is before the first line was not read, for all that
+	// daemons have written there is recorded.
+	short bool
 }
 
 // line is one commit of the first-parent line.
@@ -30,6 +39,8 @@ type line struct {
 	// manifests, to others; false: otherwise, as by manifests that are read from the
 	// very commit, or by a file that can't be read.
 	keys map[Key]bool
+	// own is the deployment that a daemon has written it for.
+	own *Key
 }
 
 func (l line) changes(k Key) bool {
@@ -45,13 +56,27 @@ const mostLines = 20_000
 // begin makes a commit the one from which on things are noted.
 func (j *journal) begin(commit string) {
 	j.lines, j.index, j.first = []line{{commit: commit}}, map[string]int{commit: 0}, 0
+	j.pending, j.short = nil, false
+}
+
+// recall notes commits that came before the oldest one, oldest first.
+func (j *journal) recall(lines []line) {
+	j.first, j.short = j.first-len(lines), false
+	j.lines = append(lines, j.lines...)
+	for i, l := range lines {
+		j.index[l.commit] = j.first + i
+	}
 }
 
 // add notes commits that came after the newest one, oldest first.
 func (j *journal) add(lines []line) {
 	for _, l := range lines {
-		j.index[l.commit] = j.first + len(j.lines)
+		i := j.first + len(j.lines)
+		j.index[l.commit] = i
 		j.lines = append(j.lines, l)
+		if l.own != nil {
+			j.pending = append(j.pending, i)
+		}
 	}
 	for len(j.lines) > mostLines {
 		delete(j.index, j.lines[0].commit)
@@ -74,6 +99,27 @@ func (j *journal) between(k Key, after, before string, did func(line, Key) bool)
 		}
 	}
 	return all
+}
+
+// settled returns the newest commit up to which all that daemons have written is
+// recorded, given up to which commit the record of a deployment tells; "" if that
+// is not known.
+func (j *journal) settled(told func(Key) string) string {
+	j.pending = slices.DeleteFunc(j.pending, func(i int) bool {
+		if i < j.first {
+			return true // as if it was long ago at a start
+		}
+		at, known := j.index[told(*j.lines[i-j.first].own)]
+		return known && at >= i
+	})
+	last := j.first + len(j.lines)
+	if len(j.pending) > 0 {
+		last = j.pending[0]
+	}
+	if j.broken || last <= j.first {
+		return ""
+	}
+	return j.lines[last-1-j.first].commit
 }
 
 // untouched tells whether no commit after one, up to another, has changed a
@@ -123,29 +169,39 @@ func (j *journal) repinned(k Key, after, upTo string) string {
 	return ""
 }
 
-// readLines returns the lines of the commits after one that is known, up to tip.
+// lineReader reads what commits of main have changed.
+type lineReader struct {
+	commits Commits
+	reader  *reader
+	daemon  ledger.Person
+	written func(commit string) (Key, bool) // by this process
+}
+
+// since returns the lines of the commits after one that is known, up to tip.
 // It is an empty list and false if tip does not descend from it by first
 // parents within the bound.
-func readLines(ctx context.Context, commits Commits, r *reader, written func(string) (Key, bool), known, tip string) ([]line, bool, error) {
+func (r lineReader) since(ctx context.Context, known, tip string) ([]line, bool, error) {
 	var lines []line
 	var child *gitstate.Snapshot
+	var own *Key
 	var failure error
 	reached := false
-	err := commits.History(ctx, tip, func(c gitstate.CommitInfo) bool {
-		snap, err := commits.Snapshot(ctx, c.ID)
+	err := r.commits.History(ctx, tip, func(c gitstate.CommitInfo) bool {
+		snap, err := r.commits.Snapshot(ctx, c.ID)
 		if err != nil {
 			failure = err
 			return false
 		}
 		if child != nil {
-			l, err := readLine(ctx, r, written, child, snap)
+			l, err := r.line(ctx, child, snap)
 			if err != nil {
 				failure = err
 				return false
 			}
+			l.own = own
 			lines = append(lines, l)
 		}
-		child = snap
+		child, own = snap, r.own(c)
 		reached = c.ID == known
 		return !reached && len(lines) < mostLines
 	})
@@ -159,30 +215,44 @@ func readLines(ctx context.Context, commits Commits, r *reader, written func(str
 // mostOwn is of how many commits a start asks which are a daemon's.
 const mostOwn = 1000
 
-// readOwn returns the lines of the newest commits up to tip, of which only those
+// newest returns the lines of the newest commits up to tip, of which only those
 // that a daemon has written tell what they changed: a daemon may have ended between
-// that and recording it, and a person may have taken it back since.
-func readOwn(ctx context.Context, commits Commits, daemon ledger.Person, tip string) ([]line, error) {
-	var lines []line
-	err := commits.History(ctx, tip, func(c gitstate.CommitInfo) bool {
-		l := line{commit: c.ID}
-		if x, claimed := ledger.ParseChange(c.Message); claimed && daemon.Same(ledger.Person{Name: c.Committer.Name, Email: c.Committer.Email}) {
-			l.keys = map[Key]bool{{x.Environment, x.Service}: true}
+// that and recording it, and a person may have taken it back since. Up to settled all
+// of them are known to be recorded; it is not read further than that if no daemon has
+// written anything since.
+func (r lineReader) newest(ctx context.Context, settled, tip string) (lines []line, short bool, err error) {
+	wrote := false // since then
+	err = r.commits.History(ctx, tip, func(c gitstate.CommitInfo) bool {
+		l := line{commit: c.ID, own: r.own(c)}
+		if l.own != nil {
+			l.keys = map[Key]bool{*l.own: true}
 		}
 		lines = append(lines, l)
-		return len(lines) < mostOwn
+		short = c.ID == settled && !wrote
+		wrote = wrote || l.own != nil
+		return !short && len(lines) < mostOwn
 	})
 	if errors.Is(err, gitstate.ErrShallow) {
 		err = nil // as far as the clone goes
 	}
 	slices.Reverse(lines)
-	return lines, err
+	return lines, short, err
 }
 
-// readLine finds out what one commit changed.
-func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), child, parent *gitstate.Snapshot) (line, error) {
+// own returns the deployment for which a daemon says to have written a commit; nil
+// if none has, or it is of none, as a hold.
+func (r lineReader) own(c gitstate.CommitInfo) *Key {
+	x, claimed := ledger.ParseChange(c.Message)
+	if !claimed || x.Service == "" || !r.daemon.Same(ledger.Person{Name: c.Committer.Name, Email: c.Committer.Email}) {
+		return nil
+	}
+	return &Key{x.Environment, x.Service}
+}
+
+// line finds out what one commit changed.
+func (r lineReader) line(ctx context.Context, child, parent *gitstate.Snapshot) (line, error) {
 	l := line{commit: child.Commit(), keys: map[Key]bool{}}
-	if k, ours := written(l.commit); ours {
+	if k, ours := r.written(l.commit); ours {
 		l.keys[k] = true
 		return l, nil
 	}
@@ -206,11 +276,11 @@ func readLine(ctx context.Context, r *reader, written func(string) (Key, bool), 
 	if len(environments) == 0 && len(services) == 0 {
 		return l, nil
 	}
-	now, err := r.read(ctx, child.Commit())
+	now, err := r.reader.read(ctx, child.Commit())
 	if err != nil {
 		return l, err
 	}
-	then, err := r.read(ctx, parent.Commit())
+	then, err := r.reader.read(ctx, parent.Commit())
 	if err != nil {
 		return l, err
 	}

@@ -199,7 +199,7 @@ func (c *Clerk) retreat(ctx context.Context, b *batch, k Key) error {
 			continue // looked at again when its file has changed
 		}
 		pins := ledger.ReleaseOf(now.Pins, now.Source)
-		if !pins.SamePins(all[to.Environment].Deployment.Release) || c.repinned(target, c.card(target), c.commit.ID) != "" {
+		if !pins.SamePins(all[to.Environment].Deployment.Release) || c.repinned(target, c.commit.ID) != "" {
 			continue // somebody has changed it already, or has there and back
 		}
 		if to.Manifests && now.Source == "" {
@@ -245,7 +245,7 @@ func (c *Clerk) admission(ctx context.Context, b *batch, k Key) (policy.Admissio
 	if d, ok := c.commit.Repository.Deployment(k.Environment, k.Service); ok {
 		a.Pinned = &d
 	}
-	a.Unrecorded = c.repinned(k, c.card(k), c.commit.ID)
+	a.Unrecorded = c.repinned(k, c.commit.ID)
 	for _, env := range stage.After {
 		if before := (Key{env, k.Service}); c.books[env] != nil && !c.unreadable(before) {
 			a.Before[env], a.Entries[env] = b.record(before), c.books[env].tip

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// settledFile keeps up to which commit of main all that daemons have written there
+// is on the ledgers, so that the next start reads main's history no further back. It
+// can be thrown away: without it, and with one of another repository, a start reads
+// more.
+type settledFile struct {
+	path string
+	log  *slog.Logger
+}
+
+func (f settledFile) read() string {
+	data, err := os.ReadFile(f.path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// write replaces the file, so that there is the old or the new one.
+func (f settledFile) write(commit string) {
+	tmp, err := os.CreateTemp(filepath.Dir(f.path), ".settled-*")
+	if err == nil {
+		_, err = tmp.WriteString(commit + "\n")
+		if err = errors.Join(err, tmp.Close()); err == nil {
+			err = os.Rename(tmp.Name(), f.path)
+		}
+		if err != nil {
+			os.Remove(tmp.Name())
+		}
+	}
+	if err != nil {
+		f.log.Warn("the next start will read more of the history", "error", err)
+	}
+}
