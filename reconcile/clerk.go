@@ -164,45 +164,6 @@ type holding struct {
 	started time.Time
 }
 
-// card is what the clerk knows of one service in one environment besides its
-// record.
-type card struct {
-	sighting *Sighting
-	identity *identity
-	drifts   []Drift // not recorded yet, oldest first
-	asked    sighted // what the identity was, or is being, found for
-	asking   bool
-	against  string // the record's deployment when the identity was found
-	at       string // the commit of main whose sighting the identity is of; "": one that is not known yet
-	tip      string // the record tells all that main has asked for up to this commit; "": not known
-	failures int    // to identify, in a row
-	retry    time.Time
-	trouble  string // the last that was reported
-	judged   *policy.Judgement
-	wake     time.Time // of the review
-	decision *policy.Decision
-	admitted *admitted
-	enter    time.Time // of the admission
-	back     string    // the deployment whose call dependsOn or suspend was seen to hold back
-}
-
-// sighted is what makes an identity another one.
-type sighted struct {
-	target  *Target
-	problem string
-	commit  string // of a problem
-	folder  string // of the service, as its id
-}
-
-type identified struct {
-	key      Key
-	asked    sighted
-	against  string
-	tip      string
-	identity identity
-	err      error
-}
-
 // NewClerk returns a clerk for an engine that reads from the same mirror.
 func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 	if o.Report == nil {
@@ -260,77 +221,6 @@ func NewClerk(o ClerkOptions, e *Engine) *Clerk {
 	}
 }
 
-// See takes in what an engine sees; it never waits.
-func (c *Clerk) See(s Sighting) {
-	now := time.Now()
-	c.mu.Lock()
-	old := c.latest[s.Key]
-	c.seen[s.Key], c.latest[s.Key] = s, s
-	if old.Tip = s.Tip; old != s || s.Problem != "" {
-		if len(c.news) == 0 {
-			c.first = now
-		}
-		c.news[s.Key], c.last = true, now
-	}
-	soon := len(c.news) == 0
-	waking := c.waking
-	c.waking = waking || soon
-	c.mu.Unlock()
-	switch {
-	case !soon:
-		c.wake()
-	case !waking: // that a commit wants the same of one is told of all others, too
-		time.AfterFunc(gathering, func() {
-			c.mu.Lock()
-			c.waking = false
-			c.mu.Unlock()
-			c.wake()
-		})
-	}
-}
-
-// seeAgain puts back what could not be taken in yet, unless there is newer.
-func (c *Clerk) seeAgain(s Sighting, news bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, newer := c.seen[s.Key]; newer {
-		return
-	}
-	c.seen[s.Key] = s
-	if news {
-		if len(c.news) == 0 {
-			c.first = time.Now()
-		}
-		c.news[s.Key] = true
-	}
-	c.wake()
-}
-
-// flooded tells for how long to wait because a great many services are on the
-// move: when they have come to rest, much is written at once, and the cluster
-// comes first. Nobody who asks is kept waiting.
-func (c *Clerk) flooded() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.news) < flood || len(c.requests) > 0 || len(c.results) > 0 {
-		return 0
-	}
-	now := time.Now()
-	return min(c.last.Add(calm).Sub(now), c.first.Add(longestFlood).Sub(now))
-}
-
-// unhurried tells for how long to wait because there was much to push lately.
-// Nobody who asks is kept waiting, and nothing that has begun to move.
-func (c *Clerk) unhurried() time.Duration {
-	c.mu.Lock()
-	asked := len(c.requests) > 0 || len(c.results) > 0
-	c.mu.Unlock()
-	if asked || c.press.left > 0 {
-		return 0
-	}
-	return c.pace.wait(time.Now())
-}
-
 // Moved says that the repository was fetched.
 func (c *Clerk) Moved() {
 	c.wake()
@@ -347,16 +237,6 @@ func (c *Clerk) wake() {
 const (
 	// longestNap bounds how long a change of the system's clock goes unseen.
 	longestNap = 30 * time.Second
-	// What counts as a flood of news, how long it has to be calm after one, and
-	// how long one is waited for.
-	flood        = 64
-	calm         = 300 * time.Millisecond
-	longestFlood = 10 * time.Second
-
-	// gathering is for how long services are gathered of which nothing is new but
-	// the commit.
-	gathering = 20 * time.Millisecond
-
 	// handover is for how long a push of a clerk that has ended may be on its way.
 	handover = 2 * time.Minute
 	// apartFor is for how long branches that kept each other out are pushed one
@@ -582,16 +462,6 @@ func (c *Clerk) complainOf(k Key, err error) {
 func (c *Clerk) report(ev Event) {
 	ev.Time = c.options.Clock()
 	c.options.Report(ev)
-}
-
-// card returns what is known of a service.
-func (c *Clerk) card(k Key) *card {
-	d := c.cards[k]
-	if d == nil {
-		d = &card{}
-		c.cards[k] = d
-	}
-	return d
 }
 
 // due marks what time has come to.
