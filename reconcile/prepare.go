@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -40,91 +39,6 @@ func (r Renderer) render(ctx context.Context, tree desired.Tree, req render.Requ
 		return nil, err
 	}
 	return res, r.Cache.Put(req, res)
-}
-
-// Commit is the files of a deployment repository as they were read.
-type Commit struct {
-	ID   string
-	Tree desired.Tree
-	// Snapshot is the Tree, if it is that of a commit; nil for a working tree.
-	Snapshot   *gitstate.Snapshot
-	Repository *desired.Repository
-
-	mu      sync.Mutex
-	history map[string]bool // guarded by mu; commits that are known to be in its history
-}
-
-// contains tells whether another commit is in this one's history.
-func (c *Commit) contains(ctx context.Context, commits Commits, other string) (bool, error) {
-	if c.knows(other) {
-		return true, nil
-	}
-	ok, err := commits.IsAncestor(ctx, other, c.ID)
-	if ok {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.history == nil {
-			c.history = map[string]bool{}
-		}
-		c.history[other] = true
-	}
-	return ok, err
-}
-
-// knows tells whether another commit is known to be in this one's history.
-func (c *Commit) knows(other string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.history[other]
-}
-
-// inherit takes over what is known of the history of the commit before.
-func (c *Commit) inherit(ctx context.Context, commits Commits, previous *Commit) error {
-	previous.mu.Lock()
-	history := maps.Clone(previous.history)
-	previous.mu.Unlock()
-	if len(history) == 0 {
-		return nil
-	}
-	ok, err := commits.IsAncestor(ctx, previous.ID, c.ID)
-	if ok {
-		c.history = history
-	}
-	return err
-}
-
-// ReadCommit reads the files of a commit; what has not changed since previous
-// is taken over from it.
-func ReadCommit(ctx context.Context, commits Commits, id string, previous *Commit) (*Commit, error) {
-	snap, err := commits.Snapshot(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	c, err := ReadTree(snap, id, previous)
-	if err != nil {
-		return nil, fmt.Errorf("read commit %.12s: %w", id, err)
-	}
-	c.Snapshot = snap
-	if previous != nil {
-		if err := c.inherit(ctx, commits, previous); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
-}
-
-// ReadTree reads files that need not be a commit's; id is the commit whose
-// history they continue.
-func ReadTree(tree desired.Tree, id string, previous *Commit) (*Commit, error) {
-	var known *desired.Repository
-	if previous != nil {
-		known = previous.Repository
-	}
-	repo, err := desired.Read(tree, known)
-	if err != nil {
-		return nil, err
-	}
-	return &Commit{ID: id, Tree: tree, Repository: repo}, nil
 }
 
 // Resolve says what a commit wants of one deployment, without rendering it:
@@ -267,8 +181,8 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 		return
 	}
 	r := rendering{commits: p.commits, renderer: p.renderer, has: p.has, parallel: p.parallel, progress: p.progress, suspects: p.suspects, changed: changed}
+	touch := render.MakeTouch(changed)
 	if p.previous != nil {
-		touch := render.MakeTouch(changed)
 		r.steady = func(k Key, d desired.Deployment) *Target { return p.steady(c, k, d, touch) }
 	}
 	r.reuse = func(t *Target, tree desired.Tree) (*Target, error) {
@@ -276,7 +190,7 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 		if !ok {
 			return nil, nil
 		}
-		same, err := p.same(old, t, tree, changed)
+		same, err := p.same(old, t, tree, touch)
 		if err != nil || !same {
 			return nil, err
 		}
@@ -459,39 +373,6 @@ func touchedFirst(all []desired.Deployment, changed []string) []desired.Deployme
 	return append(first, rest...)
 }
 
-// progress knows what takes long to render. A nil one forgets.
-type progress struct {
-	mu   sync.Mutex
-	keys map[Key]bool // guarded by mu
-}
-
-func newProgress() *progress { return &progress{keys: map[Key]bool{}} }
-
-func (p *progress) begin(k Key) {
-	if p == nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.keys[k] = true
-}
-
-func (p *progress) end(k Key) {
-	if p == nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.keys, k)
-}
-
-// open returns what has begun and not ended.
-func (p *progress) open() []Key {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.keys))
-}
-
 // Rendered is a service of a commit with its objects, or the reason why it
 // has none.
 type Rendered struct {
@@ -543,7 +424,7 @@ func (p preparation) steady(c *Commit, k Key, d desired.Deployment, touch render
 
 // same tells whether a target of before stands for the one of now. If it was
 // certain at the previous commit, what has changed since is enough to know.
-func (p preparation) same(k known, t *Target, tree desired.Tree, changed []string) (bool, error) {
+func (p preparation) same(k known, t *Target, tree desired.Tree, touch render.Touch) (bool, error) {
 	old := k.target
 	if old.Place != t.Place || old.Account != t.Account || old.Pinned != t.Pinned || t.Pinned && old.Source != t.Source ||
 		old.Timeout != t.Timeout || old.Take != t.Take || old.Replace != t.Replace || old.Report != t.Report || !desired.SameIgnores(old.Ignore, t.Ignore) ||
@@ -555,7 +436,7 @@ func (p preparation) same(k known, t *Target, tree desired.Tree, changed []strin
 	case t.Pinned:
 		return true, nil
 	case p.previous != nil && k.at == p.previous.ID:
-		return !render.Touched(old.Result.Reads, changed), nil
+		return !touch.Touches(old.Result.Reads), nil
 	}
 	return old.Result.Same(tree)
 }
