@@ -246,7 +246,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	}
 	keeps.Mirror, keeps.Tenure, keeps.Known, keeps.Propose = mirror, self.terms(), at.know, at.propose()
 	if !config.Repository.AllowRewrite { // what is known of a history may not be true of the next
-		settled := settledFile{filepath.Join(dir, "settled"), logger}
+		settled := settledFile{filepath.Join(dir, "settled"), name, logger}
 		keeps.Settled, keeps.Settle = settled.read(), settled.write
 	}
 	keeps.Report = func(ev reconcile.Event) { announcer.Tell(ev); report(ev) }
