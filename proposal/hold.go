@@ -47,7 +47,10 @@ func (in Hold) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 	if err := mayEnd(repo, in.Name, in.MayEnd); err != nil {
 		return nil, err
 	}
-	if there && !in.Replace {
+	switch is := repo.Holds[in.Name]; {
+	case is != nil && in.same(is): // as when the first answer was lost
+		return &Proposal{Nothing: fmt.Sprintf("hold %s is there already, just so: %s", in.Name, file)}, nil
+	case there && !in.Replace:
 		return nil, unfit("hold %s is there already: %s; choose another name, or give --replace", in.Name, file)
 	}
 	data, err := in.encode()
@@ -78,6 +81,12 @@ func (in Hold) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 		p.Next = append(p.Next, "it stops "+c.String())
 	}
 	return p, nil
+}
+
+// same tells whether a hold is what is asked for.
+func (in Hold) same(h *desired.Hold) bool {
+	return slices.Equal(h.Environments, in.Environments) && slices.Equal(h.Services, in.Services) &&
+		h.Reason == in.Reason && h.Owner == in.Owner && h.Until.Equal(in.Until)
 }
 
 // encode writes the hold's file.
