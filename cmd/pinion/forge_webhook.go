@@ -54,8 +54,16 @@ func (h *hooks) run(ctx context.Context, look func()) {
 	}
 }
 
+// start keeps what is written to it, up to a byte more than is handed on.
+type start struct{ data []byte }
+
+func (s *start) Write(p []byte) (int, error) {
+	s.data = append(s.data, p[:min(len(p), relayedBody+1-len(s.data))]...)
+	return len(p), nil
+}
+
 // ServeHTTP takes in a delivery. Its body is read once, into the signature that
-// is computed of it, and kept nowhere.
+// is computed of it, and kept only to be handed on to other replicas.
 func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	kind := forge.Kind(r.PathValue("forge"))
 	if h.forge == nil || h.forge.Kind != kind || h.forge.WebhookSecretFile == "" {
@@ -80,7 +88,8 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(deliveryTime)) // else the server's own is in force
-	if _, err := io.Copy(delivery, http.MaxBytesReader(w, r.Body, forge.MaxDelivery)); err != nil {
+	kept := &start{}
+	if _, err := io.Copy(io.MultiWriter(delivery, kept), http.MaxBytesReader(w, r.Body, forge.MaxDelivery)); err != nil {
 		p := api.Refusal(api.Invalid, "the body can't be read: %v", err)
 		if tooLarge, ok := err.(*http.MaxBytesError); ok {
 			p = api.Refusal(api.TooLarge, "the body has more than %d bytes", tooLarge.Limit)
@@ -94,6 +103,7 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case h.arrived <- struct{}{}:
+		h.self.Load().handOn(r, kept.data)
 	default: // somebody is about to look anyway
 	}
 	w.WriteHeader(http.StatusAccepted)

@@ -220,16 +220,21 @@ func TestWebhookWakesTheDaemon(t *testing.T) {
 	d.line(0, "[1/1 done]")
 	second := w.bump("web", "1.0.0", "1.1.0")
 	mark := d.mark()
-	body := []byte(`{"after": "0000000000000000000000000000000000000000"}`) // which is not believed
-	r, err := http.NewRequest(http.MethodPost, "http://"+d.address+webhookPath+"gitea", bytes.NewReader(body))
-	w.must(err)
-	r.Header.Set("X-Hub-Signature-256", hubSignature("sesame", body))
-	resp, err := http.DefaultClient.Do(r)
-	w.must(err)
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusAccepted {
-		t.Fatalf("the delivery is answered with %s", resp.Status)
+	if got := d.hook([]byte(`{"after": "0000000000000000000000000000000000000000"}`)); got != http.StatusAccepted { // which is not believed
+		t.Fatalf("the delivery is answered with %d", got)
 	}
 	d.line(mark, second[:12])
 	w.shows(map[string]wanted{"web": {"1.1.0", second}})
+}
+
+// hook delivers a webhook of Gitea, and returns the answer's status.
+func (d *daemon) hook(body []byte) int {
+	d.Helper()
+	r, err := http.NewRequest(http.MethodPost, "http://"+d.address+webhookPath+"gitea", bytes.NewReader(body))
+	d.must(err)
+	r.Header.Set("X-Hub-Signature-256", hubSignature("sesame", body))
+	resp, err := http.DefaultClient.Do(r)
+	d.must(err)
+	resp.Body.Close()
+	return resp.StatusCode
 }

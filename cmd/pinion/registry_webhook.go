@@ -77,6 +77,7 @@ func (h *registryHooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	h.watcher.Load().Notify(registry.Notice(body))
+	h.self.Load().handOn(r, body)
 	w.WriteHeader(http.StatusAccepted)
 }
 

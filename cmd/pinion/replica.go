@@ -13,8 +13,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pinion-cd/pinion/api"
@@ -63,7 +65,10 @@ type replica struct {
 	shard  reconcile.Shard // zero: one replica leads, the others stand by
 	name   string          // of the lease, or what their names begin with
 	client *http.Client
-	scheme string // by which the others answer
+	scheme string                                    // by which the others answer
+	known  atomic.Pointer[[]desired.EnvironmentName] // of all shards, as far as they are known
+
+	deliveries chan relayed // to be handed on
 }
 
 // replica makes one, if the configuration or a flag asks for it.
@@ -86,7 +91,8 @@ func (c *config) replica(clusters map[desired.ClusterName]*cluster.Cluster, list
 	if err != nil {
 		return nil, fmt.Errorf("leaderElection: find this replica's name: %w", err)
 	}
-	r := &replica{name: e.Name, client: peerClient(nil), scheme: "http"}
+	r := &replica{name: e.Name, client: peerClient(nil), scheme: "http", deliveries: make(chan relayed, mostRelayed)}
+	r.known.Store(&[]desired.EnvironmentName{})
 	if c.Shard != "" {
 		if r.shard, err = reconcile.ParseShard(c.Shard, host); err != nil {
 			return nil, err
@@ -165,7 +171,9 @@ func (r *replica) follow(ctx context.Context, mirror *gitstate.Mirror, logger *s
 		return
 	}
 	var names []string
+	var known []desired.EnvironmentName
 	want := func(env string) {
+		known = append(known, desired.EnvironmentName(env))
 		if env != "" && r.shard.Wants(desired.EnvironmentName(env)) {
 			names = append(names, r.lease(desired.EnvironmentName(env)))
 		}
@@ -192,6 +200,9 @@ func (r *replica) follow(ctx context.Context, mirror *gitstate.Mirror, logger *s
 	if err != nil && ctx.Err() == nil {
 		logger.Error("the environments of the newest commit can't be listed; those that are known stay", "error", err)
 	}
+	slices.Sort(known)
+	known = slices.Compact(known)
+	r.known.Store(&known)
 	r.leases.Want(names...)
 }
 

@@ -92,13 +92,16 @@ func (w *world) replica(r *recorder, name string, harm devtest.Harm, args ...str
 		r.note(name, req)
 		return harm != nil && harm(rw, req)
 	})
-	config := filepath.Join(w.TempDir(), "config.yaml")
+	dir := w.TempDir()
+	config, secret := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "secret")
+	w.must(os.WriteFile(secret, []byte("sesame\n"), 0o600))
 	w.must(os.WriteFile(config, fmt.Appendf(nil, `apiVersion: pinion.dev/v1
 kind: Config
 leaderElection: {namespace: %s, leaseDuration: %s, renewDeadline: %s, retryPeriod: %s}
+forge: {kind: gitea, webhookSecretFile: %s}
 tokens:
 - {principal: ci, sha256: %x}
-`, w.leaseNamespace(), testLease, testDeadline, testRetry, sha256.Sum256([]byte(replicaToken))), 0o600))
+`, w.leaseNamespace(), testLease, testDeadline, testRetry, secret, sha256.Sum256([]byte(replicaToken))), 0o600))
 	through := *w
 	through.kubeconfig = p.Kubeconfig
 	return &member{through.daemon(w.TempDir(), append([]string{"--config", config}, args...)...), name, p}
@@ -278,6 +281,36 @@ func TestLeaderIsReplaced(t *testing.T) {
 		m.never(0, "another daemon")
 	}
 	w.audited()
+}
+
+// A webhook that comes to a standby reaches who leads, which would look in an hour.
+func TestWebhookReachesTheLeader(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, shop("web"))
+	w.makeLeaseNamespace()
+	w.serve()
+	var all recorder
+	args := []string{"--leader-elect", "--poll", "1h"}
+	a := w.replica(&all, "a", nil, args...)
+	a.takesOver(time.Now())
+	b := w.replica(&all, "b", nil, args...)
+	b.until("the standby knows who leads", func(context.Context) string {
+		if code, said := b.get("/readyz"); code != http.StatusOK {
+			return said
+		}
+		return ""
+	})
+	a.line(0, "[1/1 done]")
+	second := w.bump("web", "1.0.0", "1.1.0")
+	mark := a.mark()
+	if got := b.hook([]byte(`{}`)); got != http.StatusAccepted {
+		t.Fatalf("the delivery is answered with %d", got)
+	}
+	a.line(mark, second[:12])
+	w.shows(map[string]wanted{"web": {"1.1.0", second}})
+	if b.leads() {
+		t.Error("the standby leads")
+	}
 }
 
 // audited expects an audit of the world's repository to find nothing.

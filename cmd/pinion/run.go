@@ -183,6 +183,8 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	}
 	self.secure(secure)
 	s.replica.Store(self)
+	s.hooks.self.Store(self)
+	s.notices.self.Store(self)
 	mirror, err := openMirror(ctx, options, logger)
 	if err != nil {
 		return err
@@ -279,6 +281,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	moved()
 	at.run(ctx, clerk, &wait)
 	wait.Go(func() { s.hooks.run(ctx, func() { mirror.Poke(); at.wake() }) })
+	wait.Go(func() { self.relay(ctx, logger) })
 	wait.Go(func() { announcer.Run(ctx) })
 	wait.Go(func() { follow(ctx, mirror, commits, moved, m, logger) })
 	var writers sync.WaitGroup

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pinion-cd/pinion/api"
@@ -14,7 +15,8 @@ const hookWarnings = time.Minute
 
 // turnstile refuses deliveries of webhooks.
 type turnstile struct {
-	log *slog.Logger
+	log  *slog.Logger
+	self atomic.Pointer[replica] // who hands deliveries on; nil: there are no others, or it is not known yet
 
 	mu     sync.Mutex // guards warned
 	warned time.Time
