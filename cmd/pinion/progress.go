@@ -26,6 +26,7 @@ type progress struct {
 
 	mu     sync.Mutex                 // guards all below
 	moving map[reconcile.Key]movement // services that are on their way
+	told   repeats
 	done   int
 	total  int
 	drawn  int // lines on the terminal that are redrawn
@@ -37,6 +38,7 @@ type movement struct {
 	changed time.Time // the event came
 	event   reconcile.Event
 	unsaid  bool // the event has no line yet
+	again   bool // it is tried as it was before, and failed
 }
 
 // reminder is the time between two reminders of what waits, and steady how
@@ -102,6 +104,7 @@ func (p *progress) remind() {
 			p.line(fmt.Sprintf("%s %s %s%s", m.event.Phase, k, m.event.Version, reason(m.event.Message)))
 		}
 	}
+	keys = slices.DeleteFunc(keys, func(k reconcile.Key) bool { return p.moving[k].again })
 	if len(keys) == 0 || p.now().Sub(p.said) < reminder {
 		return
 	}
@@ -136,6 +139,7 @@ func (p *progress) report(ev reconcile.Event) {
 			p.line(fmt.Sprintf("commit %.12s: %s", ev.Commit, ev.Message))
 		} else {
 			delete(p.moving, key)
+			p.told.gone(key)
 			p.line(fmt.Sprintf("%s is gone: %s", name, ev.Message))
 		}
 	case reconcile.EventProblem:
@@ -181,7 +185,8 @@ func (p *progress) phase(key reconcile.Key, ev reconcile.Event) {
 	if !known {
 		m.since = p.now()
 	}
-	m.event, m.changed, m.unsaid = ev, p.now(), false
+	more, worth := p.told.worth(ev, p.now())
+	m.event, m.changed, m.unsaid, m.again = ev, p.now(), false, !worth
 	took := ""
 	if d := p.now().Sub(m.since); known && d >= time.Second {
 		took = fmt.Sprintf(" after %s", d.Round(100*time.Millisecond))
@@ -191,15 +196,16 @@ func (p *progress) phase(key reconcile.Key, ev reconcile.Event) {
 		delete(p.moving, key)
 		p.line(p.color.good(fmt.Sprintf("ready %s %s%s%s", key, ev.Version, took, reason(ev.Message))))
 	case reconcile.Failed, reconcile.Degraded:
-		delete(p.moving, key)
-		p.line(p.color.bad(fmt.Sprintf("%s %s %s%s%s", ev.Phase, key, ev.Version, took, reason(ev.Message))))
+		if delete(p.moving, key); worth {
+			p.line(p.color.bad(fmt.Sprintf("%s %s %s%s%s%s", ev.Phase, key, ev.Version, took, reason(ev.Message), more)))
+		}
 	case reconcile.Suspended:
 		delete(p.moving, key)
 		p.line(p.color.wait(fmt.Sprintf("%s %s %s%s", ev.Phase, key, ev.Version, reason(ev.Message))))
 	case reconcile.Applying, reconcile.Pending:
 		p.moving[key] = m
 	default:
-		m.unsaid = true
+		m.unsaid = worth
 		p.moving[key] = m
 	}
 }

@@ -430,8 +430,21 @@ func tee(all ...func(reconcile.Event)) func(reconcile.Event) {
 }
 
 // logEvents writes events to the log.
-func logEvents(logger *slog.Logger) func(reconcile.Event) {
+func logEvents(logger *slog.Logger) func(reconcile.Event) { return logEventsAt(logger, time.Now) }
+
+// logEventsAt is logEvents, with a clock.
+func logEventsAt(logger *slog.Logger, now func() time.Time) func(reconcile.Event) {
+	told := &repeats{}
 	return func(ev reconcile.Event) {
+		switch ev.Type {
+		case reconcile.EventPhase:
+			more, worth := told.worth(ev, now())
+			if ev.Message += more; !worth {
+				return
+			}
+		case reconcile.EventCommit:
+			told.gone(reconcile.Key{Environment: ev.Environment, Service: ev.Service})
+		}
 		level := slog.LevelInfo
 		switch {
 		case ev.Type == reconcile.EventProblem, ev.Type == reconcile.EventHalted, ev.Phase == reconcile.Failed:
