@@ -37,14 +37,16 @@ type forging struct {
 	clusters map[desired.ClusterName]*cluster.Cluster
 	tenure   *reconcile.Tenure
 	log      *slog.Logger
+	metrics  *metrics
 }
 
 func (c *config) atForge(with forging) (*atForge, error) {
 	at := &atForge{close: func() {}}
-	talk, err := c.dial()
+	talk, err := c.dial(with.metrics.askedForge)
 	if err != nil || talk == nil {
 		return at, err
 	}
+	with.metrics.talksToForge()
 	log := with.log.With("forge", string(c.Forge.Kind), "repository", c.Forge.Repository)
 	if c.Forge.Statuses {
 		at.teller = envoy.NewTeller(envoy.TellerOptions{Forge: talk, Ours: with.tenure.Has, Link: c.Forge.StatusURL, Log: log})

@@ -86,7 +86,7 @@ func (c *forgeConfig) check() error {
 		}
 	}
 	if c.TokenFile != "" {
-		if _, err := c.client(nil); err != nil {
+		if _, err := c.client(nil, nil); err != nil {
 			return fmt.Errorf("forge: %w", err)
 		}
 	}
@@ -94,7 +94,7 @@ func (c *forgeConfig) check() error {
 }
 
 // dial returns who talks to the forge; nil: there is no token to do so.
-func (c *config) dial() (*rest.Client, error) {
+func (c *config) dial(count func(rest.Result)) (*rest.Client, error) {
 	if c.Forge == nil || c.Forge.TokenFile == "" {
 		return nil, nil
 	}
@@ -102,12 +102,12 @@ func (c *config) dial() (*rest.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.Forge.client(over)
+	return c.Forge.client(over, count)
 }
 
-func (c *forgeConfig) client(over *http.Client) (*rest.Client, error) {
+func (c *forgeConfig) client(over *http.Client, count func(rest.Result)) (*rest.Client, error) {
 	return rest.New(rest.Options{
-		Kind: c.Kind, URL: c.URL, Repository: c.Repository, HTTP: over,
+		Kind: c.Kind, URL: c.URL, Repository: c.Repository, HTTP: over, Count: count,
 		// A token may be exchanged while the daemon runs.
 		Token: func() (string, error) {
 			token, err := secret(c.TokenFile)
@@ -156,7 +156,7 @@ func examineForge(ctx context.Context, c *config) []finding {
 	}
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
-	talk, err := c.dial()
+	talk, err := c.dial(nil)
 	if err == nil {
 		_, err = talk.Pulls(ctx, c.Repository.branch())
 	}

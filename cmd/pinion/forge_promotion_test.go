@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -193,6 +194,9 @@ func TestPromotionByPullRequest(t *testing.T) {
 	w.Harm(nil)
 	if n := lost.Load(); n != 1 {
 		t.Errorf("it was merged by %d requests", n)
+	}
+	if text, _ := d.get("/metrics"); !regexp.MustCompile(`(?s)pinion_forge_requests_total\{result="failure"\} [1-9].*pinion_forge_requests_total\{result="limited"\} 0\n.*pinion_forge_requests_total\{result="success"\} [1-9]`).MatchString(text) {
+		t.Errorf("the metrics have\n%s", text)
 	}
 
 	// A newer one takes the place of the one that waits, in the same pull request.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/pinion-cd/pinion/desired"
+	"github.com/pinion-cd/pinion/forge/rest"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/notify/deliver"
@@ -30,6 +31,7 @@ type metrics struct {
 	moves      prometheus.Counter
 	push       prometheus.Histogram
 	registries *prometheus.CounterVec
+	forge      *prometheus.CounterVec
 
 	seen  sync.Map             // the environments that have been seen
 	hosts sync.Map             // the registries that have been asked
@@ -93,7 +95,10 @@ func newMetrics() *metrics {
 	m.registries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "pinion_registry_requests_total", Help: "Requests to registries of artifacts, by host and result.",
 	}, []string{"host", "result"})
-	m.registry.MustRegister(m.registries, m.fetches, m.fetch, m.events, m.commits, m.entries, m.moves, m.push, liveMetrics{m},
+	m.forge = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pinion_forge_requests_total", Help: "Requests to the forge of the deployment repository, by result.",
+	}, []string{"result"})
+	m.registry.MustRegister(m.registries, m.forge, m.fetches, m.fetch, m.events, m.commits, m.entries, m.moves, m.push, liveMetrics{m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -147,6 +152,16 @@ func (m *metrics) asked(host string, r registry.Result) {
 	}
 	m.registries.WithLabelValues(host, string(r)).Inc()
 }
+
+// talksToForge has the requests to the forge shown before there was one.
+func (m *metrics) talksToForge() {
+	for _, r := range rest.Results {
+		m.forge.WithLabelValues(string(r))
+	}
+}
+
+// askedForge notes a request to the forge.
+func (m *metrics) askedForge(r rest.Result) { m.forge.WithLabelValues(string(r)).Inc() }
 
 // liveMetrics asks the engine and the clusters at each scrape.
 type liveMetrics struct{ m *metrics }

@@ -19,8 +19,9 @@ import (
 )
 
 // sometimes are metrics that a daemon has only if there are several replicas, or
-// if it watches a registry; see TestRegistryIsWatched.
-var sometimes = []string{"pinion_leader", "pinion_registry_requests_total", "pinion_registry_last_success_timestamp_seconds", "pinion_registry_failing_since_timestamp_seconds", "pinion_registry_backoff_seconds"}
+// if it watches a registry or talks to a forge; see TestRegistryIsWatched and
+// TestPromotionByPullRequest.
+var sometimes = []string{"pinion_leader", "pinion_forge_requests_total", "pinion_registry_requests_total", "pinion_registry_last_success_timestamp_seconds", "pinion_registry_failing_since_timestamp_seconds", "pinion_registry_backoff_seconds"}
 
 // monitored checks that docs/metrics.md lists what the daemon has and nothing
 // else, and loads the queries of the dashboards and the alerts against it.

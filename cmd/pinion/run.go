@@ -197,7 +197,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		defer p.start()()
 		report = p.report
 	}
-	at, err := config.atForge(forging{mirror, renderer, clusters, self.terms(), logger})
+	at, err := config.atForge(forging{mirror, renderer, clusters, self.terms(), logger, m})
 	if err != nil {
 		return err
 	}

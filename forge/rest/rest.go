@@ -26,7 +26,23 @@ type Options struct {
 	// Token returns the access token; it is asked before each request.
 	Token func() (string, error)
 	HTTP  *http.Client // nil: http.DefaultClient
+	// Count is told of each request, from any goroutine; nil: nobody counts.
+	Count func(Result)
 }
+
+// Result is what became of a request.
+type Result string
+
+// The results.
+const (
+	Success Result = "success"
+	Refused Result = "refused" // 4xx, which may be an answer as good as another
+	Limited Result = "limited" // the forge asks to be left alone
+	Failure Result = "failure" // 5xx, no answer, or one that can't be read
+)
+
+// Results are all of them.
+var Results = []Result{Success, Refused, Limited, Failure}
 
 // Client talks to a forge about one repository. Its methods may be called from
 // any goroutine.
@@ -115,7 +131,10 @@ func New(o Options) (*Client, error) {
 	if !ok || owner == "" || name == "" || strings.ContainsAny(o.Repository, "?#% \\") || strings.Contains("/"+o.Repository+"/", "/../") {
 		return nil, fmt.Errorf("%q is not a repository; write OWNER/NAME", o.Repository)
 	}
-	t := &transport{http: o.HTTP, token: o.Token, kind: o.Kind}
+	t := &transport{http: o.HTTP, token: o.Token, kind: o.Kind, count: o.Count}
+	if t.count == nil {
+		t.count = func(Result) {}
+	}
 	if t.http == nil {
 		t.http = http.DefaultClient
 	}
@@ -178,6 +197,7 @@ type transport struct {
 	token func() (string, error)
 	kind  forge.Kind
 	base  string
+	count func(Result)
 
 	mu   sync.Mutex // guards rest
 	rest time.Time  // nothing is sent until then
@@ -223,6 +243,8 @@ func (t *transport) do(ctx context.Context, method, path string, body, answer an
 		}
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
+	result := Failure
+	defer func() { t.count(result) }()
 	resp, err := t.http.Do(r)
 	if err != nil {
 		var wrapped *url.Error
@@ -238,7 +260,14 @@ func (t *transport) do(ctx context.Context, method, path string, body, answer an
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case resp.StatusCode/100 != 2:
-		return fmt.Errorf("%s: %w", what, t.refused(resp, data))
+		err := t.refused(resp, data)
+		switch {
+		case errors.Is(err, ErrResting):
+			result = Limited
+		case resp.StatusCode < 500:
+			result = Refused
+		}
+		return fmt.Errorf("%s: %w", what, err)
 	case err != nil && method != http.MethodGet:
 		return fmt.Errorf("%s: %w: %w", what, ErrUnknown, err)
 	case err != nil:
@@ -246,11 +275,13 @@ func (t *transport) do(ctx context.Context, method, path string, body, answer an
 	case len(data) > maxAnswer:
 		return fmt.Errorf("%s: the answer has more than %d MiB", what, maxAnswer>>20)
 	case answer == nil:
+		result = Success
 		return nil
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
 		return fmt.Errorf("%s: the answer can't be read: %w", what, err)
 	}
+	result = Success
 	return nil
 }
 
