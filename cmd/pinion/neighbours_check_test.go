@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -37,7 +36,7 @@ func (x *neighbours) since(from, branch string) []onBranch {
 func (x *neighbours) check() {
 	x.Helper()
 	tips := map[string]string{}
-	x.until("all is told, and nothing moves", func(context.Context) string {
+	x.until("all is told, and nothing moves", seldom(func() string {
 		now := x.tips()
 		if !maps.Equal(now, tips) {
 			tips = now
@@ -49,7 +48,7 @@ func (x *neighbours) check() {
 			}
 		}
 		return ""
-	})
+	}))
 	x.writes()
 	for _, env := range stages {
 		x.entriesOnce(env)
@@ -233,14 +232,13 @@ func (x *neighbours) tracked() {
 // for what was promoted already.
 func (x *neighbours) proposed() {
 	x.Helper()
-	merged, open := map[string]int{}, 0
+	merged := map[string]int{}
 	for page, all := 1, []pullSeen(nil); page == 1 || len(all) == 50; page++ {
 		all = nil
 		x.ask("alice-token", "GET", fmt.Sprintf("/pulls?state=all&limit=50&page=%d", page), nil, &all)
 		for _, p := range all {
 			if p.State != "closed" {
 				x.Errorf("pull request %d is %s: %s", p.Number, p.State, p.Title)
-				open++
 			}
 			if before := merged[p.Title]; p.Merged && before != 0 {
 				x.Errorf("pull requests %d and %d were merged: %s", before, p.Number, p.Title)
