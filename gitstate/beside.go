@@ -136,7 +136,7 @@ func (m *Mirror) Remove(ctx context.Context, branch, at string) error {
 	}
 	defer release()
 	l := m.call(ctx)
-	defer l.hangUp()
+	defer m.leave(l)
 	if l.err != nil {
 		return l.err
 	}
@@ -158,6 +158,7 @@ func (m *Mirror) Remove(ctx context.Context, branch, at string) error {
 	if err != nil {
 		return m.remote.failed(l.ctx, "push", l.session, err)
 	}
+	l.answered = true
 	if why := (&report{answer, ""}).status(branch); why != "ok" {
 		return m.remote.failed(ctx, "push", nil, fmt.Errorf("%s: %w: %s", branch, ErrRefused, why))
 	}

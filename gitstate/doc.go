@@ -30,6 +30,10 @@
 // when there are several. Only what a push brought that then
 // lost the race for its branch is left out of the next one (see sent).
 //
+// A push is done when the remote has reported on it. What the server does behind that,
+// as its post-receive hook and its upkeep, is listened to until it ends, by up to four
+// listeners at once; a push that would need a fifth waits for its own server to end.
+//
 // go-git is not safe even for concurrent reads. Reading goes through one
 // store with one lock, which is never held while something is fetched, written
 // or indexed; snapshots share what was parsed, by object id. Talking to the

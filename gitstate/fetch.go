@@ -39,6 +39,7 @@ type remote struct {
 	auth    Auth
 	branch  string
 	timeout time.Duration
+	left    chan struct{} // holds one for each conversation that was left; see Mirror.leave
 }
 
 func newRemote(o Options) (*remote, error) {
@@ -51,7 +52,7 @@ func newRemote(o Options) (*remote, error) {
 	default:
 		return nil, fmt.Errorf("the URL %q: the protocol %q is not supported; use https, ssh or a path", Redact(o.URL), ep.Protocol)
 	}
-	return &remote{ep: ep, auth: o.Auth, branch: o.Branch, timeout: o.Timeout}, nil
+	return &remote{ep: ep, auth: o.Auth, branch: o.Branch, timeout: o.Timeout, left: make(chan struct{}, mostLeft)}, nil
 }
 
 // exposed tells whether a password goes over the network as it is.

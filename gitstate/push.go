@@ -241,15 +241,19 @@ const manyChanges = 16
 type line struct {
 	ctx      context.Context // the call's own: it ends when the remote falls silent
 	cancel   context.CancelFunc
+	detach   func() bool // from here on the call does not end with its caller; false: it has
 	progress *idle
 	session  session
 	refs     *packp.AdvRefs
+	answered bool // a push was
 	err      error
 }
 
 func (m *Mirror) call(ctx context.Context) *line {
 	l := &line{}
-	l.ctx, l.progress, l.cancel = withIdle(ctx, m.remote.timeout)
+	own, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	l.detach = context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
+	l.ctx, l.progress, l.cancel = withIdle(own, m.remote.timeout)
 	l.session, l.err = dial(l.ctx, m.remote.ep, m.remote.auth, transport.ReceivePackServiceName)
 	if l.err != nil {
 		l.session = nil
@@ -264,13 +268,14 @@ func (l *line) hangUp() {
 	if l.session != nil {
 		l.session.close()
 	}
+	l.detach()
 	l.cancel()
 }
 
 // ask sends one request. What became of it is for the report to say, or, if
 // there is none, known already.
 func (m *Mirror) ask(ctx context.Context, l *line, list []*chain, objects []*made) (*report, []error, error) {
-	defer l.hangUp()
+	defer m.leave(l)
 	if l.err != nil {
 		return nil, nil, l.err
 	}
@@ -310,6 +315,7 @@ func (m *Mirror) ask(ctx context.Context, l *line, list []*chain, objects []*mad
 		m.sent.forget()
 		return nil, m.settle(ctx, list, err), nil
 	}
+	l.answered = true
 	return &report{answer, l.session.said()}, nil, nil
 }
 

@@ -70,6 +70,9 @@ func serveHTTP(t testing.TB, u *upstream, tls bool, user, password string) *http
 			backend.ServeHTTP(httptest.NewRecorder(), r)
 			panic(http.ErrAbortHandler)
 		}
+		if push {
+			w = atOnce{w}
+		}
 		backend.ServeHTTP(w, r)
 	})
 	if tls {
@@ -80,6 +83,16 @@ func serveHTTP(t testing.TB, u *upstream, tls bool, user, password string) *http
 	t.Cleanup(func() { close(s.stop); s.Close() })
 	s.url = s.URL + "/" + filepath.Base(u.dir)
 	return s
+}
+
+// atOnce sends each part of an answer when it comes, as a server does whose git says
+// something while it works.
+type atOnce struct{ http.ResponseWriter }
+
+func (a atOnce) Write(p []byte) (int, error) {
+	n, err := a.ResponseWriter.Write(p)
+	http.NewResponseController(a.ResponseWriter).Flush()
+	return n, err
 }
 
 // caFile is the server's certificate as a file.

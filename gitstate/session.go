@@ -27,6 +27,9 @@ type session interface {
 	fetch(ctx context.Context, req *packp.UploadPackRequest) (io.ReadCloser, error)
 	// push returns the report, or an error if there is none to go by.
 	push(ctx context.Context, req *packp.ReferenceUpdateRequest) (*packp.ReportStatus, error)
+	// rest is what the other side says behind its answer to a push: it ends when the
+	// other side does.
+	rest() io.Reader
 	// said is what the other side wrote for a person to read.
 	said() string
 	close()
@@ -110,6 +113,8 @@ func (s *stream) push(ctx context.Context, req *packp.ReferenceUpdateRequest) (*
 	return report, nil
 }
 
+func (s *stream) rest() io.Reader { return s.out }
+
 func (s *stream) said() string { return s.messages.String() }
 
 func (s *stream) close() {
@@ -189,7 +194,6 @@ func execGit(ctx context.Context, path, service string) (session, error) {
 	}
 	return &stream{in: in, out: out, messages: messages, wait: wait, kill: func() {
 		in.Close()
-		// A receive-pack that has answered may still run its post-receive hook.
 		io.Copy(io.Discard, out)
 		wait()
 		stop()
@@ -215,6 +219,8 @@ func gitEnvironment() []string {
 type httpSession struct {
 	up       transport.UploadPackSession
 	down     transport.ReceivePackSession
+	answers  *answers
+	answer   io.ReadCloser // to a push; go-git leaves it open
 	messages tail
 }
 
@@ -233,8 +239,9 @@ func dialHTTP(ep *transport.Endpoint, auth Auth, service string) (session, error
 	}
 	plain := *ep // the session changes it; and no user info may get into a URL
 	plain.User, plain.Password = "", ""
+	s := &httpSession{answers: &answers{RoundTripper: client.Transport}}
+	client.Transport = s.answers
 	t := githttp.NewClient(client)
-	s := &httpSession{}
 	if service == transport.UploadPackServiceName {
 		s.up, err = t.NewUploadPackSession(&plain, method)
 	} else {
@@ -264,6 +271,7 @@ func (s *httpSession) fetch(ctx context.Context, req *packp.UploadPackRequest) (
 func (s *httpSession) push(ctx context.Context, req *packp.ReferenceUpdateRequest) (*packp.ReportStatus, error) {
 	req.Progress = &s.messages
 	report, err := s.down.ReceivePack(ctx, req)
+	s.answer = s.answers.last
 	if report != nil {
 		return report, nil // what it says is for the caller to judge
 	}
@@ -273,9 +281,15 @@ func (s *httpSession) push(ctx context.Context, req *packp.ReferenceUpdateReques
 	return nil, err
 }
 
+func (s *httpSession) rest() io.Reader { return s.answer }
+
 func (s *httpSession) said() string { return s.messages.String() }
 
-func (s *httpSession) close() {}
+func (s *httpSession) close() {
+	if s.answer != nil {
+		s.answer.Close()
+	}
+}
 
 // tail keeps the end of what is written to it; both sides of a pipe may use
 // it.

@@ -119,9 +119,9 @@ func readSideBySide(ctx context.Context, server *daemon, kinds [][]question, rat
 		})
 	}
 	wait.Wait()
-	after := takenBy(server)
+	others := before.others(takenBy(server))
 	all = newReadings(len(kinds), 0)
-	all.others = max(0, 1-(after.idle-before.idle+after.ours-before.ours).Seconds()/(after.all-before.all).Seconds()) // the system counts in ticks
+	all.others = others
 	for _, s := range seen {
 		for k := range kinds {
 			all.took[k], all.sizes[k] = append(all.took[k], s.took[k]...), append(all.sizes[k], s.sizes[k]...)
@@ -141,6 +141,12 @@ func newReadings(kinds, room int) readings {
 
 // taken is time of all cores together.
 type taken struct{ all, idle, ours time.Duration }
+
+// others is the share of the cores since then that neither the server nor the readers
+// had, and that was not idle. The system counts in ticks, so it can't be quite right.
+func (t taken) others(now taken) float64 {
+	return max(0, 1-(now.idle-t.idle+now.ours-t.ours).Seconds()/(now.all-t.all).Seconds())
+}
 
 // takenBy tells how much time of the cores a server and the readers have had.
 func takenBy(server *daemon) (t taken) {
