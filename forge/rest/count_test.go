@@ -14,13 +14,19 @@ import (
 // none.
 func TestRequestsAreCounted(t *testing.T) {
 	t.Parallel()
-	status, body := http.StatusOK, `{"login": "pinion"}`
+	type said struct {
+		status int
+		body   string
+	}
+	const whole = `{"login": "pinion"}`
+	answers := make(chan said, 1)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if status == 0 {
+		x := <-answers
+		if x.status == 0 {
 			panic(http.ErrAbortHandler)
 		}
-		w.WriteHeader(status)
-		fmt.Fprint(w, body)
+		w.WriteHeader(x.status)
+		fmt.Fprint(w, x.body)
 	}))
 	t.Cleanup(s.Close)
 	var counted []Result
@@ -28,12 +34,12 @@ func TestRequestsAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, x := range []struct {
-		status int
-		body   string
-	}{{200, body}, {404, "{}"}, {403, "{}"}, {500, "{}"}, {200, "<"}, {0, ""}, {429, "{}"}, {200, body}} {
-		status, body = x.status, x.body
+	for _, x := range []said{{200, whole}, {404, "{}"}, {403, "{}"}, {500, "{}"}, {200, "<"}, {0, ""}, {429, "{}"}} {
+		answers <- x
 		c.Whoami(t.Context())
+	}
+	if _, err := c.Whoami(t.Context()); err == nil { // it would wait for an answer
+		t.Error("a forge that asks to wait is asked")
 	}
 	if want := []Result{Success, Refused, Refused, Failure, Failure, Failure, Limited}; !slices.Equal(counted, want) {
 		t.Errorf("counted is %v, want %v", counted, want)
