@@ -37,20 +37,23 @@ func (b *bench) receivers(ctx context.Context) error {
 	kinds := []struct{ name, address string }{{"nobody", ""}, {"one that takes it", taking.Addr().String()},
 		{"one that refuses", refusing.Addr().String()}, {"one that hangs", hanging.Addr().String()}}
 	promotions, reports, cpus := make([][]float64, len(kinds)), make([][]float64, len(kinds)), make([][]float64, len(kinds))
+	tails := make([][]string, len(kinds)) // by round
 	for round := range b.rounds {
-		for i, k := range kinds {
-			n := round*len(kinds) + i
+		for turn := range kinds {
+			i := (turn + round) % len(kinds) // so that each kind comes first, and last
+			k, n := kinds[i], round*len(kinds)+turn
 			promoted, reported, cpu, err := b.telling(ctx, n, k.address)
 			if err != nil {
 				return fmt.Errorf("told %s: %w", k.name, err)
 			}
+			tails[i] = append(tails[i], seconds(share(reported, 0.99)))
 			promotions[i], reports[i], cpus[i] = append(promotions[i], promoted...), append(reports[i], reported...), append(cpus[i], cpu)
 		}
 	}
 	for i, k := range kinds {
-		fmt.Printf("the news are told %s: promotion %s (ratio %.2f); report median %s, p99 %s (%.2f, %.2f); CPU time of the daemon %s (%.2f); %d rounds\n", k.name,
+		fmt.Printf("the news are told %s: promotion %s (ratio %.2f); report median %s, p99 %s (%.2f, %.2f; by rounds %s); CPU time of the daemon %s (%.2f); %d rounds\n", k.name,
 			seconds(median(promotions[i])), median(promotions[i])/median(promotions[0]),
-			seconds(median(reports[i])), seconds(share(reports[i], 0.99)), median(reports[i])/median(reports[0]), share(reports[i], 0.99)/share(reports[0], 0.99),
+			seconds(median(reports[i])), seconds(share(reports[i], 0.99)), median(reports[i])/median(reports[0]), share(reports[i], 0.99)/share(reports[0], 0.99), strings.Join(tails[i], ", "),
 			seconds(median(cpus[i])), median(cpus[i])/median(cpus[0]), b.rounds)
 	}
 	return nil
