@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -34,6 +35,9 @@ how its looks at registries go: whether one can't be read, since when, and why.`
 		RunE: func(cmd *cobra.Command, args []string) error {
 			env, svc := desired.EnvironmentName(args[0]), desired.ServiceName(args[1])
 			if cmd.Flags().Changed("server") {
+				if g.repo != "" || g.rev != "" {
+					return errors.New("--server is given with --repo or --rev, and the daemon answers from what it follows; leave out one of them")
+				}
 				return g.whyOf(cmd.Context(), c, env, svc)
 			}
 			return g.why(cmd.Context(), env, svc)
