@@ -63,6 +63,9 @@ func DecodePositions(data []byte) (Positions, error) {
 	for name, text := range raw.Sinks {
 		var x Position
 		err := strictly(text, &x)
+		if err == nil && x.Since.IsZero() {
+			err = errors.New("it does not say since when")
+		}
 		for _, at := range append(slices.Collect(maps.Values(x.Behind)), x.At) {
 			if err == nil {
 				_, _, err = ParseMark(at)

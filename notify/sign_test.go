@@ -57,10 +57,16 @@ func FuzzDecodePositions(f *testing.F) {
 	f.Add([]byte(`{"sinks":{"chat":{"since":"2026-11-28T12:00:00Z","at":"4f1c2aa90b7e4f1c2aa90b7e4f1c2aa90b7e0000","behind":{"web":""}}}}`))
 	f.Add([]byte(`{"sinks":{"chat":{"at":"../x"}}}`))
 	f.Add([]byte(`{} {}`))
+	f.Add([]byte(`{"sinks":{"chat":{},"mail":null}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := DecodePositions(data)
 		if err != nil {
 			return
+		}
+		for name, x := range p.Sinks {
+			if x.Since.IsZero() {
+				t.Errorf("%s is told all there ever was", name)
+			}
 		}
 		again, err := DecodePositions(p.Encode())
 		if err != nil || string(again.Encode()) != string(p.Encode()) {

@@ -60,7 +60,7 @@ func (in Rollback) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 	if d := record.Deployment.Release; here.Source == "" && d.SamePins(here) {
 		here.Source = d.Source
 	}
-	if why, err := in.repeats(ctx, gr, here); err != nil || why != "" {
+	if why, err := in.repeats(ctx, gr, record, here); err != nil || why != "" {
 		return &Proposal{Nothing: why}, err
 	}
 	head := in.head(gr)
@@ -116,9 +116,11 @@ func (in Rollback) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 }
 
 // repeats says that main already has what is asked for, from the one who asks;
-// "": it is asked for the first time, or a version is named.
-func (in Rollback) repeats(ctx context.Context, gr *Ground, here ledger.Release) (why string, err error) {
-	if in.To != "" || in.By == (ledger.Person{}) {
+// "": it is asked for the first time, or a version is named. Whoever asks once more
+// when that has failed, too, wants to go further back.
+func (in Rollback) repeats(ctx context.Context, gr *Ground, record ledger.Record, here ledger.Release) (why string, err error) {
+	failed := record.Deployment.State == ledger.StateFailed && record.Deployment.Release.SamePins(here)
+	if in.To != "" || in.By == (ledger.Person{}) || failed {
 		return "", nil
 	}
 	n := 0

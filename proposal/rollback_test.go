@@ -1,11 +1,66 @@
 package proposal
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/history"
 	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/reconcile"
 )
+
+// oneCommit is a history of one.
+type oneCommit struct {
+	history.Archive
+	commit gitstate.CommitInfo
+}
+
+func (o oneCommit) History(_ context.Context, _ string, yield func(gitstate.CommitInfo) bool) error {
+	yield(o.commit)
+	return nil
+}
+
+// Who asks for the same once more goes back no further, but for what has failed.
+func TestRollbackAskedForAgain(t *testing.T) {
+	now := time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
+	kim, lee := ledger.Person{Name: "kim", Email: "kim@shop.example"}, ledger.Person{Name: "lee", Email: "lee@shop.example"}
+	release := func(version string) ledger.Release {
+		return ledger.Release{Pins: []ledger.Pin{{Artifact: "web", Image: "registry.example/web:" + version}}}
+	}
+	change := ledger.Change{Kind: ledger.ChangeRolledBack, Environment: "dev", Service: "web", Release: release("1.1.0"), Before: "1.2.0", Reason: "It fails.",
+		RequestedBy: []ledger.Person{kim}}
+	c := gitstate.CommitInfo{ID: strings.Repeat("a", 40), Message: change.Message()}
+	c.Committer.Time = now.Add(-2 * time.Minute)
+	gr := &Ground{View: &history.View{Archive: oneCommit{commit: c}}, Commit: &reconcile.Commit{ID: c.ID}}
+	for name, x := range map[string]struct {
+		by      ledger.Person
+		to      string
+		here    string
+		state   ledger.State
+		version string // of the record
+		later   time.Duration
+		repeats bool
+	}{
+		"before the ledger has it":  {kim, "", "1.1.0", ledger.StateFailed, "1.2.0", 0, true},
+		"while it is on its way":    {kim, "", "1.1.0", ledger.StateStarted, "1.1.0", 0, true},
+		"when it is verified":       {kim, "", "1.1.0", ledger.StateVerified, "1.1.0", 0, true},
+		"when it has failed, too":   {kim, "", "1.1.0", ledger.StateFailed, "1.1.0", 0, false},
+		"by somebody else":          {lee, "", "1.1.0", ledger.StateVerified, "1.1.0", 0, false},
+		"with a version":            {kim, "1.0.0", "1.1.0", ledger.StateVerified, "1.1.0", 0, false},
+		"when there is another one": {kim, "", "1.3.0", ledger.StateVerified, "1.3.0", 0, false},
+		"when it is long ago":       {kim, "", "1.1.0", ledger.StateVerified, "1.1.0", time.Hour, false},
+	} {
+		in := Rollback{Environment: "dev", Service: "web", To: x.to, By: x.by, Now: now.Add(x.later)}
+		record := ledger.Record{Deployment: ledger.Deployment{Release: release(x.version), State: x.state}}
+		why, err := in.repeats(t.Context(), gr, record, release(x.here))
+		if err != nil || (why != "") != x.repeats {
+			t.Errorf("%s: %q, %v; want a repetition: %t", name, why, err, x.repeats)
+		}
+	}
+}
 
 func TestVersionsThatNameADeployment(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("2", 64)

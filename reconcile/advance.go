@@ -121,7 +121,7 @@ func (c *Clerk) recordedUpTo(k Key) string {
 		return at
 	}
 	c.settle(k, d)
-	return c.journal.later(d.tip, at)
+	return c.journal.later(c.journal.later(d.told, d.tip), at)
 }
 
 // noteSettled tells up to which commit of main a later start need not ask what

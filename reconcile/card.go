@@ -17,6 +17,7 @@ type card struct {
 	against  string // the record's deployment when the identity was found
 	at       string // the commit of main whose sighting the identity is of; "": one that is not known yet
 	tip      string // the record tells all that main has asked for up to this commit; "": not known
+	told     string // as tip, when the environment was ours before: a ledger only grows
 	failures int    // to identify, in a row
 	retry    time.Time
 	trouble  string // the last that was reported

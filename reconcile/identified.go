@@ -41,14 +41,18 @@ func (c *Clerk) identifyAll(ctx context.Context) {
 			continue
 		}
 		d.asked, d.asking = asked, true
-		repinned, tip, r := c.repinned(k, d.sighting.Tip), d.tip, c.record(k)
-		at := d.sighting.Tip
+		r, at := c.record(k), d.sighting.Tip
+		repinned := c.repinned(k, at)
 		c.mu.Lock()
+		from, did := c.recordedUpTo(k), line.repins
+		if d.tip != "" {
+			from, did = d.tip, line.changes
+		}
 		if !c.journal.knows(at) {
 			at, c.early[k] = "", true
 		}
 		c.mu.Unlock()
-		tasks = append(tasks, task{k, asked, *d.sighting, r, func(commit string) []string { return c.changes(k, tip, r, commit) }, repinned, at})
+		tasks = append(tasks, task{k, asked, *d.sighting, r, func(commit string) []string { return c.changes(k, from, commit, did) }, repinned, at})
 	}
 	if len(tasks) == 0 {
 		return
@@ -102,14 +106,11 @@ func (c *Clerk) settle(k Key, d *card) {
 
 // changes returns the commits after all that the record tells, and before another
 // one, that changed a deployment. As long as nothing of it was identified in this
-// process those are the ones that changed its pins since the record's own.
-func (c *Clerk) changes(k Key, tip string, r ledger.Record, before string) []string {
+// process those are the ones that changed its pins.
+func (c *Clerk) changes(k Key, from, before string, did func(line, Key) bool) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if tip == "" {
-		return c.journal.between(k, r.Deployment.Commit, before, line.repins)
-	}
-	return c.journal.between(k, tip, before, line.changes)
+	return c.journal.between(k, from, before, did)
 }
 
 // repinned returns the newest commit up to another that changed the pins of a

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
 )
@@ -149,6 +150,38 @@ func TestShortJournalRecalls(t *testing.T) {
 		}
 		if got, want := short.repinned(web, after, "c30"), whole.repinned(web, after, "c30"); got != want {
 			t.Errorf("after %s: %s, want %s", after, got, want)
+		}
+	}
+}
+
+// What the record tells of is not forgotten with the environment, which may be ours
+// again at once: what was there and back meanwhile is still to be told.
+func TestTermEndsWithAShortJournal(t *testing.T) {
+	k := Key{"staging", "web"}
+	for _, settled := range []string{"", "c25"} {
+		h := written(30, map[int]Key{3: k, 20: k})
+		c := NewClerk(ClerkOptions{}, NewEngine(Options{}))
+		c.journal = *read(t, h, settled, "c28")
+		record := ledger.Record{Environment: "staging", Service: "web"}
+		record.Deployment.ID, record.Deployment.Commit = "web-c20", "c20"
+		c.books["staging"] = &book{records: map[desired.ServiceName]ledger.Record{"web": record}}
+		c.cards[k] = &card{identity: &identity{wanted: wanted{id: "web-c20"}}, at: "c28"}
+		lines := []line{{commit: "c29", own: &k, keys: map[Key]bool{k: true}}, {commit: "c30", keys: map[Key]bool{k: true}}}
+		if c.needsOlder(lines) {
+			t.Error("the record tells of what is known, and still more is read")
+		}
+		c.journal.add(lines)
+		for range 2 {
+			if got := c.repinned(k, "c30"); got != "c30" {
+				t.Errorf("settled %q: the newest that is not recorded is %q", settled, got)
+			}
+			if got := c.changes(k, c.recordedUpTo(k), "c30", line.repins); !slices.Equal(got, []string{"c29"}) {
+				t.Errorf("settled %q: before it is %v", settled, got)
+			}
+			if at := c.journal.settled(c.recordedUpTo); at != "c28" {
+				t.Errorf("settled %q: it is told to be settled up to %q", settled, at)
+			}
+			c.leave("staging")
 		}
 	}
 }

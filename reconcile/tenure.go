@@ -164,9 +164,12 @@ func (c *Clerk) leave(env desired.EnvironmentName) {
 			delete(c.checks, key)
 		}
 	}
-	for k := range c.cards {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, d := range c.cards {
 		if k.Environment == env {
-			delete(c.cards, k)
+			c.settle(k, d)
+			c.cards[k] = &card{told: c.journal.later(d.told, d.tip)}
 			c.dirty[k] = true
 		}
 	}

@@ -432,7 +432,11 @@ func (r *auditReader) mergedLate(ctx context.Context, at int, m audit.Move, foun
 	if _, stage, _ := m.Rules.Stage(env, svc); stage == nil || !stage.ByPullRequest {
 		return found, nil
 	}
-	for i := at + 2; i < len(r.line) && m.Commit.Time.Sub(r.line[i-1].Committer.Time) <= forgeTime; i++ {
+	for i := at + 2; i < len(r.line); i++ {
+		// What says that it is older than what it stands on shows no haste.
+		if after := m.Commit.Time.Sub(r.line[i-1].Committer.Time); after < 0 || after > forgeTime {
+			break
+		}
 		snap, err := r.archive.Snapshot(ctx, r.line[i].ID)
 		if err != nil {
 			return nil, err

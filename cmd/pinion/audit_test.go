@@ -863,6 +863,8 @@ func TestAudit(t *testing.T) {
 		`warning promotion production: it was allowed by main as it was at [0-9a-f]{12}, and not by what came between`)
 	try("promotion that a forge merges past a hold", 1, late(2*time.Minute),
 		`error promotion production: a promotion without its evidence: .* hold freeze: INC-432`)
+	try("promotion past a hold with a date before it", 1, late(-100*time.Second),
+		`error promotion production: a promotion without its evidence: .* hold freeze: INC-432`)
 	try("promotion outside of the window", 1, func(f *forger) []string {
 		both(f)
 		f.promotion(func(c *forged, _ *ledger.Change) { c.at = time.Date(2026, 10, 11, 10, 0, 0, 0, time.UTC) })

@@ -103,8 +103,8 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case h.arrived <- struct{}{}:
-		h.self.Load().handOn(r, kept.data)
-	default: // somebody is about to look anyway
+	default: // a look is to come anyway; the others may have had theirs
 	}
+	h.self.Load().handOn(r, kept.data)
 	w.WriteHeader(http.StatusAccepted)
 }

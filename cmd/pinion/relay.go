@@ -37,17 +37,23 @@ func (r *replica) handOn(req *http.Request, body []byte) {
 	if r == nil || req.Header.Get(forwardedBy) != "" || len(body) > relayedBody {
 		return
 	}
-	header := http.Header{}
-	for name, values := range req.Header {
-		if strings.HasPrefix(name, "X-") || slices.Contains([]string{"Authorization", "Content-Type", "User-Agent"}, name) {
-			header[name] = values
-		}
-	}
+	header := signedBy(req.Header)
 	header.Set(forwardedBy, r.leases.Identity())
 	select {
 	case r.deliveries <- relayed{req.URL.RequestURI(), header, body}:
 	default:
 	}
+}
+
+// signedBy returns what of a delivery's head says who sent it, and what it is.
+func signedBy(h http.Header) http.Header {
+	kept := http.Header{}
+	for name, values := range h {
+		if strings.HasPrefix(name, "X-") || strings.HasPrefix(name, "Webhook-") || slices.Contains([]string{"Authorization", "Content-Type", "User-Agent"}, name) {
+			kept[name] = values
+		}
+	}
+	return kept
 }
 
 // relay hands deliveries on until ctx ends.

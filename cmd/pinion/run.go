@@ -247,8 +247,10 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 		return err
 	}
 	keeps.Mirror, keeps.Tenure, keeps.Known, keeps.Propose = mirror, self.terms(), at.know, at.propose()
-	if !config.Repository.AllowRewrite { // what is known of a history may not be true of the next
-		settled := settledFile{filepath.Join(dir, "settled"), name, logger}
+	settled := settledFile{filepath.Join(dir, "settled"), name, logger}
+	if config.Repository.AllowRewrite {
+		settled.remove() // what is known of a history may not be true of the next
+	} else {
 		keeps.Settled, keeps.Settle = settled.read(), settled.write
 	}
 	keeps.Report = func(ev reconcile.Event) { announcer.Tell(ev); report(ev) }

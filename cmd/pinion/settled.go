@@ -2,9 +2,9 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -30,17 +30,18 @@ func (f settledFile) read() string {
 	return commit
 }
 
+func (f settledFile) remove() {
+	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.log.Warn("what is known of the history before can't be removed", "error", err)
+	}
+}
+
 // write replaces the file, so that there is the old or the new one.
 func (f settledFile) write(commit string) {
-	tmp, err := os.CreateTemp(filepath.Dir(f.path), ".settled-*")
+	next := f.path + ".new" // one process at a time has the folder
+	err := os.WriteFile(next, []byte(commit+" "+f.repository+"\n"), 0o600)
 	if err == nil {
-		_, err = tmp.WriteString(commit + " " + f.repository + "\n")
-		if err = errors.Join(err, tmp.Close()); err == nil {
-			err = os.Rename(tmp.Name(), f.path)
-		}
-		if err != nil {
-			os.Remove(tmp.Name())
-		}
+		err = os.Rename(next, f.path)
 	}
 	if err != nil {
 		f.log.Warn("the next start will read more of the history", "error", err)

@@ -34,9 +34,15 @@ func TestSettledFile(t *testing.T) {
 			t.Errorf("%q is read as %q", text, got)
 		}
 	}
+	f.write(commit)
+	f.remove()
+	f.remove()
+	if got := f.read(); got != "" {
+		t.Errorf("when it was removed it is %q", got)
+	}
 	f.path = filepath.Join(dir, "nowhere", "settled")
 	f.write(commit) // is told, and no more
-	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
 		t.Errorf("there are %v, %v", files, err)
 	}
 }

@@ -290,6 +290,7 @@ func (c *Courier) places(ctx context.Context) map[string]string {
 		if err != nil {
 			c.trouble("which holds have come to their end can't be read", err)
 			delete(branches, c.options.Branch)
+			c.holdEnds = time.Time{}
 			return branches
 		}
 		branches[c.options.Branch], c.holdEnds = mark, next
@@ -327,7 +328,10 @@ func (c *Courier) fetch(ctx context.Context, ours map[string]bool) {
 			}
 		}
 	}
-	if len(missing) == 0 {
+	if len(missing) == 0 { // so nothing of ours is shut
+		for _, s := range c.sinks {
+			c.count(s.Name, func(k *Counts) { k.Shut = 0 })
+		}
 		return
 	}
 	c.opening = missing
