@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -84,22 +85,24 @@ var (
 	formPosition = Form{Pattern: `^[a-z0-9:,-]+$`, Says: "the id of an event"}
 	formCursor   = Form{Pattern: `^[A-Za-z0-9@.:/_-]{1,500}$`, Says: "the next of the page before"}
 	formYes      = Form{Enum: []string{"true", "false"}, Says: "true or false"}
-	patterns     = map[string]*regexp.Regexp{}
 	paging       = []Parameter{{Name: "limit", Summary: "How many items at most; 50 if it is not given.", Form: formLimit}, {Name: "cursor", Summary: "Where to go on: the `next` of the page before.", Form: formCursor}}
 	defaultLimit = 50
 )
 
-func init() {
+// patterns are compiled when there is a question, which no command has.
+var patterns = sync.OnceValue(func() map[string]*regexp.Regexp {
+	all := map[string]*regexp.Regexp{}
 	for _, f := range []Form{formName, formDeploy, formCommit, formText, formPosition, formCursor} {
-		patterns[f.Pattern] = regexp.MustCompile(f.Pattern)
+		all[f.Pattern] = regexp.MustCompile(f.Pattern)
 	}
-}
+	return all
+})
 
 // check refuses a value of another form.
 func (f Form) check(v string) bool {
 	switch {
 	case f.Pattern != "":
-		return patterns[f.Pattern].MatchString(v)
+		return patterns()[f.Pattern].MatchString(v)
 	case f.Format == "date-time":
 		_, err := time.Parse(time.RFC3339, v)
 		return err == nil

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 )
 
@@ -57,10 +56,10 @@ func Follows(before *Record, after Record) (Taken, error) {
 	return Taken{}, errors.New("something that was known is changed or not there any more, or nothing is new")
 }
 
-var subjectForm = regexp.MustCompile(`^(found|published|updated|signed|moved)\([^()\s]+\): \S+\n`)
+var subjectForm = form(`^(found|published|updated|signed|moved)\([^()\s]+\): \S+\n`)
 
 // IsMessage tells whether a commit's message is one of the branch's.
-func IsMessage(message string) bool { return subjectForm.MatchString(message) }
+func IsMessage(message string) bool { return subjectForm().MatchString(message) }
 
 // After returns this as it follows on what was known: what can't be read now
 // stays bound to what it was, for whoever mends the file later.

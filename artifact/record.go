@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -147,13 +148,18 @@ func File(repository, version string) string {
 	return path.Join(repository, "_tags", version+".yaml")
 }
 
+// The forms are compiled when a record is first checked, for most commands see none.
 var (
-	digestForm     = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	tagForm        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
-	repositoryForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.:_/-]{0,254}$`)
-	commitForm     = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
-	keyForm        = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	digestForm     = form(`^sha256:[0-9a-f]{64}$`)
+	tagForm        = form(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	repositoryForm = form(`^[a-zA-Z0-9][a-zA-Z0-9.:_/-]{0,254}$`)
+	commitForm     = form(`^[0-9a-f]{7,64}$`)
+	keyForm        = form(`^[0-9a-f]{64}$`)
 )
+
+func form(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // Encode writes a record as its file has it.
 func (r Record) Encode() []byte {
@@ -184,13 +190,13 @@ func Decode(file string, data []byte) (Record, error) {
 
 func (r Record) check() error {
 	switch {
-	case !repositoryForm.MatchString(r.Repository) || path.Clean(r.Repository) != r.Repository || strings.Contains(r.Repository, ".."):
+	case !repositoryForm().MatchString(r.Repository) || path.Clean(r.Repository) != r.Repository || strings.Contains(r.Repository, ".."):
 		return fmt.Errorf("%q is not a repository", head(r.Repository))
 	case Normal(r.Repository) != r.Repository:
 		return fmt.Errorf("the repository %q is written %s", head(r.Repository), Normal(r.Repository))
-	case !tagForm.MatchString(r.Version):
+	case !tagForm().MatchString(r.Version):
 		return fmt.Errorf("%q is not a tag", head(r.Version))
-	case !digestForm.MatchString(r.Digest):
+	case !digestForm().MatchString(r.Digest):
 		return fmt.Errorf("%q is not a digest: sha256: and 64 hexadecimal digits", head(r.Digest))
 	case r.Origin != FromRegistry && r.Origin != FromPublisher:
 		return fmt.Errorf("%q is no way in which a version comes to be known", head(string(r.Origin)))
@@ -198,9 +204,9 @@ func (r Record) check() error {
 		return errors.New("it does not say when it came to be known")
 	case r.Origin == FromRegistry && r.Seen.IsZero():
 		return errors.New("it does not say when it was seen in the registry")
-	case len(r.Moved) > mostMoved || slices.ContainsFunc(r.Moved, func(d string) bool { return !digestForm.MatchString(d) }):
+	case len(r.Moved) > mostMoved || slices.ContainsFunc(r.Moved, func(d string) bool { return !digestForm().MatchString(d) }):
 		return errors.New("moved is not a list of digests")
-	case len(r.Signed) > mostSigned || slices.ContainsFunc(r.Signed, func(k string) bool { return !keyForm.MatchString(k) }):
+	case len(r.Signed) > mostSigned || slices.ContainsFunc(r.Signed, func(k string) bool { return !keyForm().MatchString(k) }):
 		return errors.New("signed is not a list of the fingerprints of keys")
 	case len(r.As) > mostNames || slices.ContainsFunc(r.As, func(n string) bool { return n == "" || !isToken(n) }):
 		return errors.New("as is not a list of names")
@@ -215,7 +221,7 @@ func (r Record) check() error {
 func (f Facts) Check() error {
 	result := func(r Result) bool { return r == "" || r == Passed || r == Failed }
 	switch {
-	case f.Commit != "" && !commitForm.MatchString(f.Commit):
+	case f.Commit != "" && !commitForm().MatchString(f.Commit):
 		return fmt.Errorf("commit: %q is not a commit: 7 to 64 hexadecimal digits", head(f.Commit))
 	case f.Branch != "" && !isToken(f.Branch):
 		return fmt.Errorf("branch: %q is not a branch's name", head(f.Branch))

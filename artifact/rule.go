@@ -64,9 +64,9 @@ func ParseRange(s string) (*semver.Constraints, error) {
 }
 
 // AsksForPrereleases tells whether a range names a prerelease itself.
-func AsksForPrereleases(s string) bool { return prereleaseBound.MatchString(s) }
+func AsksForPrereleases(s string) bool { return prereleaseBound().MatchString(s) }
 
-var prereleaseBound = regexp.MustCompile(`[0-9xX*]-[0-9A-Za-z]`)
+var prereleaseBound = form(`[0-9xX*]-[0-9A-Za-z]`)
 
 const (
 	maxRule = 500

@@ -4,13 +4,16 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/pinion-cd/pinion/desired"
 )
 
 // promotionSubject is the first line of a promotion's message, as a forge may
 // have written it anew: with the number of the pull request behind it.
-var promotionSubject = regexp.MustCompile(`^promote\(([a-z0-9-]{1,63})\): ([a-z0-9-]{1,63})( .*)?$`)
+var promotionSubject = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^promote\(([a-z0-9-]{1,63})\): ([a-z0-9-]{1,63})( .*)?$`)
+})
 
 // Claim returns what a commit of main claims to do, and false if that is
 // nothing of Pinion's. merged is the message of the commit that it merges; "": it
@@ -26,7 +29,7 @@ func Claim(message, merged string) (Change, bool) {
 		return c, true
 	}
 	first, _, _ := strings.Cut(message, "\n")
-	if m := promotionSubject.FindStringSubmatch(strings.TrimSpace(first)); m != nil {
+	if m := promotionSubject().FindStringSubmatch(strings.TrimSpace(first)); m != nil {
 		return Change{Kind: ChangePromoted, Environment: desired.EnvironmentName(m[1]), Service: desired.ServiceName(m[2])}, true
 	}
 	return Change{}, false
