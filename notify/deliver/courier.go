@@ -285,6 +285,9 @@ func (c *Courier) catchUp(ctx context.Context) {
 // its end, too.
 func (c *Courier) places(ctx context.Context) map[string]string {
 	branches := maps.Clone(c.options.Mirror.Branches())
+	if c.walks.holds == nil {
+		c.walks.holds = c.options.Newest() // what has not changed since is not read again
+	}
 	if tip := branches[c.options.Branch]; tip != "" {
 		mark, next, err := c.walks.mark(ctx, tip, c.options.Clock())
 		if err != nil {
