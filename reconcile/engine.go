@@ -239,7 +239,7 @@ func (e *Engine) loop(ctx context.Context, commits <-chan string, once bool) err
 			e.wanted, e.rereads = id, 0
 			e.prepare(ctx)
 		case r := <-e.readings:
-			e.read(time.Now(), r)
+			e.read(ctx, time.Now(), r)
 		case o := <-e.outcomes:
 			e.finished(time.Now(), o)
 		case s := <-e.surveys:

@@ -47,7 +47,7 @@ func (e *Engine) prepare(ctx context.Context) {
 }
 
 // read takes in what a preparation has found.
-func (e *Engine) read(now time.Time, r reading) {
+func (e *Engine) read(ctx context.Context, now time.Time, r reading) {
 	if r.generation != e.generation {
 		return
 	}
@@ -66,6 +66,10 @@ func (e *Engine) read(now time.Time, r reading) {
 		e.wished(now, w)
 	}
 	if r.done && r.err == nil {
+		if slices.ContainsFunc(r.passed, e.owned) {
+			e.prepare(ctx) // it has become ours since, and may have an estate already
+			return
+		}
 		e.preparing = false
 		e.missed()
 	}

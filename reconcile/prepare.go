@@ -127,6 +127,7 @@ type reading struct {
 	err        error
 	wishes     []wish
 	done       bool
+	passed     []Key // at the end: those that were not ours when their turn came
 }
 
 // mostAtOnce is how many services that want what they wanted before are told
@@ -180,7 +181,15 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 	if !send(reading{commit: c}) {
 		return
 	}
-	r := rendering{commits: p.commits, renderer: p.renderer, has: p.has, parallel: p.parallel, progress: p.progress, suspects: p.suspects, changed: changed}
+	var passed []Key
+	has := func(k Key) bool {
+		ours := p.has(k)
+		if !ours {
+			passed = append(passed, k)
+		}
+		return ours
+	}
+	r := rendering{commits: p.commits, renderer: p.renderer, has: has, parallel: p.parallel, progress: p.progress, suspects: p.suspects, changed: changed}
 	touch := render.MakeTouch(changed)
 	if p.previous != nil {
 		r.steady = func(k Key, d desired.Deployment) *Target { return p.steady(c, k, d, touch) }
@@ -214,7 +223,7 @@ func (p preparation) run(ctx context.Context, out chan<- reading) {
 		same = nil
 		return send(reading{wishes: all})
 	})
-	send(reading{wishes: same, done: true})
+	send(reading{wishes: same, done: true, passed: passed})
 }
 
 // rendering turns the deployments of a commit into targets.
