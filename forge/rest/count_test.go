@@ -20,7 +20,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	}
 	const whole = `{"login": "pinion"}`
 	answers := make(chan said, 1)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		x := <-answers
 		if x.status == 0 {
 			panic(http.ErrAbortHandler)
@@ -28,6 +28,10 @@ func TestRequestsAreCounted(t *testing.T) {
 		w.WriteHeader(x.status)
 		fmt.Fprint(w, x.body)
 	}))
+	// A connection that was used before and ends without an answer is tried once more
+	// by the client's transport, and is another request here.
+	s.Config.SetKeepAlivesEnabled(false)
+	s.Start()
 	t.Cleanup(s.Close)
 	var counted []Result
 	c, err := New(Options{Kind: forge.Gitea, URL: s.URL, Repository: "shop/deploy", Count: func(r Result) { counted = append(counted, r) }})
