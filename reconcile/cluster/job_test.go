@@ -128,13 +128,14 @@ func TestJobThatIsSaidToBeGone(t *testing.T) {
 	proxy.Do(nil)
 
 	// A list that is empty, as one that is read from a cache that is behind.
+	const ahead = "999999999"
 	var empty, asked atomic.Int32
 	proxy.Do(func(w http.ResponseWriter, r *http.Request) bool {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/jobs") && r.URL.Query().Get("sendInitialEvents") != "":
 			return devtest.Status(http.StatusUnprocessableEntity)(w, r) // an API server without streamed lists
 		case strings.HasSuffix(r.URL.Path, "/jobs") && r.URL.Query().Get("watch") == "":
-			version := map[bool]string{true: "1", false: "999999999"}[empty.Add(1) == 1]
+			version := map[bool]string{true: "1", false: ahead}[empty.Add(1) == 1]
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprintf(w, `{"apiVersion":"batch/v1","kind":"JobList","metadata":{"resourceVersion":%q},"items":[]}`, version)
 			return true
@@ -157,7 +158,10 @@ func TestJobThatIsSaidToBeGone(t *testing.T) {
 			}
 			return ""
 		})
-		proxy.Do(nil)
+		// A watch from there on would wait for what the API server never comes to.
+		proxy.Do(func(w http.ResponseWriter, r *http.Request) bool {
+			return r.URL.Query().Get("resourceVersion") == ahead && devtest.Status(http.StatusGone)(w, r)
+		})
 		if err := s.admins("batch", "v1", "jobs").Delete(s.ctx, "smoke", metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}
