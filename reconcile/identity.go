@@ -176,8 +176,8 @@ func Merged(ctx context.Context, commits Commits, merge gitstate.CommitInfo, k K
 		snap, err := commits.Snapshot(ctx, c.ID)
 		if err == nil && above != nil {
 			var file, folder bool
-			if file, err = sameID(above, snap, environmentFile(k.Environment)); err == nil {
-				folder, err = sameID(above, snap, serviceFolder(k.Service))
+			if file, err = SameID(above, snap, environmentFile(k.Environment)); err == nil {
+				folder, err = SameID(above, snap, serviceFolder(k.Service))
 			}
 			if err == nil && !(file && folder) {
 				_, who := ledger.Authors(ledger.Person{Name: child.Author.Name, Email: child.Author.Email}, ledger.Person{}, child.Message)
@@ -273,10 +273,10 @@ func (i identifier) walk(ctx context.Context, from string, k Key, yield func(id 
 
 // changes tells whether a commit changed what its files say of a deployment.
 func (i identifier) changes(ctx context.Context, k Key, child, parent *gitstate.Snapshot) (bool, error) {
-	if same, err := sameID(child, parent, serviceFolder(k.Service)); err != nil || !same {
+	if same, err := SameID(child, parent, serviceFolder(k.Service)); err != nil || !same {
 		return !same, err
 	}
-	if same, err := sameID(child, parent, environmentFile(k.Environment)); err != nil || same {
+	if same, err := SameID(child, parent, environmentFile(k.Environment)); err != nil || same {
 		return false, err
 	}
 	now, err := i.reader.read(ctx, child.Commit())

@@ -324,8 +324,8 @@ func environmentFile(name desired.EnvironmentName) string {
 	return "environments/" + string(name) + ".yaml"
 }
 
-// sameID tells whether a file or folder is the same in two trees.
-func sameID(a, b desired.Tree, name string) (bool, error) {
+// SameID tells whether a file or folder is the same in two trees.
+func SameID(a, b desired.Tree, name string) (bool, error) {
 	x, err := a.ID(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"github.com/pinion-cd/pinion/forge/rest"
-	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -68,22 +66,9 @@ func (p *Proposer) stands(ctx context.Context, x reconcile.Proposal) (bool, erro
 		return false, err
 	}
 	for _, name := range []string{"holds", "pipelines", "policies", environmentFile(x.Environment), "services/" + string(x.Service) + "/service.yaml"} {
-		if same, err := sameIn(judged, is, name); err != nil || !same {
+		if same, err := reconcile.SameID(judged, is, name); err != nil || !same {
 			return false, err
 		}
 	}
 	return true, nil
-}
-
-// sameIn tells whether two commits have the same file or folder, or neither has.
-func sameIn(a, b *gitstate.Snapshot, name string) (bool, error) {
-	var ids [2]string
-	for i, s := range []*gitstate.Snapshot{a, b} {
-		id, err := s.ID(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, err
-		}
-		ids[i] = id
-	}
-	return ids[0] == ids[1], nil
 }
