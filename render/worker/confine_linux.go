@@ -17,6 +17,15 @@ func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
+// peak is the most memory in bytes that a process held, as the kernel counted.
+func peak(s *os.ProcessState) int64 {
+	usage, ok := s.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0
+	}
+	return int64(usage.Maxrss) << 10
+}
+
 // confine takes from this process all that a rendering has no use for. It
 // can't be undone.
 func confine(memory int64) error {

@@ -35,11 +35,14 @@ func (e *ended) explain(p *process, o Options, file string) *render.Error {
 	case exit != nil && exit.ExitCode() == exitMemory,
 		strings.Contains(stderr, "out of memory"),
 		strings.Contains(stderr, "cannot allocate memory"):
-		out.Message = fmt.Sprintf("rendering goes over the memory limit of %s", size(o.MemoryLimit))
-		out.Hint = "look for a value that grows without end"
+		out.Message, out.Hint = overMemory(o)
 	case strings.Contains(stderr, "stack overflow"), strings.Contains(stderr, "stack exceeds"):
 		out.Message = "rendering overflows the stack"
 		out.Hint = "look for a recursion that never ends, or for very deep nesting"
+	case p.peak() > o.MemoryLimit:
+		// Where the kernel refuses it memory, a process can end in many ways:
+		// a thread that can't be started, a fault in the middle of the runtime.
+		out.Message, out.Hint = overMemory(o)
 	case exit != nil && exit.ExitCode() < 0:
 		out.Message = fmt.Sprintf("the render worker was ended from outside (%s)", exit)
 		out.Hint = "see whether the machine ran out of memory"
@@ -51,6 +54,11 @@ func (e *ended) explain(p *process, o Options, file string) *render.Error {
 		out.Hint = "this is a fault of Pinion or of a library it uses: please report it"
 	}
 	return out
+}
+
+func overMemory(o Options) (message, hint string) {
+	return fmt.Sprintf("rendering goes over the memory limit of %s", size(o.MemoryLimit)),
+		"look for a value that grows without end"
 }
 
 // harmless says whether a line is the Go runtime's own. Where files are

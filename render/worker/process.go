@@ -86,6 +86,14 @@ func (p *process) stop() {
 	p.out.Close()
 }
 
+// peak is the most memory in bytes that the process held; it must be gone.
+func (p *process) peak() int64 {
+	if p.cmd.ProcessState == nil {
+		return 0
+	}
+	return peak(p.cmd.ProcessState)
+}
+
 // errGone says that the worker was dead before the rendering began: it had not
 // even asked for the first file.
 var errGone = errors.New("the render worker is gone")
