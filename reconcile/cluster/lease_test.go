@@ -161,7 +161,7 @@ func TestLeaseIsTakenAway(t *testing.T) {
 func TestLeaseHasOneHolder(t *testing.T) {
 	t.Parallel()
 	s := newStand(t, "")
-	ctx, end := context.WithTimeout(s.ctx, 6*time.Second)
+	ctx, end := context.WithTimeout(s.ctx, 2*time.Minute)
 	defer end()
 	var mu sync.Mutex
 	alive := map[*cluster.Leases]bool{}
@@ -186,8 +186,9 @@ func TestLeaseHasOneHolder(t *testing.T) {
 			}
 		})
 	}
+	const enough = 8 // a second or two each, on a machine with time for it
 	holders := map[string]bool{}
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && len(holders) < enough {
 		// Asked twice around each other: one that had it before and after the
 		// other was asked, had it all the time.
 		mu.Lock()
@@ -208,8 +209,9 @@ func TestLeaseHasOneHolder(t *testing.T) {
 			}
 		}
 	}
+	end()
 	wait.Wait()
-	if len(holders) < 5 {
+	if len(holders) < enough {
 		t.Errorf("only %d had the lease", len(holders))
 	}
 }
