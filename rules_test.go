@@ -84,7 +84,11 @@ var mayImport = map[string][]string{
 		"api",
 		"trace",
 		"dora",
+		"internal/grace",
 	},
+
+	// It has to be initialised before what it is good for.
+	"internal/grace": {},
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},
@@ -96,7 +100,6 @@ var mayImport = map[string][]string{
 // packages that may import them.
 var edges = map[string][]string{
 	"k8s.io/client-go":                {"reconcile/cluster", "cmd/pinion", "internal/devtest", "internal/bench", "examples/demo"},
-	"github.com/fluxcd/pkg/ssa":       {"reconcile/cluster"},
 	"github.com/go-git/go-git":        {"gitstate"},
 	"github.com/google/go-jsonnet":    {"render"},
 	"filippo.io/age":                  {"render/sops"},
@@ -106,7 +109,6 @@ var edges = map[string][]string{
 	"github.com/fsnotify/fsnotify":    {"gitstate"},
 	"github.com/coreos/go-oidc":       {"api"},
 	"github.com/fluxcd/cli-utils":     {"reconcile/health"},
-	"sigs.k8s.io/controller-runtime":  {"reconcile/cluster"},
 	"k8s.io/apiextensions-apiserver":  {"reconcile/cluster"},
 	"github.com/google/jsonschema-go": {"internal/devtest"},
 	"go.opentelemetry.io/otel":        {"cmd/pinion"},

@@ -16,8 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
-	"github.com/fluxcd/pkg/ssa/normalize"
-
 	"github.com/pinion-cd/pinion/reconcile/health"
 	"github.com/pinion-cd/pinion/render"
 )
@@ -135,17 +133,11 @@ func Compare(before, after render.Object) ([]FieldChange, error) {
 // fill compares two objects, of which before may be nil, and changes both.
 func (d *Difference) fill(before, after *unstructured.Unstructured) error {
 	for _, u := range []*unstructured.Unstructured{before, after} {
-		if u == nil {
-			continue
+		if u != nil {
+			bare(u)
 		}
-		if err := normalize.DryRunUnstructured(u); err != nil {
-			return err
-		}
-		bare(u)
 	}
-	if err := mask(before, after); err != nil {
-		return err
-	}
+	mask(before, after)
 	var err error
 	if before != nil {
 		compareValues("", before.Object, after.Object, &d.Changes)

@@ -11,8 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/fluxcd/pkg/ssa/normalize"
-
 	"github.com/pinion-cd/pinion/render"
 )
 
@@ -93,9 +91,6 @@ func (c *Cluster) driftOnce(ctx context.Context, f failure, m Mapped, o render.O
 	}
 	secret := isSecret(live) || len(o.Hidden) > 0
 	for _, u := range []*unstructured.Unstructured{live, merged} {
-		if err := normalize.DryRunUnstructured(u); err != nil {
-			return d, fmt.Errorf("compare %s: %w", o.Ref, err)
-		}
 		bare(u)
 	}
 	eachDifference("", nil, merged.Object, live.Object, func(path string, way []hop, old, now any) {

@@ -6,11 +6,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
-	"github.com/fluxcd/pkg/ssa"
 
 	"github.com/pinion-cd/pinion/render"
 )
@@ -63,16 +63,63 @@ func plainSecret(ref render.Ref, body []byte) []byte {
 
 // mask hides the values of two versions of a Secret; what differs is shown as
 // "*** (before)" and "*** (after)". Either may be nil.
-func mask(before, after *unstructured.Unstructured) error {
+func mask(before, after *unstructured.Unstructured) {
 	if !isSecret(before) && !isSecret(after) {
-		return nil
+		return
 	}
 	for _, u := range []*unstructured.Unstructured{before, after} {
 		if u != nil {
 			unstructured.RemoveNestedField(u.Object, "metadata", "annotations", annotationLastApplied)
 		}
 	}
-	return ssa.SanitizeUnstructuredData(before, after)
+	for _, field := range []string{"data", "stringData"} {
+		maskField(before, after, field)
+	}
+}
+
+// maskField hides what a field holds, a value for each key, or all of it where an
+// author has put something else there.
+func maskField(before, after *unstructured.Unstructured, field string) {
+	was, had := valuesOf(before, field)
+	is, has := valuesOf(after, field)
+	for key, value := range was {
+		next, both := is[key]
+		if both && !reflect.DeepEqual(value, next) {
+			was[key], is[key] = "*** (before)", "*** (after)"
+			continue
+		}
+		was[key] = "***"
+		if both {
+			is[key] = "***"
+		}
+	}
+	for key := range is {
+		if _, both := was[key]; !both {
+			is[key] = "***"
+		}
+	}
+	set := func(u *unstructured.Unstructured, values map[string]any, there bool) {
+		switch {
+		case values != nil:
+			u.Object[field] = values
+		case there:
+			u.Object[field] = "***"
+		}
+	}
+	set(before, was, had)
+	set(after, is, has)
+}
+
+// valuesOf copies a map that a field is; nil if it is none, though it is there.
+func valuesOf(u *unstructured.Unstructured, field string) (values map[string]any, there bool) {
+	if u == nil || u.Object[field] == nil {
+		return nil, false
+	}
+	m, ok := u.Object[field].(map[string]any)
+	if !ok {
+		return nil, true
+	}
+	return maps.Clone(m), true
 }
 
 // secretValues returns the values that a Secret's JSON holds, at any depth, for
