@@ -130,13 +130,14 @@ func (r Record) valid() error {
 			return fmt.Errorf("the current deployment has the cause %q, and there is no such cause", d.Cause)
 		}
 	}
-	past := r.Previous
-	if r.Verified != nil {
-		past = append(past[:len(past):len(past)], *r.Verified)
+	if p := r.Verified; p != nil {
+		if err := p.valid(); err != nil {
+			return err
+		}
 	}
-	for _, p := range past {
-		if !p.State.known() {
-			return fmt.Errorf("the deployment %q has the state %q, and there is no such state", p.ID, p.State)
+	for i := range r.Previous {
+		if err := r.Previous[i].valid(); err != nil {
+			return err
 		}
 	}
 	if err := validChecks(d.Checks); err != nil {
@@ -144,6 +145,13 @@ func (r Record) valid() error {
 	}
 	if r.Candidate != nil {
 		return validChecks(r.Candidate.Checks)
+	}
+	return nil
+}
+
+func (p *Past) valid() error {
+	if !p.State.known() {
+		return fmt.Errorf("the deployment %q has the state %q, and there is no such state", p.ID, p.State)
 	}
 	return nil
 }

@@ -308,6 +308,7 @@ func (l *lines) value(v reflect.Value, s *shape, rest string, depth int) error {
 	if s.kind == isMapping {
 		return l.mapping(v, s, depth+2)
 	}
+	v.Grow(l.items())
 	for n := 0; ; n++ {
 		if l.depth != depth || !strings.HasPrefix(l.text, "- ") {
 			if n == 0 {
@@ -334,6 +335,23 @@ func (l *lines) value(v reflect.Value, s *shape, rest string, depth int) error {
 			return err
 		}
 	}
+}
+
+// items counts the items of a list that begins with the current line, but not many,
+// for there may be no more behind what looks like them.
+func (l *lines) items() int {
+	n := 1
+	for rest := l.rest; rest != "" && n < 2*MaxPrevious; {
+		line, after, _ := strings.Cut(rest, "\n")
+		if len(line) <= l.depth || line[l.depth] != ' ' {
+			if !strings.HasPrefix(line[min(l.depth, len(line)):], "- ") {
+				break
+			}
+			n++
+		}
+		rest = after
+	}
+	return n
 }
 
 func (l *lines) scalar(v reflect.Value, s *shape, text string, depth int) error {
