@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"github.com/pinion-cd/pinion/audit"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
+	"github.com/pinion-cd/pinion/internal/grace"
 	"github.com/pinion-cd/pinion/ledger"
 )
 
@@ -298,7 +298,7 @@ func (g *globals) openAudit(ctx context.Context, args []string, f auditFlags) (*
 	if a.ledgers, err = g.openLedgers(ctx); err != nil {
 		return nil, err
 	}
-	debug.SetGCPercent(150) // it reads everything: what is left lying about would be very much
+	grace.Percent(150) // it reads everything: what is left lying about would be very much
 	if err := a.prepare(ctx, args); err != nil {
 		a.close()
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/internal/grace"
 )
 
 // archive is where commits are read from: a clone, or a mirror.
@@ -42,7 +42,7 @@ type ledgers struct {
 func (g *globals) openLedgers(ctx context.Context) (*ledgers, error) {
 	// A command that looks and ends has no use for a tidy heap: a third of its
 	// time would go there.
-	debug.SetGCPercent(400)
+	grace.Percent(400)
 	l := &ledgers{rev: g.rev}
 	shallow, mainTip := false, ""
 	var branches map[string]string
