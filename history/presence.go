@@ -90,6 +90,8 @@ type Found struct {
 func (view *View) Where(ctx context.Context, w Sought, all bool) (Found, error) {
 	f := Found{Presences: []Presence{}}
 	known := false
+	wait := view.preloadMain(ctx)
+	defer wait()
 	envs := slices.Sorted(maps.Keys(view.Tips))
 	for _, env := range envs {
 		here, has, err := view.presences(ctx, env, w)
@@ -105,6 +107,7 @@ func (view *View) Where(ctx context.Context, w Sought, all bool) (Found, error) 
 		}
 		f.Presences = append(f.Presences, here...)
 	}
+	wait()
 	if !known && len(f.Failures) == 0 {
 		if err := view.knowsArtifact(ctx, w.Artifact); err != nil {
 			return f, err

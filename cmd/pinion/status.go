@@ -62,6 +62,9 @@ func (g *globals) status(ctx context.Context, args []string) error {
 	if len(l.Tips) == 0 {
 		return l.none()
 	}
+	if len(args) == 0 {
+		l.Preload(ctx)
+	}
 	repo, err := l.Repository(ctx)
 	if err != nil {
 		return err
