@@ -20,7 +20,11 @@ type settledFile struct {
 
 func (f settledFile) read() string {
 	data, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
 	if err != nil {
+		f.log.Warn("what is known of the history before can't be read; the start reads more", "error", err)
 		return ""
 	}
 	commit, repository, _ := strings.Cut(strings.TrimSuffix(string(data), "\n"), " ")
