@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -117,6 +118,13 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 		refs, err = r.copyLocal(ctx, g, s)
 		return refs, r.failed(ctx, "fetch", nil, err)
 	}
+	if r.ep.Protocol == "file" && ctx.Err() == nil {
+		// Each of our own pushes wakes a fetch, which seldom finds anything; that is
+		// seen without starting a program. What can't be read here, git may.
+		if refs, same, err := r.readLocal(g); err == nil && same {
+			return refs, nil
+		}
+	}
 	c, err := dial(ctx, r.ep, r.auth, transport.UploadPackServiceName)
 	if err != nil {
 		return nil, r.failed(ctx, "fetch", nil, err)
@@ -168,26 +176,35 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 	return refs, nil
 }
 
-// copyLocal is download for a machine without the git program.
-func (r *remote) copyLocal(ctx context.Context, g *generation, s *store) (map[string]plumbing.Hash, error) {
+// readLocal reads where the branches are of a repository on this machine, and tells
+// whether g has all of them there.
+func (r *remote) readLocal(g *generation) (refs map[string]plumbing.Hash, same bool, err error) {
 	f, err := openFolder(r.ep.Path)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	all, err := f.branches()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	refs := map[string]plumbing.Hash{}
-	same := true
+	refs = map[string]plumbing.Hash{}
 	for ref, id := range all {
 		if name, ok := r.follows(ref); ok {
 			refs[name] = id
-			same = same && g.refs[name] == id
 		}
 	}
-	if same {
-		return refs, nil
+	return refs, maps.Equal(refs, g.refs), nil
+}
+
+// copyLocal is download for a machine without the git program.
+func (r *remote) copyLocal(ctx context.Context, g *generation, s *store) (map[string]plumbing.Hash, error) {
+	refs, same, err := r.readLocal(g)
+	if err != nil || same {
+		return refs, err
+	}
+	f, err := openFolder(r.ep.Path)
+	if err != nil {
+		return nil, err
 	}
 	if err := f.copyObjects(ctx, g); err != nil {
 		return nil, err

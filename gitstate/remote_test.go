@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -250,6 +251,7 @@ func TestRemoteHangs(t *testing.T) {
 		"http": {gitstate.Options{URL: h.url}, func() { h.hang.Store(true) }},
 		"ssh":  {gitstate.Options{URL: s.url(u), Auth: gitstate.Auth{KeyFile: s.keyFile, KnownHostsFile: s.knownHosts}}, func() { s.mute.Store(true) }},
 		"file": {gitstate.Options{URL: u.dir}, func() { // a fetch that hangs in a program
+			u.commit("main", "there is something to fetch", map[string]string{"b": "1"})
 			dir := t.TempDir()
 			if err := os.WriteFile(filepath.Join(dir, "git"), []byte("#!/bin/sh\nexec tail -f /dev/null\n"), 0o755); err != nil {
 				t.Fatal(err)
@@ -453,5 +455,63 @@ func TestBranchRewritten(t *testing.T) {
 	}
 	if read(t, old, "a") != "2" || read(t, snapshot(t, m, forced), "a") != "3" {
 		t.Error("the snapshots are wrong")
+	}
+}
+
+// That nothing has come to a repository on this machine is seen without the git
+// program, and that something has is not overlooked, however its references are kept.
+func TestNothingToFetch(t *testing.T) {
+	u := newUpstream(t, map[string]string{"a": "1"})
+	u.commit(gitstate.LedgerPrefix+"dev", "an entry", map[string]string{"a": "1"})
+	m := open(t, gitstate.Options{URL: u.dir})
+	dir := t.TempDir()
+	calls := filepath.Join(dir, "calls")
+	real, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "git"), []byte("#!/bin/sh\necho \"$1\" >>"+calls+"\nexec "+real+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := os.Getenv("PATH")
+	counted := func() (fetches int) {
+		t.Setenv("PATH", dir+":"+before)
+		fetch(t, m)
+		t.Setenv("PATH", before)
+		data, _ := os.ReadFile(calls)
+		os.Remove(calls)
+		return strings.Count(string(data), "upload-pack\n")
+	}
+	if n := counted(); n != 0 {
+		t.Errorf("%d fetches of nothing", n)
+	}
+	for _, c := range []struct {
+		name string
+		do   func()
+	}{
+		{"main", func() { u.commit("main", "2", map[string]string{"a": "2"}) }},
+		{"packed", func() {
+			u.commit("main", "3", map[string]string{"a": "3"})
+			git(t, u.dir, "pack-refs", "--all")
+		}},
+		{"a new ledger", func() { u.commit(gitstate.LedgerPrefix+"staging", "an entry", map[string]string{"a": "1"}) }},
+	} {
+		c.do()
+		if n := counted(); n != 1 {
+			t.Errorf("%s: %d fetches", c.name, n)
+		}
+		for _, branch := range []string{"main", gitstate.LedgerPrefix + "dev", gitstate.LedgerPrefix + "staging"} {
+			if at, _ := m.Branch(branch); u.has(branch) && at != u.tip(branch) {
+				t.Errorf("%s: %s is at %s", c.name, branch, at)
+			}
+		}
+		if n := counted(); n != 0 {
+			t.Errorf("%s: %d fetches behind it", c.name, n)
+		}
+	}
+	// One that is gone is not nothing.
+	git(t, u.dir, "update-ref", "-d", "refs/heads/"+gitstate.LedgerPrefix+"staging")
+	if _, err := m.Fetch(t.Context()); !errors.Is(err, gitstate.ErrRewritten) {
+		t.Errorf("a ledger that is gone: %v", err)
 	}
 }
