@@ -99,13 +99,10 @@ func (r *remote) bring(ctx context.Context, g *generation, s *store, names []str
 	}
 	defer body.Close()
 	bounded := &bounded{r: progress.reader(body), left: maxBrought}
-	packed, err := g.addPack(ctx, unband(req.Capabilities, bounded, &tail{}))
-	if err != nil {
+	if err := g.addPack(ctx, unband(req.Capabilities, bounded, &tail{})); err != nil {
 		return nil, r.failed(ctx, "fetch", c, err)
 	}
-	if packed {
-		s.reindex(nil)
-	}
+	s.refresh(g)
 	return ids, nil
 }
 

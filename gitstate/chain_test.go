@@ -139,7 +139,8 @@ func TestPushChain(t *testing.T) {
 			}
 			u.fsck()
 			fsck(t, present(t, o.Dir))
-			if packs, _ := filepath.Glob(filepath.Join(present(t, o.Dir), "objects/pack/*.pack")); len(packs) != 1 {
+			// The clone's, and one of each push.
+			if packs, _ := filepath.Glob(filepath.Join(present(t, o.Dir), "objects/pack/*.pack")); len(packs) != 3 {
 				t.Errorf("there are %d packs", len(packs))
 			}
 			m.Close()

@@ -166,13 +166,10 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 	}
 	defer body.Close()
 	messages := &tail{}
-	packed, err := g.addPack(ctx, unband(req.Capabilities, progress.reader(body), messages))
-	if err != nil {
+	if err := g.addPack(ctx, unband(req.Capabilities, progress.reader(body), messages)); err != nil {
 		return nil, r.failed(ctx, "fetch", c, err)
 	}
-	if packed {
-		s.reindex(nil)
-	}
+	s.refresh(g)
 	return refs, nil
 }
 

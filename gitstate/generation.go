@@ -30,16 +30,18 @@ type generation struct {
 	// rewritten says that a branch was: what it had is in no other copy.
 	rewritten bool
 	own       []ownPack // that can be merged
+	fresh     []string  // packs that its store has yet to be told of; see store.refresh
 }
 
 const (
 	currentFile      = "current" // names the present generation
 	generationPrefix = "git-"
 
-	// A pack of at most so many objects and bytes is taken apart, as git does
-	// it: a new pack for each commit would slow every lookup down.
-	looseObjects = 100
-	looseBytes   = 4 << 20
+	// A pack from the remote of at most so many objects and bytes is made anew, so
+	// that it can be merged with others: a new pack for each commit would slow every
+	// lookup down.
+	fewObjects = 100
+	fewBytes   = 4 << 20
 )
 
 // createGeneration makes an empty one, for one remote and one branch.
@@ -210,116 +212,73 @@ func (g *generation) standing() error {
 	return nil
 }
 
-// counts is how crowded it is.
-func (g *generation) counts() (packs, loose int) {
+// packs is how many there are.
+func (g *generation) packs() int {
 	list, _ := filepath.Glob(filepath.Join(g.dir, "objects", "pack", "*.pack"))
-	folders, _ := filepath.Glob(filepath.Join(g.dir, "objects", "[0-9a-f][0-9a-f]"))
-	for _, folder := range folders {
-		entries, _ := os.ReadDir(folder)
-		loose += len(entries)
-	}
-	return len(list), loose
+	return len(list)
 }
 
-// keep adds objects that were made here, and tells whether it did so as a pack.
-func (g *generation) keep(objects []*made) (packed bool, err error) {
-	size := 0
-	for _, o := range objects {
-		size += len(o.data)
-	}
-	if len(objects) <= looseObjects && size <= looseBytes {
-		return false, g.writeObjects(objects)
-	}
+// keep adds objects as a pack that can be merged.
+func (g *generation) keep(objects []*made) error {
 	p := newPack(objects, true)
 	own := p.own(g.packName(p.sum), 0)
 	if err := g.writePack(p.data, own); err != nil {
-		return false, err
-	}
-	g.own = append(g.own, own)
-	return true, nil
-}
-
-// writeLoose adds one object. It is deflated in haste, for all of this is a
-// copy.
-func (g *generation) writeLoose(o *made) error {
-	id := o.id.String()
-	name := filepath.Join(g.dir, "objects", id[:2], id[2:])
-	if _, err := os.Lstat(name); err == nil {
-		return nil
-	}
-	head := fmt.Appendf(nil, "%s %d\x00", o.kind, len(o.data))
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(g.dir, "objects", "pack"), name, deflate(head, o.data))
-}
-
-// writeObjects adds objects, what is named before what names it.
-func (g *generation) writeObjects(objects []*made) error {
-	for _, t := range []plumbing.ObjectType{plumbing.BlobObject, plumbing.TreeObject, plumbing.CommitObject, plumbing.TagObject} {
-		for _, o := range objects {
-			if o.kind == t {
-				if err := g.writeLoose(o); err != nil {
-					return err
-				}
-			}
-		}
-	}
+	g.own, g.fresh = append(g.own, own), append(g.fresh, own.name)
 	return nil
 }
 
-// addPack adds the objects of a pack that comes from the remote, and tells
-// whether it was kept as a pack.
-func (g *generation) addPack(ctx context.Context, r io.Reader) (packed bool, err error) {
+// addPack adds the objects of a pack that comes from the remote.
+func (g *generation) addPack(ctx context.Context, r io.Reader) (err error) {
 	dir := filepath.Join(g.dir, "objects", "pack")
 	f, err := os.CreateTemp(dir, "tmp_pack_")
 	if err != nil {
-		return false, err
+		return err
 	}
+	received := f.Name()
 	defer func() {
 		f.Close()
-		if err != nil || !packed {
-			os.Remove(f.Name())
-		}
+		os.Remove(received) // unless it has another name now
 	}()
 	size, err := io.Copy(f, r)
 	if err != nil {
-		return false, fmt.Errorf("receive the pack: %w", err)
+		return fmt.Errorf("receive the pack: %w", err)
 	}
 	count, sum, err := checkPack(f, size)
 	if err != nil {
-		return false, fmt.Errorf("receive the pack: %w", err)
+		return fmt.Errorf("receive the pack: %w", err)
 	}
 	if count == 0 {
-		return false, nil
+		return nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return false, err
+		return err
 	}
-	if count <= looseObjects && size <= looseBytes {
+	if count <= fewObjects && size <= fewBytes {
 		m := memory.NewStorage()
 		p, err := packfile.NewParserWithStorage(packfile.NewScanner(f), m)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if _, err := p.Parse(); err != nil {
-			return false, fmt.Errorf("read the pack: %w", err)
+			return fmt.Errorf("read the pack: %w", err)
 		}
 		objects := make([]*made, 0, len(m.Objects))
 		for id, o := range m.Objects {
 			r, err := o.Reader()
 			if err != nil {
-				return false, err
+				return err
 			}
 			data, err := io.ReadAll(r)
 			if err = errors.Join(err, r.Close()); err != nil {
-				return false, fmt.Errorf("read the pack: %w", err)
+				return fmt.Errorf("read the pack: %w", err)
 			}
 			objects = append(objects, &made{id: id, kind: o.Type(), data: data})
 		}
-		return false, g.writeObjects(objects)
+		return g.keep(objects)
 	}
-	return true, g.addPackFile(f, sum)
+	return g.addPackFile(f, sum)
 }
 
 // addPackFile indexes a complete pack and gives it its name. The index comes
@@ -342,10 +301,15 @@ func (g *generation) addPackFile(f *os.File, sum string) error {
 		return err
 	}
 	dir := filepath.Dir(f.Name())
-	if err := writeFile(dir, filepath.Join(dir, "pack-"+sum+".idx"), b.Bytes()); err != nil {
+	name := filepath.Join(dir, "pack-"+sum)
+	if err := writeFile(dir, name+".idx", b.Bytes()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(dir, "pack-"+sum+".pack"))
+	if err := os.Rename(f.Name(), name+".pack"); err != nil {
+		return err
+	}
+	g.fresh = append(g.fresh, name)
+	return nil
 }
 
 // checkPack reads a whole pack and compares it with the checksum at its end.

@@ -3,7 +3,9 @@ package gitstate
 import (
 	"crypto/sha1"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,11 +13,12 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// Each push of more than a few objects leaves a pack behind, and a crowded mirror
-// is cloned anew, whose cost grows with its history. So the packs that were made
-// here are merged: those of a level, once there are enough of them, into one of
+// Each push leaves a pack behind, and so does each fetch; and a crowded mirror is
+// cloned anew, whose cost grows with its history. So the packs that were made here
+// are merged: those of a level, once there are enough of them, into one of
 // the next. Such a pack is complete in itself and names the bases of its deltas by
-// their distance, so its entries stay as they are, one pack's behind another's.
+// their distance, so its entries stay as they are, one pack's behind another's; but
+// what two of them have is there once.
 
 // mergeAt packs of one level become one of the next, unless that would be too
 // large to be made in memory.
@@ -85,7 +88,9 @@ func (g *generation) merge() (useless []string, err error) {
 		}
 		g.own = append(g.own, *next)
 		for _, p := range few {
-			useless = append(useless, p.name+".pack", p.name+".idx")
+			if p.name != next.name { // one may have all that the others have
+				useless = append(useless, p.name+".pack", p.name+".idx")
+			}
 		}
 	}
 }
@@ -94,36 +99,71 @@ func (g *generation) merge() (useless []string, err error) {
 // as they are.
 func (g *generation) mergeThese(few []ownPack) (*ownPack, error) {
 	count, size := 0, 0
-	seen := map[plumbing.Hash]bool{}
 	for _, p := range few {
 		count, size = count+len(p.ids), size+p.size
-		for _, id := range p.ids {
-			seen[id] = true
-		}
 	}
-	if count > mergeObjects || size > mergeBytes || len(seen) != count { // no pack has an object twice
+	if count > mergeObjects || size > mergeBytes {
 		return nil, nil
 	}
 	next := &ownPack{level: few[0].level + 1}
-	data := append(make([]byte, 0, size), "PACK\x00\x00\x00\x02"...)
-	data = binary.BigEndian.AppendUint32(data, uint32(count))
+	data := append(make([]byte, 0, size), "PACK\x00\x00\x00\x02\x00\x00\x00\x00"...)
+	places := make(map[plumbing.Hash]uint64, count)
 	for _, p := range few {
 		part, err := os.ReadFile(p.name + ".pack")
 		if err != nil {
 			return nil, err
 		}
-		if n := len(part) - 20; n < 12 || plumbing.Hash(sha1.Sum(part[:n])) != plumbing.Hash(part[n:]) {
+		end := len(part) - 20
+		if end < 12 || plumbing.Hash(sha1.Sum(part[:end])) != plumbing.Hash(part[end:]) {
 			return nil, fmt.Errorf("%s.pack is damaged", filepath.Base(p.name))
 		}
-		shift := uint64(len(data) - 12)
-		for _, offset := range p.offsets {
-			next.offsets = append(next.offsets, offset+shift)
+		moved := make(map[uint64]uint64, len(p.ids)) // from where in this pack to where in the next
+		for i, id := range p.ids {
+			from, to := p.offsets[i], uint64(end)
+			if i+1 < len(p.ids) {
+				to = p.offsets[i+1]
+			}
+			place, twice := places[id]
+			if !twice {
+				place = uint64(len(data))
+				places[id] = place
+				next.ids, next.offsets = append(next.ids, id), append(next.offsets, place)
+				var changed bool
+				if data, changed, err = appendEntry(data, part[from:to], from, moved); err != nil {
+					return nil, fmt.Errorf("%s.pack: %w", filepath.Base(p.name), err)
+				}
+				crc := p.crcs[i]
+				if changed {
+					crc = crc32.ChecksumIEEE(data[place:])
+				}
+				next.crcs = append(next.crcs, crc)
+			}
+			moved[from] = place
 		}
-		next.ids, next.crcs = append(next.ids, p.ids...), append(next.crcs, p.crcs...)
-		data = append(data, part[12:len(part)-20]...)
 	}
+	binary.BigEndian.PutUint32(data[8:], uint32(len(next.ids)))
 	sum := plumbing.Hash(sha1.Sum(data))
 	data = append(data, sum[:]...)
 	next.name, next.size = g.packName(sum), len(data)
 	return next, g.writePack(data, *next)
+}
+
+// appendEntry adds an entry that was at a place in another pack, and tells whether it
+// is another one here, since its base has another distance.
+func appendEntry(data, entry []byte, from uint64, moved map[uint64]uint64) (_ []byte, changed bool, err error) {
+	kind, _, head := packHead(entry)
+	if kind != plumbing.OFSDeltaObject {
+		return append(data, entry...), false, nil
+	}
+	distance, n := packDistance(entry[head:])
+	base, ok := moved[from-uint64(distance)]
+	if n == 0 || !ok {
+		return nil, false, errors.New("a delta has no base")
+	}
+	if uint64(len(data))-base == uint64(distance) {
+		return append(data, entry...), false, nil
+	}
+	now := len(data) - int(base)
+	data = append(data, entry[:head]...)
+	return append(appendDistance(data, now), entry[head+n:]...), true, nil
 }

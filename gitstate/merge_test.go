@@ -52,9 +52,10 @@ func TestPacksAreMerged(t *testing.T) {
 	if err != nil || len(generations) != 1 {
 		t.Fatalf("there are %v (%v)", generations, err)
 	}
+	// The clone's and seven pushes' are one.
 	packs, _ := filepath.Glob(filepath.Join(generations[0], "objects", "pack", "*.pack"))
 	indices, _ := filepath.Glob(filepath.Join(generations[0], "objects", "pack", "*.idx"))
-	if len(packs) != 2 || len(indices) != len(packs) {
+	if len(packs) != 3 || len(indices) != len(packs) {
 		t.Errorf("after %d pushes there are %d packs and %d indices", pushes, len(packs), len(indices))
 	}
 	for _, args := range [][]string{{"fsck", "--full", "--strict"}, {"rev-list", "--count", tip}} {

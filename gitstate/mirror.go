@@ -30,9 +30,9 @@ type Options struct {
 	// Timeout is how long the remote may say nothing, 1 minute if 0. A clone
 	// may take longer than that as long as something arrives.
 	Timeout time.Duration
-	// MaxPacks and MaxLoose are how many packs and loose objects may gather
-	// before the mirror is cloned anew; 50 and 5000 if 0.
-	MaxPacks, MaxLoose int
+	// MaxPacks is how many packs may gather, which could not be merged, before the
+	// mirror is cloned anew; 50 if 0.
+	MaxPacks int
 }
 
 // Tip is where the branch is after a fetch.
@@ -92,9 +92,6 @@ func Open(ctx context.Context, o Options) (*Mirror, error) {
 	if o.MaxPacks <= 0 {
 		o.MaxPacks = 50
 	}
-	if o.MaxLoose <= 0 {
-		o.MaxLoose = 5000
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -137,7 +134,7 @@ func (m *Mirror) open(ctx context.Context) error {
 			m.store.replace(s.odbs[0], false)
 			m.store.commits, m.store.trees = s.commits, s.trees
 			m.use(g)
-			m.sweep()
+			m.sweep(m.present)
 			return nil
 		}
 		s.close()
@@ -154,11 +151,11 @@ func (m *Mirror) open(ctx context.Context) error {
 	if g != nil {
 		known = g.refs
 	}
-	m.sweepBut(g)
+	m.sweep(g)
 	if err := m.renew(ctx, known); err != nil {
 		return err
 	}
-	m.sweep()
+	m.sweep(m.present)
 	return nil
 }
 

@@ -130,7 +130,7 @@ func TestPack(t *testing.T) {
 }
 
 // However many packs are made, few are left, each as git wants it, and none has
-// lost anything; those that share an object, and those that are large, stay.
+// lost anything, or has anything twice.
 func TestMerge(t *testing.T) {
 	t.Parallel()
 	g, err := createGeneration(t.TempDir(), "x", "main")
@@ -174,12 +174,25 @@ func TestMerge(t *testing.T) {
 	if n := count(); n != 1 {
 		t.Errorf("%d packs are left", n)
 	}
-	shared := blob("shared", nil)
+	// What several have is the base of some, and between others and theirs.
+	shared := blob(lines+"shared", nil)
 	for n := range mergeAt {
-		keep([]*made{blob(fmt.Sprintf("beside %d", n), nil), shared})
+		first := blob(fmt.Sprint(n, lines), nil)
+		keep([]*made{first, shared, blob(fmt.Sprint(n, lines, strings.Repeat(" more", n*n*n+1)), first), blob(lines+"shared"+fmt.Sprint(n), shared)})
 	}
-	if n := count(); n != 1+mergeAt || len(g.own) != 1 {
-		t.Errorf("of packs that share an object %d are left, and %d can be merged", n-1, len(g.own)-1)
+	if n := count(); n != 2 || len(g.own) != 2 || len(g.own[1].ids) != 3*mergeAt+1 {
+		t.Errorf("of packs that share an object %d are left, and %d can be merged: %d objects", n-1, len(g.own)-1, len(g.own[1].ids))
+	}
+	for range mergeAt {
+		keep([]*made{blob("the same, again and again", nil)})
+	}
+	if n := count(); n != 3 || len(g.own) != 3 {
+		t.Errorf("of packs that have the same %d are left, and %d can be merged", n-2, len(g.own)-2)
+	}
+	for _, o := range g.own {
+		if out, err := exec.Command("git", "verify-pack", o.name+".idx").CombinedOutput(); err != nil {
+			t.Errorf("git verify-pack: %v\n%s", err, out)
+		}
 	}
 	out, err := exec.Command("git", "-C", g.dir, "fsck", "--full", "--strict").CombinedOutput()
 	if err != nil {

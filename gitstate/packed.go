@@ -112,7 +112,7 @@ func (p *packs) has(id plumbing.Hash) bool {
 	return false
 }
 
-// load opens the packs that are there, once. A newer one is go-git's.
+// load opens the packs that are there, once. A newer one is added, or go-git's to read.
 func (p *packs) load() {
 	if p.open {
 		return
@@ -133,6 +133,20 @@ func (p *packs) load() {
 	slices.SortStableFunc(all, func(a, b dated) int { return cmp.Compare(b.when, a.when) })
 	for _, d := range all {
 		p.files = append(p.files, d.f)
+	}
+}
+
+// add opens one more, by its name without an ending.
+func (p *packs) add(name string) {
+	if !p.open {
+		return // with all others
+	}
+	index := name + ".idx"
+	if slices.ContainsFunc(p.files, func(f *packFile) bool { return f.index.Name() == index }) {
+		return
+	}
+	if f, _, err := openPack(index); err == nil {
+		p.files = slices.Insert(p.files, 0, f)
 	}
 }
 

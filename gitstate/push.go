@@ -152,14 +152,9 @@ func (m *Mirror) adopt(landed []*chain) {
 	if len(landed) == 0 {
 		return
 	}
-	packed, err := m.present.keep(gather(landed))
-	if packed {
-		useless, failure := m.present.merge()
-		if failure != nil {
-			m.log.Warn("could not merge packs; they stay as they are", "error", spelled(m.options.Dir, failure))
-		}
-		m.store.reindex(useless)
-	}
+	err := m.present.keep(gather(landed))
+	m.store.refresh(m.present)
+	m.compact()
 	for _, c := range landed {
 		if err == nil {
 			m.store.know(c)

@@ -382,7 +382,7 @@ func TestSnapshotOfWhatWasRewritten(t *testing.T) {
 			u := newUpstream(t, map[string]string{"a": "1"})
 			base := u.tip("main")
 			tip := u.commit("main", "Two", map[string]string{"a": "2"})
-			o := gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "m"), AllowRewrite: true, MaxLoose: 10}
+			o := gitstate.Options{URL: u.dir, Dir: filepath.Join(t.TempDir(), "m"), AllowRewrite: true, MaxPacks: 2}
 			m := open(t, o)
 			s := snapshot(t, m, tip)
 			first := present(t, o.Dir)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 )
@@ -76,23 +77,24 @@ func (m *Mirror) swap(ctx context.Context, g *generation, s *store, known map[st
 	// the next swap.
 	keep := !whole || m.present != nil && m.present.rewritten
 	m.store.replace(s.odbs[0], keep)
+	last := m.present
 	m.use(g)
 	if !keep {
-		m.sweep()
+		last = nil
 	}
+	m.sweep(g, last)
 	return nil
 }
 
-// sweep removes the generations that are not in use.
-func (m *Mirror) sweep() { m.sweepBut(m.present) }
-
-func (m *Mirror) sweepBut(g *generation) {
+// sweep removes the generations but these, any of which may be nil.
+func (m *Mirror) sweep(but ...*generation) {
 	for _, name := range generations(m.options.Dir) {
 		dir := filepath.Join(m.options.Dir, name)
-		if g == nil || dir != g.dir {
-			if err := os.RemoveAll(dir); err != nil {
-				m.log.Warn("could not remove an old copy", "dir", dir, "error", err)
-			}
+		if slices.ContainsFunc(but, func(g *generation) bool { return g != nil && g.dir == dir }) {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			m.log.Warn("could not remove an old copy", "dir", dir, "error", err)
 		}
 	}
 	files, _ := filepath.Glob(filepath.Join(m.options.Dir, "tmp_*"))
@@ -101,10 +103,23 @@ func (m *Mirror) sweepBut(g *generation) {
 	}
 }
 
-// thin starts to clone anew in the background if the mirror is crowded.
+// compact merges packs, if there are many.
+func (m *Mirror) compact() {
+	useless, err := m.present.merge()
+	if err != nil {
+		m.log.Warn("could not merge packs; they stay as they are", "error", spelled(m.options.Dir, err))
+	}
+	if len(useless) > 0 {
+		m.store.reindex(useless)
+	}
+}
+
+// thin merges packs, and starts to clone anew in the background if the mirror is
+// crowded all the same.
 func (m *Mirror) thin() {
-	packs, loose := m.present.counts()
-	if packs <= m.options.MaxPacks && loose <= m.options.MaxLoose {
+	m.compact()
+	packs := m.present.packs()
+	if packs <= m.options.MaxPacks {
 		return
 	}
 	m.mu.Lock()
@@ -113,7 +128,7 @@ func (m *Mirror) thin() {
 		return
 	}
 	m.renewing = true
-	m.log.Info("cloning anew, to tidy up", "packs", packs, "loose", loose)
+	m.log.Info("cloning anew, to tidy up", "packs", packs)
 	m.running.Go(func() {
 		err := m.tidy(m.done)
 		m.mu.Lock()

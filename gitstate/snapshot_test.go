@@ -158,7 +158,7 @@ func TestSnapshotsAreReadWhileTheMirrorChanges(t *testing.T) {
 	}
 	u := newUpstream(t, files)
 	dir := filepath.Join(t.TempDir(), "m")
-	m := open(t, gitstate.Options{URL: u.dir, Dir: dir, AllowRewrite: true, MaxLoose: 20})
+	m := open(t, gitstate.Options{URL: u.dir, Dir: dir, AllowRewrite: true, MaxPacks: 8})
 	tip, _ := m.Tip()
 	s := snapshot(t, m, tip)
 	stop := make(chan struct{})

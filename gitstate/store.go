@@ -124,6 +124,17 @@ func newStore(odbs ...*odb) *store {
 	return &store{odbs: odbs, trees: newLRU[plumbing.Hash, tree](treeCacheSize), commits: newLRU[plumbing.Hash, *commit](commitCacheSize)}
 }
 
+// refresh makes the packs known that were added to a generation, which the first
+// folder is.
+func (s *store) refresh(g *generation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range g.fresh {
+		s.odbs[0].packs.add(name)
+	}
+	g.fresh = nil
+}
+
 // reindex makes new packs known, and removes files of packs whose objects others
 // have.
 func (s *store) reindex(useless []string) {
