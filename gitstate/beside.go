@@ -92,7 +92,9 @@ func (r *remote) bring(ctx context.Context, g *generation, s *store, names []str
 		return ids, nil
 	}
 	plumbing.HashesSort(req.Wants)
-	req.Haves = haves(g, s)
+	if id, ok := g.refs[r.branch]; ok { // from which they come, as a rule
+		req.Haves = haves([]plumbing.Hash{id}, s)
+	}
 	body, err := c.fetch(ctx, req)
 	if err != nil {
 		return nil, r.failed(ctx, "fetch", c, err)

@@ -159,7 +159,15 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 		return refs, nil
 	}
 	plumbing.HashesSort(req.Wants)
-	req.Haves = haves(g, s)
+	// The history of a branch that has not moved has nothing to do with what is wanted;
+	// and a server that is told of it looks through all of its folders.
+	var from []plumbing.Hash
+	for name, id := range g.refs {
+		if refs[name] != id {
+			from = append(from, id)
+		}
+	}
+	req.Haves = haves(from, s)
 	body, err := c.fetch(ctx, req)
 	if err != nil {
 		return nil, r.failed(ctx, "fetch", c, err)
@@ -210,12 +218,12 @@ func (r *remote) copyLocal(ctx context.Context, g *generation, s *store) (map[st
 	return refs, nil
 }
 
-// haves are the commits that the remote is told we have: each branch, and of
-// the first parents before it fewer and fewer, so that a rewritten branch does
-// not cost everything.
-func haves(g *generation, s *store) []plumbing.Hash {
+// haves are the commits that the remote is told we have: the tips of some branches,
+// and of the first parents before them fewer and fewer, so that a rewritten branch
+// does not cost everything.
+func haves(tips []plumbing.Hash, s *store) []plumbing.Hash {
 	seen := map[plumbing.Hash]bool{}
-	for _, id := range g.refs {
+	for _, id := range tips {
 		next := 1
 		for n := 0; n <= 512; n++ {
 			c, err := s.commit(id)

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -28,6 +29,7 @@ type press struct {
 	// pushes have been too late since the first did.
 	landed time.Time
 	late   int
+	misses int       // pushes in a row that were too late
 	told   time.Time // when it was last said that others are always ahead
 }
 
@@ -47,6 +49,9 @@ const (
 	// lateAgain is how many pushes behind one of ours have to be late until it is
 	// known that the others need not fetch it.
 	lateAgain = 2
+	// After so many pushes in a row that were too late half as many go into one, for
+	// nobody knows how long a push takes here.
+	tooLate = 3
 	// betweenLooks is how long after one the next look is whether others have moved.
 	betweenLooks = 10 * time.Millisecond
 	// Moves that others have kept out for so long are reported, so often.
@@ -82,7 +87,7 @@ func (p *press) lost(now time.Time, n int) {
 // put notes that n moves of ours wait.
 func (p *press) put(now time.Time, n int) {
 	if p.left = n; n == 0 {
-		p.share, p.since, p.landed, p.other, p.late = 0, time.Time{}, time.Time{}, false, 0
+		p.share, p.since, p.landed, p.other, p.late, p.misses = 0, time.Time{}, time.Time{}, false, 0, 0
 	} else if p.since.IsZero() {
 		p.since = now
 	}
@@ -103,11 +108,15 @@ func (p *press) turn(now time.Time) (moves, entries bool) {
 // wrote notes that some of ours have landed, and that n wait.
 func (p *press) wrote(now time.Time, n int) {
 	p.put(now, n)
-	if n == 0 {
+	if p.misses = 0; n == 0 {
 		return
 	}
-	if p.landed.IsZero() && p.share > 0 {
+	switch {
+	case p.share == 0:
+	case p.landed.IsZero():
 		p.share = n
+	default:
+		p.share = max(p.share, min(2*p.share, part(n)))
 	}
 	p.landed = now
 }
@@ -142,11 +151,14 @@ func urgent(r ledger.Record, seen *Sighting) bool {
 
 // missed notes that a push with moves was too late.
 func (p *press) missed() {
-	if p.landed.IsZero() {
-		return
+	if !p.landed.IsZero() {
+		if p.late++; p.late == lateAgain {
+			p.share = max(part(p.left), fewMoves)
+		}
 	}
-	if p.late++; p.late == lateAgain {
-		p.share = max(part(p.left), fewMoves)
+	if p.misses++; p.misses == tooLate {
+		p.misses = 0
+		p.share = max(1, cmp.Or(p.share, p.left)/2)
 	}
 }
 

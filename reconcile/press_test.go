@@ -117,6 +117,47 @@ func TestPressWaits(t *testing.T) {
 	shares(0)
 }
 
+// Where each push takes longer than others leave between theirs, fewer and fewer go
+// into one; and more again when they land.
+func TestPressYields(t *testing.T) {
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	var p press
+	shares := func(what string, want int) {
+		t.Helper()
+		if p.share != want {
+			t.Errorf("%s: %d go into one push, not %d", what, p.share, want)
+		}
+	}
+	p.lost(now, 1000)
+	for _, want := range []int{167, 167, 83, 83, 83, 41} {
+		p.missed()
+		shares("none has landed", want)
+	}
+	p.wrote(now, 959)
+	shares("the others have to fetch", 959)
+	for _, want := range []int{959, 160, 80, 80, 80, 40, 40, 40, 20} {
+		p.missed()
+		shares("and are as fast as before", want)
+	}
+	p.missed()
+	p.missed()
+	for _, want := range []int{40, 80, 147, 147} {
+		p.wrote(now, 880)
+		shares("they land", want)
+	}
+	for range 100 {
+		p.missed()
+	}
+	shares("none lands any more", 1)
+	// Few are no exception.
+	p.put(now, 0)
+	p.lost(now, 40)
+	for range tooLate {
+		p.missed()
+	}
+	shares("few", 20)
+}
+
 // What has failed is recorded, and taken back, while a thousand promotions wait.
 func TestUrgent(t *testing.T) {
 	of := func(s ledger.State, checks ...ledger.Check) ledger.Record {
