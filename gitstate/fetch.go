@@ -198,7 +198,8 @@ func (r *remote) readLocal(g *generation) (refs map[string]plumbing.Hash, same b
 			refs[name] = id
 		}
 	}
-	return refs, maps.Equal(refs, g.refs), nil
+	_, there := refs[r.branch] // a symbolic reference is git's to follow
+	return refs, there && maps.Equal(refs, g.refs), nil
 }
 
 // copyLocal is download for a machine without the git program.

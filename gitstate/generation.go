@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -225,7 +226,8 @@ func (g *generation) keep(objects []*made) error {
 	if err := g.writePack(p.data, own); err != nil {
 		return err
 	}
-	g.own, g.fresh = append(g.own, own), append(g.fresh, own.name)
+	g.adopt(own)
+	g.fresh = append(g.fresh, own.name)
 	return nil
 }
 
@@ -276,6 +278,9 @@ func (g *generation) addPack(ctx context.Context, r io.Reader) (err error) {
 			}
 			objects = append(objects, &made{id: id, kind: o.Type(), data: data})
 		}
+		// The same objects are the same pack: what a branch has that was rewritten comes
+		// with each fetch.
+		slices.SortFunc(objects, func(a, b *made) int { return bytes.Compare(a.id[:], b.id[:]) })
 		return g.keep(objects)
 	}
 	return g.addPackFile(f, sum)

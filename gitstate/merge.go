@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 )
 
 // Each push leaves a pack behind, and so does each fetch; and a crowded mirror is
@@ -78,7 +82,9 @@ func (g *generation) merge() (useless []string, err error) {
 			return useless, nil
 		}
 		// Those that are not merged stay as they are, and nobody comes back to them.
-		g.own = slices.DeleteFunc(g.own, func(p ownPack) bool { return p.level == few[0].level })
+		g.own = slices.DeleteFunc(g.own, func(p ownPack) bool {
+			return slices.ContainsFunc(few, func(f ownPack) bool { return f.name == p.name })
+		})
 		next, err := g.mergeThese(few)
 		if err != nil {
 			return useless, fmt.Errorf("merge packs: %w", err)
@@ -86,12 +92,24 @@ func (g *generation) merge() (useless []string, err error) {
 		if next == nil {
 			continue
 		}
-		g.own = append(g.own, *next)
+		g.adopt(*next)
 		for _, p := range few {
-			if p.name != next.name { // one may have all that the others have
+			if !g.owns(p.name) { // one may have all that the others have
 				useless = append(useless, p.name+".pack", p.name+".idx")
 			}
 		}
+	}
+}
+
+// owns tells whether a pack is among those that can be merged.
+func (g *generation) owns(name string) bool {
+	return slices.ContainsFunc(g.own, func(p ownPack) bool { return p.name == name })
+}
+
+// adopt has a pack merged with others, once.
+func (g *generation) adopt(p ownPack) {
+	if !g.owns(p.name) {
+		g.own = append(g.own, p)
 	}
 }
 
@@ -166,4 +184,58 @@ func appendEntry(data, entry []byte, from uint64, moved map[uint64]uint64) (_ []
 	now := len(data) - int(base)
 	data = append(data, entry[:head]...)
 	return append(appendDistance(data, now), entry[head+n:]...), true, nil
+}
+
+// recallBytes is how large the index of a pack may be that is recalled.
+const recallBytes = 256 << 10
+
+// recall has packs merged that an earlier process has made, as far as they are small.
+// What can't be read stays as it is.
+func (g *generation) recall() {
+	names, _ := filepath.Glob(filepath.Join(g.dir, "objects", "pack", "pack-*.idx"))
+	for _, name := range names {
+		if own, err := readOwn(name); err == nil && own != nil {
+			g.adopt(*own)
+		}
+	}
+}
+
+// readOwn reads the index of a pack; nil if it is large.
+func readOwn(name string) (*ownPack, error) {
+	info, err := os.Stat(name)
+	if err != nil || info.Size() > recallBytes {
+		return nil, err
+	}
+	o := &ownPack{name: strings.TrimSuffix(name, ".idx")}
+	data, err := os.Stat(o.name + ".pack")
+	if err != nil {
+		return nil, err
+	}
+	o.size = int(data.Size())
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	index := idxfile.NewMemoryIndex()
+	if err := idxfile.NewDecoder(file).Decode(index); err != nil {
+		return nil, err
+	}
+	entries, err := index.EntriesByOffset()
+	if err != nil {
+		return nil, err
+	}
+	defer entries.Close()
+	for {
+		e, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.ids, o.offsets, o.crcs = append(o.ids, e.Hash), append(o.offsets, e.Offset), append(o.crcs, e.CRC32)
+	}
+	o.level = bits.Len(uint(len(o.ids))) / bits.Len(mergeAt-1) // about as often as so many were merged
+	return o, nil
 }

@@ -231,6 +231,7 @@ func (m *Mirror) Fetch(ctx context.Context) (Tip, error) {
 func (m *Mirror) fetch(ctx context.Context) (Tip, error) {
 	before := maps.Clone(m.present.refs)
 	err := m.update(ctx)
+	m.compact()
 	tip := Tip{}
 	id, ok := m.present.refs[m.options.Branch]
 	if ok {

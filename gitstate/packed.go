@@ -30,6 +30,7 @@ type packs struct {
 	in     *bufio.Reader
 	zip    io.ReadCloser
 	recent *lru[packPlace, packed]
+	places *lru[plumbing.Hash, packPlace] // an object is looked for, measured, and read
 	// between is where objects are made that others are made from.
 	between [2][]byte
 	// Who reads a file asks for its size first.
@@ -58,6 +59,7 @@ type packed struct {
 
 const (
 	recentBytes = 16 << 20
+	placesKept  = 4096
 	// Objects that are larger, and chains of deltas that are longer than git
 	// makes them, are go-git's to read, or to refuse.
 	mostPacked = 64 << 20
@@ -67,7 +69,11 @@ const (
 var errOddPack = errors.New("a pack that is not understood")
 
 func newPacks(gitDir string) *packs {
-	return &packs{dir: filepath.Join(gitDir, "objects", "pack"), recent: newLRU[packPlace, packed](recentBytes)}
+	return emptyPacks(filepath.Join(gitDir, "objects", "pack"))
+}
+
+func emptyPacks(dir string) *packs {
+	return &packs{dir: dir, recent: newLRU[packPlace, packed](recentBytes), places: newLRU[plumbing.Hash, packPlace](placesKept)}
 }
 
 // get reads an object. An error only says that it has to be read otherwise.
@@ -75,11 +81,37 @@ func (p *packs) get(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 	if p.lastIs.data != nil && p.last == id {
 		return p.lastIs.kind, p.lastIs.data, nil
 	}
+	place, err := p.locate(id)
+	if err != nil {
+		return 0, nil, err
+	}
+	o, err := p.read(place)
+	if err == nil && identify(o.kind, o.data) != id {
+		err = errOddPack
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	p.last, p.lastIs = id, o
+	return o.kind, o.data, nil
+}
+
+// has tells whether an object is in one of the packs, without reading it.
+func (p *packs) has(id plumbing.Hash) bool {
+	_, err := p.locate(id)
+	return err == nil
+}
+
+// locate finds out where an object is.
+func (p *packs) locate(id plumbing.Hash) (packPlace, error) {
+	if place, ok := p.places.get(id); ok {
+		return place, nil
+	}
 	p.load()
 	for i, f := range p.files {
 		offset, err := f.find(id)
 		if err != nil {
-			return 0, nil, err
+			return packPlace{}, err
 		}
 		if offset < 0 {
 			continue
@@ -88,28 +120,11 @@ func (p *packs) get(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 			copy(p.files[1:i+1], p.files[:i])
 			p.files[0] = f
 		}
-		o, err := p.read(packPlace{f, offset})
-		if err == nil && identify(o.kind, o.data) != id {
-			err = errOddPack
-		}
-		if err != nil {
-			return 0, nil, err
-		}
-		p.last, p.lastIs = id, o
-		return o.kind, o.data, nil
+		place := packPlace{f, offset}
+		p.places.put(id, place, 1)
+		return place, nil
 	}
-	return 0, nil, plumbing.ErrObjectNotFound
-}
-
-// has tells whether an object is in one of the packs, without reading it.
-func (p *packs) has(id plumbing.Hash) bool {
-	p.load()
-	for _, f := range p.files {
-		if offset, err := f.find(id); err == nil && offset >= 0 {
-			return true
-		}
-	}
-	return false
+	return packPlace{}, plumbing.ErrObjectNotFound
 }
 
 // load opens the packs that are there, once. A newer one is added, or go-git's to read.
@@ -155,7 +170,7 @@ func (p *packs) close() {
 		f.index.Close()
 		f.data.Close()
 	}
-	*p = packs{dir: p.dir, recent: newLRU[packPlace, packed](recentBytes)}
+	*p = *emptyPacks(p.dir)
 }
 
 const packIndexHead = 8 + 256*4
@@ -210,12 +225,12 @@ func (f *packFile) find(id plumbing.Hash) (int64, error) {
 	}
 	// Ids are spread evenly, so the next bytes tell where about it is; where they are
 	// not, it is halved.
-	const window = 8
+	const window = 2
 	key := func(id []byte) int64 { return int64(binary.BigEndian.Uint32(id[1:])) }
 	first, last := int64(0), int64(1)<<32 // what they are at low and high
 	for n := 0; high-low > window; n++ {
 		from := (low+high)/2 - window/2
-		if n < 3 && last > first {
+		if n < 6 && last > first {
 			from = low + int64(float64(high-low)*float64(key(id[:])-first)/float64(last-first)) - window/2
 			from = min(max(from, low), high-window)
 		}

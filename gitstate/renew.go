@@ -114,12 +114,16 @@ func (m *Mirror) compact() {
 	}
 }
 
-// thin merges packs, and starts to clone anew in the background if the mirror is
-// crowded all the same.
+// thin starts to clone anew in the background if the mirror is crowded, and packs of
+// earlier processes can't be merged either.
 func (m *Mirror) thin() {
-	m.compact()
 	packs := m.present.packs()
 	if packs <= m.options.MaxPacks {
+		return
+	}
+	m.present.recall()
+	m.compact()
+	if packs = m.present.packs(); packs <= m.options.MaxPacks {
 		return
 	}
 	m.mu.Lock()
@@ -157,6 +161,9 @@ func (m *Mirror) tidy(ctx context.Context) error {
 		return drop(err)
 	}
 	defer release()
+	if err := g.standing(); err != nil { // who cloned anew meanwhile has removed it
+		return drop(err)
+	}
 	refs, err := m.remote.download(ctx, g, s)
 	if err == nil {
 		err = m.remote.advance(ctx, g, s, refs, m.options.AllowRewrite)

@@ -129,6 +129,9 @@ func newStore(odbs ...*odb) *store {
 func (s *store) refresh(g *generation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(g.fresh) > 0 {
+		s.odbs[0].storage.Reindex() // when it is asked the next time
+	}
 	for _, name := range g.fresh {
 		s.odbs[0].packs.add(name)
 	}

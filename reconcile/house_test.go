@@ -165,6 +165,7 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 		for _, d := range c.Repository.Deployments() {
 			t, tree, err := reconcile.Resolve(ctx, mirror, c, d)
 			if err != nil {
+				last = nil // it could not be read, and is looked at again
 				continue
 			}
 			if t.Result, _ = cache.Get(t.Request, tree); t.Result == nil {

@@ -20,6 +20,9 @@ const (
 
 // keepSmall bounds the memory of the daemon until ctx ends.
 func keepSmall(ctx context.Context) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(smallHeap) // before the percentage, lest another limit's end sets that again
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}

@@ -17,13 +17,23 @@ func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// peak is the most memory in bytes that a process held, as the kernel counted.
+// peak is the most memory in bytes that a process held, as the kernel counted, or
+// that we did when we started it: the count is inherited.
 func peak(s *os.ProcessState) int64 {
 	usage, ok := s.SysUsage().(*syscall.Rusage)
 	if !ok {
 		return 0
 	}
-	return int64(usage.Maxrss) << 10
+	return usage.Maxrss << 10
+}
+
+// ownPeak is the most memory in bytes that this process held.
+func ownPeak() int64 {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 1 << 62
+	}
+	return usage.Maxrss << 10
 }
 
 // confine takes from this process all that a rendering has no use for. It

@@ -15,6 +15,8 @@ func attributes() *syscall.SysProcAttr { return nil }
 // workers are confined does the kernel end them.
 func peak(*os.ProcessState) int64 { return 0 }
 
+func ownPeak() int64 { return 0 }
+
 func confine(memory int64) error {
 	return fmt.Errorf("%s has no seccomp", runtime.GOOS)
 }

@@ -19,18 +19,19 @@ import (
 
 // process is the pool's side of one worker. One rendering at a time uses it.
 type process struct {
-	cmd      *exec.Cmd
-	in       *os.File // the worker's standard input
-	out      *os.File
-	writer   *bufio.Writer
-	reader   *bufio.Reader
-	stderr   *ends
-	exited   chan struct{} // closed when the process is gone
-	exit     error         // what Wait said; after exited
-	idle     *time.Timer   // while it lies in the pool
-	renders  int           // done so far
-	memory   uint64        // bytes it held after the last one
-	confined *string       // what its hello said; nil before that
+	cmd       *exec.Cmd
+	in        *os.File // the worker's standard input
+	out       *os.File
+	writer    *bufio.Writer
+	reader    *bufio.Reader
+	stderr    *ends
+	exited    chan struct{} // closed when the process is gone
+	exit      error         // what Wait said; after exited
+	idle      *time.Timer   // while it lies in the pool
+	renders   int           // done so far
+	memory    uint64        // bytes it held after the last one
+	inherited int64         // the most memory in bytes that we held when we started it
+	confined  *string       // what its hello said; nil before that
 }
 
 // start starts a worker. It may do nothing else with the calling thread's
@@ -60,6 +61,7 @@ func start(executable string, memory int64, o openers) (*process, error) {
 	p.cmd.SysProcAttr = attributes()
 	p.cmd.WaitDelay = time.Second
 	err = p.cmd.Start()
+	p.inherited = ownPeak()
 	childIn.Close()
 	childOut.Close()
 	if err != nil {
@@ -86,12 +88,16 @@ func (p *process) stop() {
 	p.out.Close()
 }
 
-// peak is the most memory in bytes that the process held; it must be gone.
+// peak is the most memory in bytes that the process held, which must be gone; 0 if
+// that is not known.
 func (p *process) peak() int64 {
 	if p.cmd.ProcessState == nil {
 		return 0
 	}
-	return peak(p.cmd.ProcessState)
+	if n := peak(p.cmd.ProcessState); n > p.inherited {
+		return n
+	}
+	return 0
 }
 
 // errGone says that the worker was dead before the rendering began: it had not
