@@ -141,6 +141,9 @@ func (g *generation) mergeThese(few []ownPack) (*ownPack, error) {
 			if i+1 < len(p.ids) {
 				to = p.offsets[i+1]
 			}
+			if from < 12 || from >= to || to > uint64(end) {
+				return nil, fmt.Errorf("%s.idx: the index does not fit its pack", filepath.Base(p.name))
+			}
 			place, twice := places[id]
 			if !twice {
 				place = uint64(len(data))
@@ -206,19 +209,19 @@ func readOwn(name string) (*ownPack, error) {
 	if err != nil || info.Size() > recallBytes {
 		return nil, err
 	}
-	o := &ownPack{name: strings.TrimSuffix(name, ".idx")}
-	data, err := os.Stat(o.name + ".pack")
+	f, _, err := openPack(name) // which looks whether the index has the size that it says
 	if err != nil {
 		return nil, err
 	}
-	o.size = int(data.Size())
-	file, err := os.Open(name)
+	defer f.index.Close()
+	defer f.data.Close()
+	data, err := f.data.Stat()
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	o := &ownPack{name: strings.TrimSuffix(name, ".idx"), size: int(data.Size())}
 	index := idxfile.NewMemoryIndex()
-	if err := idxfile.NewDecoder(file).Decode(index); err != nil {
+	if err := idxfile.NewDecoder(f.index).Decode(index); err != nil {
 		return nil, err
 	}
 	entries, err := index.EntriesByOffset()

@@ -215,4 +215,36 @@ func TestMerge(t *testing.T) {
 	if useless, err := g.merge(); err == nil || !strings.Contains(err.Error(), "damaged") || len(useless) > 0 {
 		t.Errorf("a damaged pack is merged: %v, %v", useless, err)
 	}
+	// What an earlier process has left is recalled, but not by an index that is wrong.
+	g.own = nil
+	if g.recall(); len(g.own) < mergeAt {
+		t.Errorf("%d packs are recalled", len(g.own))
+	}
+	recalled := g.own[0]
+	index, err := os.ReadFile(recalled.name + ".idx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(index[8+4*255:], "\xff\xff\xff\xff") // so many objects
+	for _, data := range [][]byte{index, index[:40], nil} {
+		if err := os.WriteFile(recalled.name+".idx", data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		g.own = nil
+		if g.recall(); g.owns(recalled.name) {
+			t.Errorf("a pack is recalled by a wrong index of %d bytes", len(data))
+		}
+	}
+	for _, wrong := range [][]uint64{{1 << 40}, {0, 12}, {12, 11}, {1 << 63}} {
+		g.own = nil
+		for n := range mergeAt - 1 {
+			keep([]*made{blob(fmt.Sprint("indexed ", wrong, n), nil), blob(fmt.Sprint("beside ", wrong, n), nil)})
+		}
+		copy(g.own[3].offsets, wrong)
+		p := newPack([]*made{blob(fmt.Sprint("the last ", wrong), nil)}, true)
+		g.own = append(g.own, p.own(g.packName(p.sum), 0))
+		if useless, err := g.merge(); err == nil || !strings.Contains(err.Error(), "index") || len(useless) > 0 {
+			t.Errorf("a pack is merged by the places %v: %v, %v", wrong, useless, err)
+		}
+	}
 }
