@@ -276,7 +276,7 @@ func (c *Clerk) divide(b *batch) {
 	if c.press.share == 0 && c.press.busy(now) {
 		c.press.lost(now, len(b.moves))
 	}
-	if most := c.press.share; most > 0 && len(b.moves) > most {
+	if most := c.press.most(); len(b.moves) > most {
 		for _, m := range b.moves[most:] {
 			c.again(m)
 		}

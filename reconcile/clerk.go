@@ -108,6 +108,7 @@ type Clerk struct {
 	found    []identified
 	journal  journal
 	closed   bool
+	until    time.Time // until then all else waits for promotions
 	woken    chan struct{}
 	waking   bool // it is going to wake
 
@@ -358,6 +359,7 @@ func (c *Clerk) turn(ctx context.Context) (bool, error) {
 		c.abandon(b)
 		return false, err
 	}
+	defer c.hold()
 	return c.push(ctx, b)
 }
 
@@ -415,7 +417,7 @@ func (c *Clerk) hurry(ctx context.Context, b *batch) bool {
 // in the batch are left for the next one.
 func (c *Clerk) admitAll(ctx context.Context, b *batch) {
 	for _, k := range slices.SortedFunc(maps.Keys(c.stages), Key.Compare) {
-		if c.press.share > 0 && len(b.moves) >= c.press.share {
+		if len(b.moves) >= c.press.most() {
 			return
 		}
 		delete(c.stages, k)

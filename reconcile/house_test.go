@@ -152,6 +152,9 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 			continue
 		}
 		clerk.Moved()
+		if clerk.Busy() {
+			continue
+		}
 		c, err := reconcile.ReadCommit(ctx, mirror, tip.Commit, last)
 		if err != nil {
 			continue

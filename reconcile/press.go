@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -16,21 +17,23 @@ import (
 // press is what is known of others who move the main branch while many moves
 // of ours wait to be pushed. A push lands on exactly the tip that was judged or
 // not at all, and one of a thousand commits takes as long as somebody with a
-// script takes for several of theirs. So many moves go in parts, and nothing else
-// goes with them: first a small one, begun right behind a move of the others, and
-// then the rest, while these fetch that.
+// script takes for several of theirs. So nothing else goes with many moves, they are
+// begun right behind a move of the others, which leaves as much time as there is,
+// and if that is too short, fewer of them go. When some have landed all the rest
+// follows, while the others fetch those.
 type press struct {
-	seen  []time.Time // moves of main by others, the newest last
-	share int         // how many of ours go into one push; 0: all
-	left  int         // of ours that were refused, or put off, the last time
-	since time.Time   // when that began
-	other bool        // the last turn was for moves
-	// landed is when some of ours did, while others still waited, and late how many
-	// pushes have been too late since the first did.
-	landed time.Time
-	late   int
-	misses int       // pushes in a row that were too late
-	told   time.Time // when it was last said that others are always ahead
+	seen   []time.Time // moves of main by others, the newest last
+	share  int         // how many of ours go into one push; 0: all, and entries with them
+	left   int         // of ours that were refused, or put off, the last time
+	since  time.Time   // when that began
+	other  bool        // the last turn was for moves
+	landed time.Time   // when some of ours did, while others still waited
+	behind bool        // some did just now, and the rest shall be behind them
+	vain   int         // how many times the rest was too late
+	row    int         // pushes in a row that landed, or, below zero, that were too late
+	crowd  bool        // main was busy since then
+	ready  bool        // a move of others was waited for, and has come
+	told   time.Time   // when it was last said that others are always ahead
 }
 
 const (
@@ -39,19 +42,19 @@ const (
 	// Main is busy if others have moved it so often in so long.
 	busyMoves = 3
 	busyTime  = time.Second
-	// firstPart is which part of many moves goes first: few enough to land between
-	// two moves of others. These have to fetch them then, as a rule, which gives time
-	// for all the rest.
-	firstPart = 6
 	// longestPress bounds for how long nothing but moves is written; after that,
 	// the ledgers have every other turn.
 	longestPress = 5 * time.Second
-	// lateAgain is how many pushes behind one of ours have to be late until it is
-	// known that the others need not fetch it.
-	lateAgain = 2
-	// After so many pushes in a row that were too late half as many go into one, for
-	// nobody knows how long a push takes here.
-	tooLate = 3
+	// When the rest was too late so often, others need not fetch what has landed.
+	enough = 2
+	// A push that was too late is followed by one of half as many moves, and so many
+	// that landed by one of twice as many: nobody knows how long a push takes here, and
+	// how much time others leave. Few moves take as long as fewer, as a rule, so these
+	// are divided when so many in a row were too late.
+	inARow    = 2
+	lateInRow = 4
+	// longestAwait bounds how long a move of others is waited for.
+	longestAwait = busyTime / busyMoves
 	// betweenLooks is how long after one the next look is whether others have moved.
 	betweenLooks = 10 * time.Millisecond
 	// Moves that others have kept out for so long are reported, so often.
@@ -65,6 +68,7 @@ func (p *press) saw(now time.Time) {
 	if len(p.seen) > busyMoves {
 		p.seen = slices.Clone(p.seen[1:])
 	}
+	p.crowd = p.crowd || p.left > 0 && p.busy(now)
 }
 
 // busy tells whether others move main all the time.
@@ -79,15 +83,16 @@ func (p *press) lost(now time.Time, n int) {
 		return
 	}
 	if n > fewMoves && p.share == 0 {
-		p.share = part(n)
+		p.share = n
 	}
+	p.crowd = p.crowd || p.busy(now)
 	p.put(now, n)
 }
 
 // put notes that n moves of ours wait.
 func (p *press) put(now time.Time, n int) {
 	if p.left = n; n == 0 {
-		p.share, p.since, p.landed, p.other, p.late, p.misses = 0, time.Time{}, time.Time{}, false, 0, 0
+		*p = press{seen: p.seen, told: p.told}
 	} else if p.since.IsZero() {
 		p.since = now
 	}
@@ -107,18 +112,13 @@ func (p *press) turn(now time.Time) (moves, entries bool) {
 
 // wrote notes that some of ours have landed, and that n wait.
 func (p *press) wrote(now time.Time, n int) {
-	p.put(now, n)
-	if p.misses = 0; n == 0 {
+	if p.put(now, n); n == 0 {
 		return
 	}
-	switch {
-	case p.share == 0:
-	case p.landed.IsZero():
-		p.share = n
-	default:
-		p.share = max(p.share, min(2*p.share, part(n)))
+	p.landed, p.behind = now, p.share > 0 && p.vain < enough
+	if p.row = max(p.row, 0) + 1; p.row == inARow || p.share < fewMoves {
+		p.row, p.share = 0, 2*p.share
 	}
-	p.landed = now
 }
 
 // starves tells whether others have been ahead of all our moves for long, since
@@ -149,43 +149,85 @@ func urgent(r ledger.Record, seen *Sighting) bool {
 	return false
 }
 
-// missed notes that a push with moves was too late.
+// missed notes that a push with moves was too late. One that was begun at any
+// moment tells nothing.
 func (p *press) missed() {
-	if !p.landed.IsZero() {
-		if p.late++; p.late == lateAgain {
-			p.share = max(part(p.left), fewMoves)
-		}
-	}
-	if p.misses++; p.misses == tooLate {
-		p.misses = 0
-		p.share = max(1, cmp.Or(p.share, p.left)/2)
-	}
-}
-
-func part(n int) int { return (n + firstPart - 1) / firstPart }
-
-// waits tells whether it is worth while to begin right behind a move of others.
-// When many moves of ours have landed the others have to fetch them first, as a rule,
-// and do not move at once.
-func (p *press) waits(now time.Time) bool {
-	return p.left > 0 && (p.landed.IsZero() || p.late >= lateAgain) && p.busy(now)
-}
-
-// await returns right behind a move of main by others, or when there was none
-// for as long as one usually takes.
-func (c *Clerk) await(ctx context.Context) {
-	now := time.Now()
-	if !c.press.waits(now) {
+	if p.behind {
+		p.behind = false
+		p.vain++
 		return
 	}
-	usual := now.Sub(c.press.seen[0])
-	from, _ := c.options.Mirror.Tip()
+	if !p.ready {
+		return
+	}
+	n := cmp.Or(p.share, p.left)
+	if p.row = min(p.row, 0) - 1; n > fewMoves || -p.row == lateInRow {
+		p.row, p.share = 0, max(1, n/2)
+	}
+}
+
+// holds says until when all else waits for many moves of ours that compete with
+// others; zero: it does not wait.
+func (p *press) holds(now time.Time) time.Time {
+	if until := p.since.Add(longestPress); p.share > 0 && p.crowd && now.Before(until) {
+		return until
+	}
+	return time.Time{}
+}
+
+func (c *Clerk) hold() {
+	until := c.press.holds(time.Now())
+	c.mu.Lock()
+	held := !c.until.IsZero()
+	c.until = until
+	c.mu.Unlock()
+	if held && until.IsZero() {
+		c.options.Mirror.Poke()
+	}
+}
+
+// Busy tells whether the clerk competes with others for the main branch, with many
+// promotions. Whoever rolls out what main asks for had better wait: what it takes of
+// the processors makes the others win, and the first of many can so be kept from
+// being the last of them. It is so for no longer than a few seconds; when it ends,
+// the mirror says that it is time to look.
+func (c *Clerk) Busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.until)
+}
+
+// most is how many moves go into the next push.
+func (p *press) most() int {
+	if p.share == 0 || p.behind {
+		return math.MaxInt
+	}
+	return p.share
+}
+
+// waits tells whether it is worth while to begin right behind a move of others.
+func (p *press) waits(now time.Time) bool {
+	return p.left > 0 && !p.behind && (p.crowd || p.busy(now))
+}
+
+// await returns right behind a move of main by others, or when there was none for long.
+func (c *Clerk) await(ctx context.Context) {
+	now := time.Now()
+	if c.press.ready = false; !c.press.waits(now) {
+		return
+	}
+	from := "" // when they have come to where they are is not known
 	pause := time.NewTicker(betweenLooks) // who looks all the time keeps the others from what is waited for
 	defer pause.Stop()
-	for time.Since(now) < usual {
-		if tip, err := c.options.Mirror.Fetch(ctx); err != nil || tip.Commit != from {
+	for time.Since(now) < longestAwait {
+		tip, err := c.options.Mirror.Fetch(ctx)
+		if err != nil {
 			return
 		}
+		if c.press.ready = from != "" && tip.Commit != from; c.press.ready {
+			return
+		}
+		from = tip.Commit
 		select {
 		case <-ctx.Done():
 			return

@@ -44,11 +44,11 @@ func TestPress(t *testing.T) {
 		t.Error("moves are waited for that there are not")
 	}
 	p.lost(at(1200), 1000)
-	if p.share != 167 {
+	if p.share != 1000 {
 		t.Errorf("a thousand moves are divided into shares of %d", p.share)
 	}
 	turns(1300, true, false)
-	if p.lost(at(1400), 167); p.share != 167 {
+	if p.lost(at(1400), 500); p.share != 1000 {
 		t.Errorf("a share that was lost becomes one of %d", p.share)
 	}
 	turns(6199, true, false)
@@ -74,8 +74,8 @@ func TestPress(t *testing.T) {
 	}
 }
 
-// It is waited for a move of others as long as none of ours has landed; then they
-// have ours to fetch.
+// What waits is begun right behind a move of others, if these move all the time, but not
+// while they fetch what has landed.
 func TestPressWaits(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	var p press
@@ -90,31 +90,47 @@ func TestPressWaits(t *testing.T) {
 	for range busyMoves {
 		p.saw(now)
 	}
-	p.missed()
-	p.missed()
-	shares := func(want int) {
-		t.Helper()
-		if p.share != want {
-			t.Errorf("%d go into one push, not %d", p.share, want)
-		}
-	}
 	waits("many wait", true)
-	shares(167)
-	p.wrote(now, 833)
-	waits("a share has landed", false)
-	shares(833)
+	p.saw(now)
+	p.wrote(now, 500)
+	waits("half of them have landed, which the others have to fetch", false)
 	p.missed()
-	waits("the next one was late", false)
-	shares(833)
-	p.missed()
-	waits("and one more", true)
-	shares(139)
-	p.wrote(now, 694)
-	waits("others are as fast as before", true)
-	shares(139)
+	waits("the rest was late", true)
+	now = now.Add(time.Minute)
+	waits("a push takes long", true)
 	p.wrote(now, 0)
 	waits("all have landed", false)
-	shares(0)
+	p.lost(now, 1)
+	waits("somebody was in the way once", false)
+}
+
+// What else there is to do waits while many compete with others, for some seconds.
+func TestPressHolds(t *testing.T) {
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	var p press
+	holds := func(what string, after time.Duration, want bool) {
+		t.Helper()
+		switch until := p.holds(now.Add(after)); {
+		case until.IsZero() == want:
+			t.Errorf("%s: until %s", what, until)
+		case want && until != now.Add(longestPress):
+			t.Errorf("%s: until %s", what, until)
+		}
+	}
+	holds("nothing waits", 0, false)
+	p.lost(now, 1000)
+	holds("somebody was in the way once", 0, false)
+	for range busyMoves {
+		p.saw(now)
+	}
+	holds("others move main all the time", 0, true)
+	p.wrote(now, 500)
+	holds("half of them have landed", longestPress-1, true)
+	holds("it takes too long", longestPress, false)
+	p.wrote(now, 0)
+	holds("all have landed", 0, false)
+	p.lost(now, fewMoves)
+	holds("few compete", 0, false)
 }
 
 // Where each push takes longer than others leave between theirs, fewer and fewer go
@@ -129,22 +145,36 @@ func TestPressYields(t *testing.T) {
 		}
 	}
 	p.lost(now, 1000)
-	for _, want := range []int{167, 167, 83, 83, 83, 41} {
+	p.missed()
+	shares("one that was begun at any moment was late", 1000)
+	p.ready = true
+	for _, want := range []int{500, 250, 125, 62, 62, 62, 62, 31, 31, 31, 31, 15} {
 		p.missed()
 		shares("none has landed", want)
 	}
-	p.wrote(now, 959)
-	shares("the others have to fetch", 959)
-	for _, want := range []int{959, 160, 80, 80, 80, 40, 40, 40, 20} {
+	all := func(what string, want bool) {
+		t.Helper()
+		if got := p.most() > p.share; got != want {
+			t.Errorf("%s: it is %v that all the rest goes", what, got)
+		}
+	}
+	for _, want := range []int{30, 60} {
+		p.wrote(now, 700)
+		shares("few land", want)
+		all("the others have to fetch", true)
 		p.missed()
-		shares("and are as fast as before", want)
+		shares("the rest was late", want)
+		all("it was", false)
 	}
-	p.missed()
-	p.missed()
-	for _, want := range []int{40, 80, 147, 147} {
-		p.wrote(now, 880)
+	for _, want := range []int{120, 120, 240} {
+		p.wrote(now, 600)
 		shares("they land", want)
+		all("others are as fast as before", false)
 	}
+	p.wrote(now, 500)
+	p.missed()
+	p.wrote(now, 400)
+	shares("one lands, one does not", 120)
 	for range 100 {
 		p.missed()
 	}
@@ -152,10 +182,19 @@ func TestPressYields(t *testing.T) {
 	// Few are no exception.
 	p.put(now, 0)
 	p.lost(now, 40)
-	for range tooLate {
+	p.ready = true
+	for range lateInRow {
 		p.missed()
 	}
 	shares("few", 20)
+	// What is not divided stays so.
+	p.put(now, 0)
+	p.lost(now, 40)
+	for range inARow {
+		p.wrote(now, 20)
+	}
+	shares("few that land", 0)
+	all("they go as they come", true)
 }
 
 // What has failed is recorded, and taken back, while a thousand promotions wait.

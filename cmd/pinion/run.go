@@ -285,7 +285,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	wait.Go(func() { s.hooks.run(ctx, func() { mirror.Poke(); at.wake() }) })
 	wait.Go(func() { self.relay(ctx, logger) })
 	wait.Go(func() { announcer.Run(ctx) })
-	wait.Go(func() { follow(ctx, mirror, commits, moved, m, logger) })
+	wait.Go(func() { follow(ctx, mirror, commits, clerk.Busy, moved, m, logger) })
 	var writers sync.WaitGroup
 	self.run(ctx, &writers)
 	writers.Go(func() { stop(clerk.Run(ctx)) })
@@ -377,8 +377,9 @@ func openMirror(ctx context.Context, options gitstate.Options, logger *slog.Logg
 }
 
 // follow fetches whenever the mirror says so, and sends the tip when it is
-// another one. A tip that nobody has taken yet gives way to a newer one.
-func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, moved func(), m *metrics, logger *slog.Logger) {
+// another one. A tip that nobody has taken yet gives way to a newer one, and so does
+// one that comes while the clerk is busy.
+func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, busy func() bool, moved func(), m *metrics, logger *slog.Logger) {
 	last, failing := "", ""
 	send := func(tip string) {
 		if tip == "" || tip == last {
@@ -411,7 +412,9 @@ func follow(ctx context.Context, mirror *gitstate.Mirror, commits chan string, m
 				logger.Info("the repository can be fetched again")
 			}
 			failing = ""
-			send(tip.Commit)
+			if !busy() {
+				send(tip.Commit)
+			}
 			moved()
 		}
 		select {
