@@ -155,10 +155,6 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 			req.Wants = append(req.Wants, id)
 		}
 	}
-	if len(req.Wants) == 0 {
-		return refs, nil
-	}
-	plumbing.HashesSort(req.Wants)
 	// The history of a branch that has not moved has nothing to do with what is wanted;
 	// and a server that is told of it looks through all of its folders.
 	var from []plumbing.Hash
@@ -167,7 +163,16 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 			from = append(from, id)
 		}
 	}
-	req.Haves = haves(from, s)
+	if len(req.Wants) > 0 {
+		req.Haves = haves(from, s)
+	}
+	// A branch that was set back is at a commit from before a tip of ours, which is
+	// complete as well. And over http, who wants only what he has is not asked at all.
+	req.Wants = slices.DeleteFunc(req.Wants, func(id plumbing.Hash) bool { return slices.Contains(req.Haves, id) })
+	if len(req.Wants) == 0 {
+		return refs, nil
+	}
+	plumbing.HashesSort(req.Wants)
 	body, err := c.fetch(ctx, req)
 	if err != nil {
 		return nil, r.failed(ctx, "fetch", c, err)

@@ -458,6 +458,71 @@ func TestBranchRewritten(t *testing.T) {
 	}
 }
 
+// A branch that is set back to an older commit brings nothing new, and was rewritten
+// all the same, whether or not the remote is told that we have that commit.
+func TestBranchSetBack(t *testing.T) {
+	key := serveSSH(t)
+	for name, at := range map[string]func(*upstream) gitstate.Options{
+		"file": func(u *upstream) gitstate.Options { return gitstate.Options{URL: u.dir} },
+		"http": func(u *upstream) gitstate.Options { return gitstate.Options{URL: serveHTTP(t, u, false, "", "").url} },
+		"ssh": func(u *upstream) gitstate.Options {
+			return gitstate.Options{URL: key.url(u), Auth: gitstate.Auth{KeyFile: key.keyFile, KnownHostsFile: key.knownHosts}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUpstream(t, map[string]string{"a": "0"})
+			ids := []string{u.tip("main")} // the newest first
+			for _, a := range []string{"1", "2", "3", "4"} {
+				ids = append([]string{u.commit("main", a, map[string]string{"a": a})}, ids...)
+			}
+			ledger := u.commit("ledger/dev", "start", map[string]string{"s": "0"})
+			entry := u.commit("ledger/dev", "entry", map[string]string{"s": "1"})
+			o := at(u)
+			o.Dir = filepath.Join(t.TempDir(), "m")
+			m := open(t, o)
+			for back := 1; back < len(ids); back++ {
+				git(t, u.dir, "update-ref", "refs/heads/main", ids[back])
+				_, err := m.Fetch(t.Context())
+				var rewritten *gitstate.RewrittenError
+				if !errors.As(err, &rewritten) || *rewritten != (gitstate.RewrittenError{Branch: "main", Old: ids[0], New: ids[back]}) {
+					t.Errorf("main went back by %d: %v", back, err)
+				}
+			}
+			// Another branch that has moved comes all the same.
+			next := u.commit("ledger/dev", "another", map[string]string{"s": "2"})
+			if _, err := m.Fetch(t.Context()); !errors.Is(err, gitstate.ErrRewritten) {
+				t.Errorf("fetch: %v", err)
+			}
+			if got, _ := m.Branch("ledger/dev"); got != next {
+				t.Errorf("the ledger is at %s, not %s", got, next)
+			}
+			git(t, u.dir, "update-ref", "refs/heads/ledger/dev", entry)
+			git(t, u.dir, "update-ref", "refs/heads/main", ids[0])
+			var rewritten *gitstate.RewrittenError
+			if _, err := m.Fetch(t.Context()); !errors.As(err, &rewritten) || rewritten.Branch != "ledger/dev" {
+				t.Errorf("the ledger went back: %v", err)
+			}
+			git(t, u.dir, "update-ref", "refs/heads/ledger/dev", next)
+			if got := fetch(t, m); got.Commit != ids[0] {
+				t.Errorf("fetch = %+v", got)
+			}
+			m.Close()
+
+			o.AllowRewrite = true
+			m = open(t, o)
+			git(t, u.dir, "update-ref", "refs/heads/main", ids[1])
+			git(t, u.dir, "update-ref", "refs/heads/ledger/dev", ledger)
+			if got := fetch(t, m); got != (gitstate.Tip{Commit: ids[1], Previous: ids[0], Rewritten: true}) {
+				t.Errorf("fetch = %+v", got)
+			}
+			if got := read(t, snapshot(t, m, ids[1]), "a"); got != "3" {
+				t.Errorf("a = %q", got)
+			}
+			fsck(t, present(t, o.Dir))
+		})
+	}
+}
+
 // That nothing has come to a repository on this machine is seen without the git
 // program, and that something has is not overlooked, however its references are kept.
 func TestNothingToFetch(t *testing.T) {
