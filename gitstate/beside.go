@@ -57,6 +57,7 @@ func (m *Mirror) Bring(ctx context.Context, names ...string) (map[string]string,
 }
 
 func (r *remote) bring(ctx context.Context, g *generation, s *store, names []string) (map[string]string, error) {
+	whole := ctx // indexing what has come is no waiting for the remote
 	ctx, progress, cancel := withIdle(ctx, r.timeout)
 	defer cancel()
 	c, err := dial(ctx, r.ep, r.auth, transport.UploadPackServiceName)
@@ -101,7 +102,7 @@ func (r *remote) bring(ctx context.Context, g *generation, s *store, names []str
 	}
 	defer body.Close()
 	bounded := &bounded{r: progress.reader(body), left: maxBrought}
-	if err := g.addPack(ctx, unband(req.Capabilities, bounded, &tail{})); err != nil {
+	if err := g.addPack(whole, unband(req.Capabilities, bounded, &tail{})); err != nil {
 		return nil, r.failed(ctx, "fetch", c, err)
 	}
 	s.refresh(g)

@@ -106,6 +106,7 @@ func (r *remote) follows(ref string) (string, bool) {
 // download brings what the remote's branches have into g, and returns where
 // they are. It moves no branch of g.
 func (r *remote) download(ctx context.Context, g *generation, s *store) (refs map[string]plumbing.Hash, err error) {
+	whole := ctx // indexing what has come is no waiting for the remote
 	ctx, progress, cancel := withIdle(ctx, r.timeout)
 	defer cancel()
 	defer func() {
@@ -179,7 +180,7 @@ func (r *remote) download(ctx context.Context, g *generation, s *store) (refs ma
 	}
 	defer body.Close()
 	messages := &tail{}
-	if err := g.addPack(ctx, unband(req.Capabilities, progress.reader(body), messages)); err != nil {
+	if err := g.addPack(whole, unband(req.Capabilities, progress.reader(body), messages)); err != nil {
 		return nil, r.failed(ctx, "fetch", c, err)
 	}
 	s.refresh(g)

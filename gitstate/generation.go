@@ -231,7 +231,8 @@ func (g *generation) keep(objects []*made) error {
 	return nil
 }
 
-// addPack adds the objects of a pack that comes from the remote.
+// addPack adds the objects of a pack that comes from the remote. When ctx ends, it
+// does, once r has come to its end or failed.
 func (g *generation) addPack(ctx context.Context, r io.Reader) (err error) {
 	dir := filepath.Join(g.dir, "objects", "pack")
 	f, err := os.CreateTemp(dir, "tmp_pack_")
@@ -247,19 +248,20 @@ func (g *generation) addPack(ctx context.Context, r io.Reader) (err error) {
 	if err != nil {
 		return fmt.Errorf("receive the pack: %w", err)
 	}
-	count, sum, err := checkPack(f, size)
+	pack := untilDone{f, func() error { return context.Cause(ctx) }}
+	count, sum, err := checkPack(pack, size)
 	if err != nil {
 		return fmt.Errorf("receive the pack: %w", err)
 	}
 	if count == 0 {
 		return nil
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	if _, err := pack.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	if count <= fewObjects && size <= fewBytes {
 		m := memory.NewStorage()
-		p, err := packfile.NewParserWithStorage(packfile.NewScanner(f), m)
+		p, err := packfile.NewParserWithStorage(packfile.NewScanner(pack), m)
 		if err != nil {
 			return err
 		}
@@ -283,14 +285,38 @@ func (g *generation) addPack(ctx context.Context, r io.Reader) (err error) {
 		slices.SortFunc(objects, func(a, b *made) int { return bytes.Compare(a.id[:], b.id[:]) })
 		return g.keep(objects)
 	}
-	return g.addPackFile(f, sum)
+	return g.addPackFile(pack, received, sum)
 }
 
-// addPackFile indexes a complete pack and gives it its name. The index comes
-// first: go-git goes by the packs.
-func (g *generation) addPackFile(f *os.File, sum string) error {
+// untilDone is a file whose reading fails once there is a reason to: go-git's parser
+// knows no context, and takes long for a large pack. It reads each object, and each
+// delta once more when it resolves it.
+type untilDone struct {
+	file *os.File
+	done func() error
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.done(); err != nil {
+		return 0, err
+	}
+	return u.file.Read(p)
+}
+
+func (u untilDone) ReadAt(p []byte, off int64) (int, error) {
+	if err := u.done(); err != nil {
+		return 0, err
+	}
+	return u.file.ReadAt(p, off)
+}
+
+func (u untilDone) Seek(offset int64, whence int) (int64, error) { return u.file.Seek(offset, whence) }
+
+// addPackFile indexes a complete pack, which is a file, and gives it its name. The
+// index comes first: go-git goes by the packs.
+func (g *generation) addPackFile(pack io.ReadSeeker, file, sum string) error {
 	index := new(idxfile.Writer)
-	p, err := packfile.NewParser(packfile.NewScanner(f), index)
+	p, err := packfile.NewParser(packfile.NewScanner(pack), index)
 	if err != nil {
 		return err
 	}
@@ -305,12 +331,12 @@ func (g *generation) addPackFile(f *os.File, sum string) error {
 	if _, err := idxfile.NewEncoder(&b).Encode(mem); err != nil {
 		return err
 	}
-	dir := filepath.Dir(f.Name())
+	dir := filepath.Dir(file)
 	name := filepath.Join(dir, "pack-"+sum)
 	if err := writeFile(dir, name+".idx", b.Bytes()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), name+".pack"); err != nil {
+	if err := os.Rename(file, name+".pack"); err != nil {
 		return err
 	}
 	g.fresh = append(g.fresh, name)
