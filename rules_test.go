@@ -92,7 +92,7 @@ var mayImport = map[string][]string{
 
 	// For tests, demonstrations and measurements.
 	"internal/devtest": {},
-	"internal/bench":   {"desired", "render", "ledger", "internal/devtest"},
+	"internal/bench":   {"artifact", "desired", "render", "ledger", "internal/devtest"},
 	"examples/demo":    {},
 }
 

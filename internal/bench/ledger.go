@@ -58,14 +58,22 @@ func (b *bench) ledgers(ctx context.Context) error {
 		}
 		fmt.Printf("pinion %s: %s\n", strings.Join(args, " "), seconds(took))
 	}
-	begun := time.Now()
-	audit := exec.CommandContext(ctx, pinion, "audit", "--no-signatures", "--repo", clone)
-	if out, err := audit.CombinedOutput(); err != nil {
-		return fmt.Errorf("pinion audit: %w\n%.2000s", err, out)
+	took, err := b.audit(ctx, clone)
+	if err != nil {
+		return err
 	}
-	took := time.Since(begun)
 	fmt.Printf("pinion audit: %s, %.0f entries a second\n", took.Round(time.Millisecond), float64(counts[1])/took.Seconds())
 	return nil
+}
+
+// audit returns how long an audit takes, which must find nothing.
+func (b *bench) audit(ctx context.Context, clone string) (time.Duration, error) {
+	begun := time.Now()
+	audit := exec.CommandContext(ctx, filepath.Join(b.bin, "pinion"), "audit", "--no-signatures", "--repo", clone)
+	if out, err := audit.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("pinion audit: %w\n%.2000s", err, out)
+	}
+	return time.Since(begun), nil
 }
 
 // timed returns the median time of a command.
@@ -158,20 +166,11 @@ func (b *bench) makeLedgers(ctx context.Context, entries int) (remote, clone str
 	if err := fastImport(ctx, remote, marks, func(w io.Writer) error { return writeMain(w, start, rounds) }); err != nil {
 		return "", "", err
 	}
-	data, err := os.ReadFile(marks)
+	ids, err := readMarks(marks, rounds*ledgerServices+2)
 	if err != nil {
 		return "", "", err
 	}
-	ids := make([]string, rounds*ledgerServices+2) // by mark
-	for line := range strings.Lines(string(data)) {
-		var mark int
-		var id string
-		if _, err := fmt.Sscanf(line, ":%d %s", &mark, &id); err != nil {
-			return "", "", fmt.Errorf("%s: %q: %w", marks, line, err)
-		}
-		ids[mark] = id
-	}
-	digests, err := renderedDigests(ctx)
+	digests, err := renderedDigests(ctx, ledgerFiles(make([]int, ledgerServices), true))
 	if err != nil {
 		return "", "", err
 	}
@@ -183,6 +182,24 @@ func (b *bench) makeLedgers(ctx context.Context, entries int) (remote, clone str
 		return "", "", err
 	}
 	return remote, clone, b.git(ctx, "clone", "-q", remote, clone)
+}
+
+// readMarks returns the ids of commits by their marks, which are below n.
+func readMarks(file string, n int) ([]string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, n)
+	for line := range strings.Lines(string(data)) {
+		var mark int
+		var id string
+		if _, err := fmt.Sscanf(line, ":%d %s", &mark, &id); err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", file, line, err)
+		}
+		ids[mark] = id
+	}
+	return ids, nil
 }
 
 // fastImport makes commits.
@@ -270,9 +287,9 @@ func writeLedgers(w io.Writer, start time.Time, rounds int, ids []string, digest
 
 // renderedDigests are the digests of what the services render to, which their
 // versions do not change, by "environment/service".
-func renderedDigests(ctx context.Context) (map[string]string, error) {
+func renderedDigests(ctx context.Context, all map[string][]byte) (map[string]string, error) {
 	files := fstest.MapFS{}
-	for name, data := range ledgerFiles(make([]int, ledgerServices), true) {
+	for name, data := range all {
 		files[name] = &fstest.MapFile{Data: data}
 	}
 	tree := desired.Hashed(files)

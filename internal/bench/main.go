@@ -33,8 +33,9 @@ func main() {
 	flag.IntVar(&b.connections, "connections", 16, "requests in flight, of the daemon and of the floor")
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the run from nothing, each with a fresh control plane for the floor and one for the daemon")
 	flag.IntVar(&b.bumps, "bumps", 21, "commits that change one pin")
+	flag.IntVar(&b.artifacts, "artifacts", 20_000, "versions that are known, of the part artifacts")
 	flag.DurationVar(&b.idle, "idle", 5*time.Minute, "time to look at the daemon when nothing happens")
-	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, library, neighbours, drift, estate, api, rate, receivers, or what is measured only if it is named: flux or flux-repository")
+	flag.StringVar(&b.only, "only", "", "measure only this: apply, report, promote, ledger, artifacts, library, neighbours, drift, estate, api, rate, receivers, or what is measured only if it is named: flux or flux-repository")
 	constants := flag.Bool("constants", false, "answer requests with as many bytes as their path says; the program starts itself so")
 	flag.Parse()
 	flag.Visit(func(f *flag.Flag) { b.given = b.given || f.Name == "services" })
@@ -54,7 +55,7 @@ func main() {
 type bench struct {
 	bin                                  string
 	services, connections, rounds, bumps int
-	environments                         int
+	environments, artifacts              int
 	given                                bool // services was
 	idle                                 time.Duration
 	only                                 string
@@ -74,7 +75,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.apiReads}, {"rate", b.apiReports}, {"receivers", b.receivers},
+	}{{"apply", b.apply}, {"report", b.fromReport}, {"promote", b.atOnce}, {"ledger", b.ledgers}, {"artifacts", b.knownArtifacts}, {"library", b.library}, {"neighbours", b.neighbours}, {"drift", b.drift}, {"estate", b.estate}, {"api", b.apiReads}, {"rate", b.apiReports}, {"receivers", b.receivers},
 		{"flux", func(ctx context.Context) error { return b.production(ctx, &fluxSide{bench: b}) }},
 		{"flux-repository", func(ctx context.Context) error { return b.production(ctx, &fluxSide{bench: b, repository: true}) }}}
 	found := false
