@@ -47,12 +47,12 @@ func (r Rule) Refuses(x Record) error {
 // record says what those say of it.
 func (s *Shelf) Choose(r Rule, from Sources, repository string, present Version) Choice {
 	type candidate struct {
-		record  Record
+		record  *entry
 		version Version
 	}
 	var newer []candidate
-	for _, x := range s.Versions(repository) {
-		if v, err := r.Read(x.Version); err == nil && v.Newer(present) {
+	for _, x := range s.of(repository).versions {
+		if v, err := r.readEntry(x); err == nil && v.Newer(present) {
 			newer = append(newer, candidate{x, v})
 		}
 	}

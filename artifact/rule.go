@@ -202,6 +202,14 @@ func (r Rule) Read(tag string) (Version, error) {
 	return v, nil
 }
 
+// readEntry is Read of an entry's tag.
+func (r Rule) readEntry(x *entry) (Version, error) {
+	if r.semantic && len(x.Version) <= maxTag {
+		return x.semantic()
+	}
+	return r.Read(x.Version)
+}
+
 // described is the pattern as it is asked of a tag.
 func (r Rule) described() string {
 	if r.Branch == "" {

@@ -4,19 +4,57 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 // Shelf is what is known at one commit of the branch. It is not modified; With
 // makes another one.
 type Shelf struct {
-	Commit       string // "": there is no branch yet
-	repositories map[string]map[string]Record
+	Commit string // "": there is no branch yet
+	// repositories are sorted by name. Lists, since With copies them: who goes through
+	// a history makes a shelf for each commit of it.
+	repositories []shelved
 	broken       map[string]error  // what can't be read, by file
 	bound        map[string]Record // what those files were when they could be read
+}
+
+// shelved is what is known of one repository, sorted by tag.
+type shelved struct {
+	name     string
+	versions []*entry
+}
+
+// entry is a record with what a semantic rule reads of its tag, for each choice goes
+// through all versions.
+type entry struct {
+	Record
+	semantic func() (Version, error)
+}
+
+func newEntry(r Record) *entry {
+	return &entry{r, sync.OnceValues(func() (Version, error) { return readSemantic(r.Version) })}
+}
+
+func (x shelved) find(version string) (int, bool) {
+	return slices.BinarySearchFunc(x.versions, version, func(r *entry, v string) int { return strings.Compare(r.Version, v) })
+}
+
+// find tells where a repository is, or would be.
+func (s *Shelf) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.repositories, name, func(x shelved, n string) int { return strings.Compare(x.name, n) })
+}
+
+// of is what is known of a repository.
+func (s *Shelf) of(repository string) shelved {
+	if s != nil {
+		if i, ok := s.find(Normal(repository)); ok {
+			return s.repositories[i]
+		}
+	}
+	return shelved{}
 }
 
 // ReadShelf reads a commit's tree. What of it can't be read is in the error,
@@ -50,20 +88,27 @@ func ReadShelf(commit string, tree fs.FS) (*Shelf, error) {
 // With returns the shelf of a later commit, with these records in the place of
 // what was known of their versions.
 func (s *Shelf) With(commit string, records ...Record) *Shelf {
-	next := &Shelf{Commit: commit, repositories: map[string]map[string]Record{}}
+	next := &Shelf{Commit: commit}
 	if s != nil {
-		maps.Copy(next.repositories, s.repositories)
+		next.repositories = slices.Clone(s.repositories)
 		next.broken, next.bound = s.broken, s.bound
 	}
 	copied := map[string]bool{}
 	for _, r := range records {
+		i, ok := next.find(r.Repository)
+		if !ok {
+			next.repositories = slices.Insert(next.repositories, i, shelved{name: r.Repository})
+		}
+		x := &next.repositories[i]
 		if !copied[r.Repository] {
 			copied[r.Repository] = true
-			versions := map[string]Record{}
-			maps.Copy(versions, next.repositories[r.Repository])
-			next.repositories[r.Repository] = versions
+			x.versions = append(make([]*entry, 0, len(x.versions)+1), x.versions...)
 		}
-		next.repositories[r.Repository][r.Version] = r
+		if j, ok := x.find(r.Version); ok {
+			x.versions[j] = newEntry(r)
+		} else {
+			x.versions = slices.Insert(x.versions, j, newEntry(r))
+		}
 	}
 	return next
 }
@@ -78,19 +123,19 @@ func (s *Shelf) At() string {
 
 // Lookup returns what is known of a version.
 func (s *Shelf) Lookup(repository, version string) (Record, bool) {
-	if s == nil {
-		return Record{}, false
+	x := s.of(repository)
+	if i, ok := x.find(version); ok {
+		return x.versions[i].Record, true
 	}
-	r, ok := s.repositories[Normal(repository)][version]
-	return r, ok
+	return Record{}, false
 }
 
 // Digest returns what is known of a digest; of several versions that share it,
 // the one whose tag comes first.
 func (s *Shelf) Digest(repository, digest string) (Record, bool) {
-	for _, r := range s.Versions(repository) {
+	for _, r := range s.of(repository).versions {
 		if r.Digest == digest {
-			return r, true
+			return r.Record, true
 		}
 	}
 	return Record{}, false
@@ -120,11 +165,10 @@ func (s *Shelf) Tag(repository, version, digest string) string {
 
 // Versions returns what is known of a repository, sorted by tag.
 func (s *Shelf) Versions(repository string) []Record {
-	if s == nil {
-		return nil
+	var all []Record
+	for _, r := range s.of(repository).versions {
+		all = append(all, r.Record)
 	}
-	all := slices.Collect(maps.Values(s.repositories[Normal(repository)]))
-	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.Version, b.Version) })
 	return all
 }
 
@@ -133,7 +177,11 @@ func (s *Shelf) Repositories() []string {
 	if s == nil {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(s.repositories))
+	var names []string
+	for _, x := range s.repositories {
+		names = append(names, x.name)
+	}
+	return names
 }
 
 // Event is what a commit of the branch tells.

@@ -1,6 +1,7 @@
 package artifact_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -330,4 +331,20 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%+v is read back as %+v, %v", got, back, err)
 		}
 	})
+}
+
+// What one more commit costs does not grow with what is known.
+func TestShelvesOfManyVersions(t *testing.T) {
+	allocations := func(n int) float64 {
+		var all []artifact.Record
+		for i := range n {
+			all = append(all, artifact.Record{Repository: "registry.example/web", Version: fmt.Sprintf("1.%d.0", i)})
+		}
+		shelf := (*artifact.Shelf)(nil).With("a", all...)
+		next := artifact.Record{Repository: "registry.example/web", Version: "2.0.0"}
+		return testing.AllocsPerRun(10, func() { shelf.With("b", next) })
+	}
+	if few, many := allocations(10), allocations(5000); many > few {
+		t.Errorf("%v allocations with 10 versions, %v with 5,000", few, many)
+	}
 }

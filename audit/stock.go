@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"fmt"
+	"sort"
 	"strings"
 	"time"
 
@@ -24,7 +25,10 @@ type Stock struct {
 type known struct {
 	commit string
 	time   time.Time
-	added  []artifact.Record
+	// earliest is the earliest time of this commit and of those after it: these grow,
+	// whatever the clocks were.
+	earliest time.Time
+	added    []artifact.Record
 }
 
 // NewStock begins with nothing.
@@ -60,18 +64,7 @@ func (s *Stock) Later(commit string, at time.Time) string {
 // Around returns the commits that may have been the last at a time, the most
 // probable first; "" is that there was none yet.
 func (s *Stock) Around(t time.Time) []string {
-	low, high, likely := 0, 0, 0
-	for i, k := range s.steps {
-		if k.time.Before(t.Add(-skew)) {
-			low = i + 1
-		}
-		if !k.time.After(t) {
-			likely = i + 1
-		}
-		if !k.time.After(t.Add(skew)) {
-			high = i + 1
-		}
-	}
+	low, high, likely := s.until(t.Add(-skew-time.Nanosecond)), s.until(t.Add(skew)), s.until(t)
 	var all []string
 	add := func(n int) {
 		switch {
@@ -88,6 +81,11 @@ func (s *Stock) Around(t time.Time) []string {
 		add(likely + d)
 	}
 	return all
+}
+
+// until is how many commits there are up to the last one that was made by a time.
+func (s *Stock) until(t time.Time) int {
+	return sort.Search(len(s.steps), func(i int) bool { return s.steps[i].earliest.After(t) })
 }
 
 // Shelf returns what was known at a commit; nil: it is none of the branch's. A
@@ -114,7 +112,10 @@ func (s *Stock) Shelf(commit string, before *artifact.Shelf) *artifact.Shelf {
 func (s *Stock) Next(c Commit, files Files) ([]Finding, error) {
 	n := len(s.steps)
 	s.positions[c.ID] = n
-	s.steps = append(s.steps, known{commit: c.ID, time: c.Time})
+	s.steps = append(s.steps, known{commit: c.ID, time: c.Time, earliest: c.Time})
+	for i := n - 1; i >= 0 && s.steps[i].earliest.After(c.Time); i-- {
+		s.steps[i].earliest = c.Time
+	}
 	defer func() { s.last = Commit{ID: c.ID, Time: c.Time} }()
 	var found []Finding
 	tell := func(severity Severity, rule Rule, meaning, format string, args ...any) {
