@@ -60,6 +60,7 @@ type packed struct {
 const (
 	recentBytes = 16 << 20
 	placesKept  = 4096
+	deflated    = 256 // about what a small object takes
 	// Objects that are larger, and chains of deltas that are longer than git
 	// makes them, are go-git's to read, or to refuse.
 	mostPacked = 64 << 20
@@ -401,13 +402,13 @@ func packDistance(b []byte) (n int64, used int) {
 	return 0, 0
 }
 
-// inflate reads what is deflated at a place, and nothing behind it: most objects are
-// small.
+// inflate reads what is deflated at a place, and little of what is behind it: most
+// objects are small.
 func (p *packs) inflate(file *os.File, offset, size int64) (data []byte, err error) {
 	// What is deflated is hardly ever larger than what it was.
 	section := io.NewSectionReader(file, offset, size+size>>2+64)
 	if p.in == nil {
-		p.in = bufio.NewReaderSize(section, 4<<10)
+		p.in = bufio.NewReaderSize(section, deflated)
 	} else {
 		p.in.Reset(section)
 	}
