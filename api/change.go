@@ -58,6 +58,9 @@ type HoldRelease struct {
 	DryRun bool   `json:"dryRun,omitempty" doc:"judge, and write nothing"`
 }
 
+// ReconciliationsPath is where a look is asked for.
+const ReconciliationsPath = "/api/v1/reconciliations"
+
 // Reconciliation asks for a look at the repository now, and at the objects of an
 // environment.
 type Reconciliation struct {
@@ -92,7 +95,7 @@ func changes() []Operation {
 		Writing(Operation{Path: "/api/v1/holds/{hold}/release", ID: "release", Summary: "End a freeze.", Scope: ScopeHold,
 			Parameters: []Parameter{{Name: "hold", Summary: "The name of a hold.", Form: formName, Path: true}},
 			Problems:   append([]Code{UnknownHold}, may...)}, nil, release),
-		Writing(Operation{Path: "/api/v1/reconciliations", ID: "reconcile", Summary: "Look at the repository now, and compare all objects of an environment with the cluster.", Scope: ScopeReconcile,
+		Writing(Operation{Path: ReconciliationsPath, ID: "reconcile", Summary: "Look at the repository now, and compare all objects of an environment with the cluster.", Scope: ScopeReconcile,
 			Problems: []Code{UnknownEnvironment, NotOurs}}, func(b *Reconciliation) desired.EnvironmentName { return b.Environment }, look),
 	}
 }

@@ -395,5 +395,10 @@ func (d *daemon) apiWrites(c *devtest.Contract) {
 		d.Errorf("main is at %v, want %s", tip["main"], want)
 	}
 	d.line(mark, "objects compared with the cluster")
+	mark = d.mark()
+	if stdout, stderr, code := d.as("kim", "reconcile", "dev"); code != 0 || stdout != fmt.Sprintf("main is at %s; dev: compared with the cluster now\n", tip["main"]) {
+		d.Errorf("pinion reconcile: %d\n%s%s", code, stdout, stderr)
+	}
+	d.line(mark, "objects compared with the cluster")
 	c.Fuzz(2, 300, []string{"web", "dev", "1.1.0", "1.0.0", "inc-2", "x"})
 }

@@ -281,6 +281,31 @@ func TestTokenIsNotSentInTheClear(t *testing.T) {
 	}
 }
 
+func TestReconcileIsSentAndReceived(t *testing.T) {
+	p := newPlayer(t, answerJSON(http.StatusOK, "application/json", api.Reconciling{Main: "1a2b3c"}))
+	for _, c := range []struct {
+		args       []string
+		body, says string
+	}{
+		{[]string{"reconcile", "dev"}, `{"environment":"dev"}`, "main is at 1a2b3c; dev: compared with the cluster now\n"},
+		{[]string{"reconcile"}, `{}`, "main is at 1a2b3c; all environments: compared with the cluster now\n"},
+		{[]string{"reconcile", "-o", "json"}, `{}`, "{\n  \"main\": \"1a2b3c\"\n}\n"},
+	} {
+		stdout, stderr, code := runClient(t, []string{"PINION_SERVER=" + p.URL, "PINION_TOKEN=t0ken"}, c.args...)
+		if code != 0 || stdout != c.says {
+			t.Errorf("%q: exit code %d\n%s%s", c.args, code, stdout, stderr)
+		}
+		got := p.requests()
+		if last := got[len(got)-1]; last != (asked{"POST /api/v1/reconciliations", "Bearer t0ken", c.body}) {
+			t.Errorf("%q: it was asked %q", c.args, last)
+		}
+	}
+	denied := newPlayer(t, problemAnswer(http.StatusForbidden, api.Denied, "the token has not the scope reconcile"))
+	if _, stderr, code := runClient(t, nil, "reconcile", "dev", "--server", denied.URL); code != exitDenied || !strings.Contains(stderr, "reconcile dev: ") {
+		t.Errorf("exit code %d\n%s", code, stderr)
+	}
+}
+
 func TestWhatCantBeReported(t *testing.T) {
 	for _, c := range []struct {
 		args []string

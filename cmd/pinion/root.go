@@ -84,6 +84,7 @@ Exit codes: 0 ok; 1 differences, or not (yet) so; 2 error; 3 refused;
 		newReleaseCommand(g),
 		newReportCommand(g),
 		newApproveCommand(g),
+		newReconcileCommand(g),
 		newArtifactCommand(g),
 		newAuditCommand(g),
 		newDoctorCommand(g),
