@@ -44,9 +44,10 @@ type hubPull struct {
 }
 
 type hubEnd struct {
-	Ref  string `json:"ref"`
-	SHA  string `json:"sha"`
-	Repo *struct {
+	Ref   string `json:"ref"`
+	Label string `json:"label"` // the branch with Gitea, OWNER:BRANCH with GitHub
+	SHA   string `json:"sha"`
+	Repo  *struct {
 		FullName string `json:"full_name"`
 	} `json:"repo"`
 }
@@ -54,6 +55,10 @@ type hubEnd struct {
 func (p hubPull) pull() forge.Pull {
 	out := forge.Pull{Number: p.Number, Title: p.Title, Body: p.Body, State: forge.Open, Author: p.User.Login,
 		Head: p.Head.SHA, Branch: p.Head.Ref, Base: p.Base.Ref, Draft: p.Draft, URL: p.URL}
+	// Gitea gives the reference of the pull request once the branch is gone.
+	if p.Head.Ref == hubHeadRef(p.Number) && p.Head.Label != "" {
+		out.Branch = p.Head.Label
+	}
 	// The repository of a fork that was deleted is null.
 	out.Fork = p.Head.Repo == nil || p.Base.Repo == nil || !strings.EqualFold(p.Head.Repo.FullName, p.Base.Repo.FullName)
 	switch {
@@ -220,7 +225,9 @@ func (h *hub) EditComment(ctx context.Context, _ int, id int64, body string) err
 	return h.do(ctx, http.MethodPatch, fmt.Sprintf("%s/issues/comments/%d", h.path, id), map[string]string{"body": body}, nil)
 }
 
-func (h *hub) HeadRef(number int) string { return fmt.Sprintf("refs/pull/%d/head", number) }
+func (h *hub) HeadRef(number int) string { return hubHeadRef(number) }
+
+func hubHeadRef(number int) string { return fmt.Sprintf("refs/pull/%d/head", number) }
 
 // github is GitHub's API, version 2022-11-28:
 // https://docs.github.com/en/rest?apiVersion=2022-11-28

@@ -75,6 +75,27 @@ func TestGiteaNewestPullOfABranch(t *testing.T) {
 	}
 }
 
+// Gitea does not name the branch of a pull request that is gone where it names one
+// that is there; whoever closes it with the branch has closed it all the same.
+func TestGiteaPullWhoseBranchIsGone(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `[
+			{"number": 9, "state": "closed", "head": {"ref": "refs/pull/9/head", "label": "", "sha": "c", "repo": {"full_name": "shop/deploy"}}, "base": {"ref": "main", "repo": {"full_name": "shop/deploy"}}},
+			{"number": 8, "state": "closed", "head": {"ref": "refs/pull/8/head", "label": "mine", "sha": "b", "repo": {"full_name": "alice/deploy"}}, "base": {"ref": "main", "repo": {"full_name": "shop/deploy"}}},
+			{"number": 7, "state": "closed", "head": {"ref": "refs/pull/7/head", "label": "mine", "sha": "a", "repo": {"full_name": "shop/deploy"}}, "base": {"ref": "main", "repo": {"full_name": "shop/deploy"}}}]`)
+	}))
+	t.Cleanup(server.Close)
+	c, err := New(Options{Kind: forge.Gitea, URL: server.URL, Repository: "shop/deploy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.PullOf(t.Context(), "main", "mine")
+	if err != nil || numberOf(got) != 7 || got.Head != "a" || got.State != forge.Closed || got.Branch != "mine" {
+		t.Errorf("it is %+v, %v, want #7", got, err)
+	}
+}
+
 func numberOf(p *forge.Pull) int {
 	if p == nil {
 		return 0

@@ -20,10 +20,10 @@ import (
 	"time"
 )
 
-// Forge stands in for a Gitea, which takes too long to build to be had by every
-// test: a bare repository, served by git's own http-backend, with the part of
-// Gitea's API that we use. It passes the suite that the real one passes; see
-// forge/rest.
+// Forge stands in for a Gitea where a test needs a forge that does harm, or one
+// that is there at once: a bare repository, served by git's own http-backend,
+// with the part of Gitea's API that we use. It passes the suite that the real one
+// passes; see forge/rest.
 type Forge struct {
 	URL string
 	// Dir is the bare repository, and Repository its name at the forge.
@@ -204,9 +204,14 @@ func (f *Forge) open(w http.ResponseWriter, user string, text func(string) strin
 // show brings a pull request up to date, as a push does at the real one.
 func (f *Forge) show(p *forgePull) map[string]any {
 	mergeable := false
+	tip, err := f.try("rev-parse", "--verify", "--quiet", "refs/heads/"+p.branch)
+	ref := p.branch
+	if err != nil {
+		ref = fmt.Sprintf("refs/pull/%d/head", p.number) // as of one whose branch is gone
+	}
 	if p.state == "open" {
-		if head, err := f.try("rev-parse", "--verify", "--quiet", "refs/heads/"+p.branch); err == nil {
-			p.head = head
+		if err == nil {
+			p.head = tip
 		}
 		f.git("update-ref", fmt.Sprintf("refs/pull/%d/head", p.number), p.head)
 		_, err := f.try("merge-tree", "--write-tree", "refs/heads/"+p.base, p.head)
@@ -215,7 +220,7 @@ func (f *Forge) show(p *forgePull) map[string]any {
 	repo := map[string]any{"full_name": f.Repository}
 	return map[string]any{"number": p.number, "title": p.title, "body": p.body, "state": p.state, "merged": p.merged, "mergeable": mergeable,
 		"user": map[string]any{"login": p.author}, "html_url": fmt.Sprintf("%s/%s/pulls/%d", f.URL, f.Repository, p.number),
-		"head": map[string]any{"ref": p.branch, "sha": p.head, "repo": repo}, "base": map[string]any{"ref": p.base, "repo": repo}}
+		"head": map[string]any{"ref": ref, "label": p.branch, "sha": p.head, "repo": repo}, "base": map[string]any{"ref": p.base, "repo": repo}}
 }
 
 func (f *Forge) pull(w http.ResponseWriter, r *http.Request, p *forgePull, what, user string, in map[string]any) {
