@@ -269,7 +269,7 @@ func TestPushRefusedByHook(t *testing.T) {
 	for _, kind := range []string{"file", "http", "ssh"} {
 		t.Run(kind, func(t *testing.T) {
 			u := newUpstream(t, map[string]string{"a": "1"})
-			hook(t, u, "pre-receive", `echo "ask the release managers" >&2; exit 1`)
+			hook(t, u, "pre-receive", `printf 'error:\nerror: ask the release managers\nerror:\n' >&2; exit 1`)
 			o := gitstate.Options{URL: u.dir}
 			switch kind {
 			case "http":
@@ -281,7 +281,7 @@ func TestPushRefusedByHook(t *testing.T) {
 			m := open(t, o)
 			tip, _ := m.Tip()
 			_, err := m.Commit(t.Context(), change(tip, "m", map[string]string{"a": "2"}))
-			if !errors.Is(err, gitstate.ErrRefused) || errors.Is(err, gitstate.ErrMoved) || !strings.Contains(err.Error(), "ask the release managers") {
+			if !errors.Is(err, gitstate.ErrRefused) || errors.Is(err, gitstate.ErrMoved) || !strings.HasSuffix(err.Error(), "declined: error: ask the release managers") {
 				t.Errorf("err = %v", err)
 			}
 			if after, _ := m.Tip(); after != tip || u.tip("main") != tip {

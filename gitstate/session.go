@@ -308,13 +308,14 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String is the text, one line behind the other.
+// String is the text, one line behind the other. Gitea puts a line above and below
+// what it says that has nothing but the word error.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var list []string
 	for line := range strings.FieldsFuncSeq(string(t.data), func(r rune) bool { return r == '\n' || r == '\r' }) {
-		if line = strings.TrimSpace(line); line != "" {
+		if line = strings.TrimSpace(line); line != "" && line != "error:" {
 			list = append(list, line)
 		}
 	}
