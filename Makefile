@@ -65,9 +65,17 @@ endif
 	  $(if $(filter-out 0,$(KEEP)),-keep))
 
 .PHONY: test
-test: starting bin/devcluster prometheus registry renovate ## run all tests
+test: starting bin/devcluster gitea prometheus registry renovate ## run all tests
 	@$(alive) 'go test of the product' .ci/failures go test -timeout $(test_timeout) $(ARGS) ./...
 	@cd cmd/devcluster && ../../$(alive) 'go test of devcluster' ../../.ci/failures go test -timeout $(test_timeout) $(ARGS) ./...
+
+gitea_module := internal/devtest/gitea
+bin/gitea: $(addprefix $(gitea_module)/,go.mod go.sum build.sh) | tools
+	@echo 'building bin/gitea; the first time some 4 minutes on 2 cores' >&2
+	@$(alive) 'building bin/gitea' $(gitea_module)/build.sh .cache/gitea $@
+
+.PHONY: gitea
+gitea: $(if $(PINION_GITEA)$(shell command -v gitea),,bin/gitea) ## build bin/gitea, the forge of the tests, unless there is one
 
 .PHONY: prometheus
 prometheus: ## fetch the Prometheus of the tests, unless there is one
@@ -89,7 +97,7 @@ renovate: ## fetch the Renovate of the tests, unless there is one
 
 .PHONY: starting
 starting: | tools
-	@echo 'make test: a cold build takes some 10-15 minutes, a warm one seconds; the tests take a few minutes'
+	@echo 'make test: a cold build takes some 15-20 minutes, a warm one seconds; the tests take a few minutes'
 
 .PHONY: check
 check: fmt vet lint tidy schema rules ## all that can be checked without running the tests

@@ -4,8 +4,9 @@
 // Cluster is one for the whole test binary; tests that share it keep to
 // namespaces of their own. Start is one for a test alone, which may stop, kill
 // and restart it. Proxy stands between a client and an API server, and does
-// the harm that a test asks for. IdentityProvider signs tokens. Prometheus is a real one, of whose series the
-// test decides, and Registry one of container images. All processes end with the test binary, also if that is killed.
+// the harm that a test asks for. IdentityProvider signs tokens. Prometheus is a
+// real one, of whose series the test decides, Registry one of container images,
+// and Gitea a forge. All processes end with the test binary, also if that is killed.
 package devtest
 
 import (
