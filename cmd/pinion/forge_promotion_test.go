@@ -59,8 +59,10 @@ stages:
 // forgeWorld is a world whose repository is at a forge.
 type forgeWorld struct {
 	*world
-	*devtest.Forge
-	config string
+	*devtest.Forge        // nil: a real one
+	api            string // of the repository
+	bot            string // the daemon's token
+	config         string
 }
 
 func newForgeWorld(t *testing.T, archive, more string) *forgeWorld {
@@ -83,28 +85,42 @@ forge:
   poll: 1s
   users: [{login: alice, principal: alice, email: alice@shop.example, groups: [release-managers]}]
 %s`, f.URL, f.Repository, token, more), 0o600))
-	return &forgeWorld{w, f, config}
+	return &forgeWorld{w, f, f.URL + "/api/v1/repos/" + f.Repository, "bot-token", config}
 }
 
 // ask sends a request to the forge's API, as somebody.
 func (w *forgeWorld) ask(token, method, path string, body any, into any) {
 	w.Helper()
-	data, err := json.Marshal(body)
-	w.must(err)
-	r, err := http.NewRequest(method, w.URL+"/api/v1/repos/"+w.Repository+path, bytes.NewReader(data))
-	w.must(err)
-	r.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(r)
-	w.must(err)
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	w.must(err)
-	if resp.StatusCode/100 != 2 {
-		w.Fatalf("%s %s: %s: %s", method, path, resp.Status, answer)
+	status, answer := w.send(token, method, path, body)
+	if status/100 != 2 {
+		w.Fatalf("%s %s: %d: %s", method, path, status, answer)
 	}
 	if into != nil {
 		w.must(json.Unmarshal(answer, into))
 	}
+}
+
+// answers is the status of the answer to a request.
+func (w *forgeWorld) answers(token, method, path string, body any) int {
+	w.Helper()
+	status, _ := w.send(token, method, path, body)
+	return status
+}
+
+func (w *forgeWorld) send(token, method, path string, body any) (status int, answer []byte) {
+	w.Helper()
+	data, err := json.Marshal(body)
+	w.must(err)
+	r, err := http.NewRequest(method, w.api+path, bytes.NewReader(data))
+	w.must(err)
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(r)
+	w.must(err)
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	w.must(err)
+	return resp.StatusCode, answer
 }
 
 type pullSeen struct {
@@ -121,7 +137,7 @@ func (w *forgeWorld) pull(number int, want string, is func(pullSeen) bool) (p pu
 	w.Helper()
 	w.until(fmt.Sprintf("pull request %d: %s", number, want), func(context.Context) string {
 		var all []pullSeen
-		w.ask("bot-token", "GET", "/pulls?state=all&limit=50&page=1", nil, &all)
+		w.ask(w.bot, "GET", "/pulls?state=all&limit=50&page=1", nil, &all)
 		i := slices.IndexFunc(all, func(p pullSeen) bool { return p.Number == number })
 		if i < 0 {
 			return "it is not there"
@@ -136,15 +152,18 @@ func (w *forgeWorld) pull(number int, want string, is func(pullSeen) bool) (p pu
 
 func (w *forgeWorld) status(commit, context string) string {
 	w.Helper()
-	var all []struct{ Status, Context, Description string }
-	w.ask("bot-token", "GET", "/commits/"+commit+"/statuses?limit=50&page=1", nil, &all)
-	last := ""
+	var all []struct {
+		ID                           int
+		Status, Context, Description string
+	}
+	w.ask(w.bot, "GET", "/commits/"+commit+"/statuses?limit=50&page=1", nil, &all)
+	last, text := 0, ""
 	for _, s := range all {
-		if s.Context == context {
-			last = s.Status + ": " + s.Description
+		if s.Context == context && s.ID > last {
+			last, text = s.ID, s.Status+": "+s.Description
 		}
 	}
-	return last
+	return text
 }
 
 func TestPromotionByPullRequest(t *testing.T) {
