@@ -1,6 +1,10 @@
 package desired
 
-import "go.yaml.in/yaml/v3"
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
 
 // APIVersion is the version of the formats that this package reads.
 const APIVersion = "pinion.dev/v1"
@@ -248,6 +252,18 @@ var folders = []struct {
 	{KindPolicy, "policies"},
 	{KindHold, "holds"},
 	{KindKey, "keys"},
+}
+
+// Reads tells whether a path lies in a folder that [Read] reads. What manifests
+// are rendered from may lie anywhere.
+func Reads(name string) bool {
+	top, _, _ := strings.Cut(name, "/")
+	for _, f := range folders {
+		if f.name == top {
+			return true
+		}
+	}
+	return false
 }
 
 func folderOf(kind Kind) string {

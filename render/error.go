@@ -17,6 +17,9 @@ type Error struct {
 	Hint    string `json:"hint,omitempty"` // how to mend it
 	// Locked: the file is encrypted, and no key opens it here. Elsewhere one may.
 	Locked bool `json:"locked,omitempty"`
+	// Reads is all that was looked at before it failed, as in [Result]; a
+	// worker's pool tells it, nil: it is not known.
+	Reads []Read `json:"-"`
 }
 
 // Error returns "file:line:column: message; hint".

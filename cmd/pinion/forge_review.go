@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/pinion-cd/pinion/forge"
 	"github.com/pinion-cd/pinion/reconcile"
 	"github.com/pinion-cd/pinion/reconcile/cluster"
+	"github.com/pinion-cd/pinion/render"
 )
 
 // examiner finds out what a pull request would do, as lint and diff do. Whoever
@@ -32,9 +34,6 @@ const (
 	mostCompared = 500
 )
 
-// read are the folders that Pinion reads.
-var read = []string{"environments", "services", "pipelines", "policies", "holds", "lib", "vendor"}
-
 func (x *examiner) examine(ctx context.Context, s forge.Subject) (forge.Examination, error) {
 	ctx, cancel := context.WithTimeout(ctx, examineTime)
 	defer cancel()
@@ -51,17 +50,14 @@ func (x *examiner) examine(ctx context.Context, s forge.Subject) (forge.Examinat
 	if err != nil {
 		return out, err
 	}
-	if !slices.ContainsFunc(changed, func(name string) bool {
-		folder, _, _ := strings.Cut(name, "/")
-		return slices.Contains(read, folder)
-	}) {
-		out.Untouched = true
-		return out, nil
-	}
 	var sides [2][]reconcile.Rendered
 	for i, c := range []*reconcile.Commit{before, after} {
 		if sides[i], err = reconcile.Render(ctx, x.commits, x.renderer, c, reconcile.Selection{}, 1); err != nil {
 			return out, err
+		}
+		if i == 0 && untouched(changed, before.Repository, after.Repository, sides[0]) {
+			out.Untouched = true
+			return out, nil
 		}
 	}
 	problems, err := x.config.problems(after.Repository, sides[1], true)
@@ -106,6 +102,39 @@ func (x *examiner) examine(ctx context.Context, s forge.Subject) (forge.Examinat
 		out.Environments = append(out.Environments, e)
 	}
 	return out, ctx.Err()
+}
+
+// untouched tells whether nothing that was read differs: neither by package
+// desired, nor by what is rendered, which reaches files in any folder. What fails
+// to be rendered reads files, too, and who has changed one may have mended it.
+func untouched(changed []string, before, after *desired.Repository, rendered []reconcile.Rendered) bool {
+	if slices.ContainsFunc(changed, desired.Reads) || !slices.Equal(before.Problems, after.Problems) {
+		return false
+	}
+	touch := render.MakeTouch(changed)
+	for _, p := range before.Policies {
+		if p.Job != nil && touch.Touches([]render.Read{{Path: p.Job.Manifest}}) {
+			return false
+		}
+	}
+	for _, r := range rendered {
+		var failure *render.Error
+		switch {
+		case r.Err == nil:
+			if touch.Touches(r.Target.Result.Reads) {
+				return false
+			}
+		case errors.As(r.Err, &failure):
+			if failure.Reads == nil || touch.Touches(failure.Reads) {
+				return false
+			}
+		default: // its files are not sound, which is so at the head, or it is not known what it reads
+			if d, ok := before.Deployment(r.Environment, r.Service); !ok || len(d.Problems) == 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // sound are the renderings of services that both sides have rendered, or only

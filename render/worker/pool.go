@@ -143,9 +143,20 @@ func (p *Pool) Render(ctx context.Context, tree desired.Tree, req render.Request
 
 // render does one rendering with w, and puts w back or ends it.
 func (p *Pool) render(ctx context.Context, w *process, tree desired.Tree, req render.Request) (*render.Result, error) {
+	rec := render.Record(tree)
+	result, err := p.record(ctx, w, rec, req)
+	if e, ok := errors.AsType[*render.Error](err); ok {
+		if reads, unread := rec.Reads(); unread == nil { // else it is not known
+			e.Reads = reads
+		}
+	}
+	return result, err
+}
+
+// record is render without what is to be told of a failure.
+func (p *Pool) record(ctx context.Context, w *process, rec *render.Recorder, req render.Request) (*render.Result, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, p.options.Timeout, errTimeout)
 	defer cancel()
-	rec := render.Record(tree)
 	result, err := w.render(limited, rec, req, p.options)
 	p.note(w)
 	if err == nil && rec.Err() == nil && limited.Err() == nil {
