@@ -17,7 +17,7 @@ type Subject struct {
 
 // Examination is what a pull request would do.
 type Examination struct {
-	// Untouched: it changes no file that Pinion reads.
+	// Untouched: it changes no file that Pinion reads, and the rest is empty.
 	Untouched bool
 	Problems  []string // as `pinion lint` prints them
 	Errors    int
@@ -79,6 +79,10 @@ func counted(n int, noun string) string {
 func (x Examination) Comment(head, base string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n### What this changes\n\nOf `%.12s`, against `%.12s`.\n", CommentMark, head, base)
+	if x.Untouched {
+		b.WriteString("\nIt changes nothing that Pinion reads.\n")
+		return b.String()
+	}
 	if len(x.Problems) > 0 {
 		fmt.Fprintf(&b, "\n**`pinion lint`: %s, %s**\n\n%s", counted(x.Errors, "error"), counted(x.Warnings, "warning"), fenced("", strings.Join(x.Problems, "\n"), maxPart))
 	} else {

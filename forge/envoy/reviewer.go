@@ -143,10 +143,10 @@ func (r *Reviewer) review(ctx context.Context, p forge.Pull, tip string) error {
 			return err
 		}
 	}
-	if proposed || seen.Untouched {
+	if proposed {
 		return nil
 	}
-	return r.comment(ctx, p, seen.Comment(p.Head, base))
+	return r.comment(ctx, p, seen.Comment(p.Head, base), !seen.Untouched)
 }
 
 // began finds the newest commit of a head's that main has.
@@ -177,8 +177,9 @@ func (r *Reviewer) began(ctx context.Context, head, tip string) (string, error) 
 	return base, nil
 }
 
-// comment writes the one comment, or brings it up to date.
-func (r *Reviewer) comment(ctx context.Context, p forge.Pull, body string) error {
+// comment brings the one comment up to date. If there is none, begin tells whether
+// it is written.
+func (r *Reviewer) comment(ctx context.Context, p forge.Pull, body string, begin bool) error {
 	if r.me == "" {
 		// The token of an app has no user; then what has our mark is ours.
 		me, err := r.options.Forge.Whoami(ctx)
@@ -199,6 +200,9 @@ func (r *Reviewer) comment(ctx context.Context, p forge.Pull, body string) error
 			return nil
 		}
 		return r.options.Forge.EditComment(ctx, p.Number, c.ID, body)
+	}
+	if !begin {
+		return nil
 	}
 	return r.options.Forge.AddComment(ctx, p.Number, body)
 }

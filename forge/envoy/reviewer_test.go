@@ -3,6 +3,7 @@ package envoy
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,68 @@ func TestEveryHeadHasItsStatuses(t *testing.T) {
 	for number, want := range map[int]int{1: 0, 2: 0, 3: 1} { // the proposal, the readme, the copy
 		if all, err := s.client.Comments(t.Context(), number); err != nil || len(all) != want {
 			t.Errorf("#%d has %d comments, want %d (%v)", number, len(all), want, err)
+		}
+	}
+}
+
+// What is said of a head does not stay when the next one changes nothing.
+func TestACommentFollowsTheHead(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, nil)
+	untouched := map[string]bool{}
+	r := NewReviewer(ReviewerOptions{
+		Forge: s.client, Mirror: s.proposer.options.Mirror, Branch: "main", Poll: time.Second, Log: slog.New(slog.DiscardHandler),
+		Examine: func(_ context.Context, x forge.Subject) (forge.Examination, error) {
+			return forge.Examination{Untouched: untouched[x.Head]}, nil
+		},
+	})
+	push := func(text string, nothing bool) (head string) {
+		t.Helper()
+		s.git("checkout", "-q", "-B", "change", "main")
+		s.write("README.md", text)
+		s.git("add", "-A")
+		s.git("commit", "-q", "-m", text)
+		s.git("push", "-q", "-f", "origin", "change")
+		head = s.git("rev-parse", "HEAD")
+		untouched[head] = nothing
+		return head
+	}
+	said := func() string {
+		t.Helper()
+		if err := r.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.client.Comments(t.Context(), 1)
+		if err != nil || len(all) > 1 {
+			t.Fatalf("%d comments, %v", len(all), err)
+		}
+		if len(all) == 0 {
+			return ""
+		}
+		return all[0].Body
+	}
+	if _, err := s.proposer.options.Mirror.Fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	push("nothing", true)
+	if _, err := s.client.OpenPull(t.Context(), forge.Pull{Title: "change", Branch: "change", Base: "main"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(); got != "" {
+		t.Errorf("what changes nothing is commented: %s", got)
+	}
+	for _, x := range []struct {
+		text    string
+		nothing bool
+		want    string
+	}{
+		{"something", false, "finds nothing wrong"},
+		{"nothing again", true, "It changes nothing that Pinion reads."},
+		{"something again", false, "finds nothing wrong"},
+	} {
+		head := push(x.text, x.nothing)
+		if got := said(); !strings.Contains(got, head[:12]) || !strings.Contains(got, x.want) {
+			t.Errorf("%s: %.12s has\n%s\nwant %q", x.text, head, got, x.want)
 		}
 	}
 }
