@@ -32,6 +32,7 @@ type Hold struct {
 }
 
 func (in Hold) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
+	in = in.normal()
 	repo := gr.Commit.Repository
 	for _, e := range in.Environments {
 		if _, err := gr.environment(e); err != nil {
@@ -61,7 +62,7 @@ func (in Hold) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 	p := &Proposal{
 		Files: map[string][]byte{file: data},
 		Change: ledger.Change{
-			Kind: ledger.ChangeHeld, Hold: in.Name, Summary: scope(h) + ": " + firstLine(strings.TrimSpace(in.Reason)),
+			Kind: ledger.ChangeHeld, Hold: in.Name, Summary: scope(h) + ": " + firstLine(in.Reason),
 			Reason: in.Message,
 		},
 	}
@@ -83,13 +84,24 @@ func (in Hold) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 	return p, nil
 }
 
-// same tells whether a hold is what is asked for.
-func (in Hold) same(h *desired.Hold) bool {
-	return slices.Equal(h.Environments, in.Environments) && slices.Equal(h.Services, in.Services) &&
-		h.Reason == in.Reason && h.Owner == in.Owner && h.Until.Equal(in.Until)
+// normal is what is asked for as it is written.
+func (in Hold) normal() Hold {
+	in.Environments, in.Services = set(in.Environments), set(in.Services)
+	in.Reason, in.Until = strings.TrimSpace(in.Reason), in.Until.Truncate(time.Second)
+	return in
 }
 
-// encode writes the hold's file.
+// same tells whether a hold, which may be written by hand, is what is asked for.
+func (in Hold) same(h *desired.Hold) bool {
+	is := Hold{Environments: h.Environments, Services: h.Services, Reason: h.Reason, Owner: h.Owner, Until: h.Until}.normal()
+	return slices.Equal(is.Environments, in.Environments) && slices.Equal(is.Services, in.Services) &&
+		is.Reason == in.Reason && is.Owner == in.Owner && is.Until.Equal(in.Until)
+}
+
+// set sorts names, each once.
+func set[S ~string](names []S) []S { return slices.Compact(slices.Sorted(slices.Values(names))) }
+
+// encode writes the file of a hold that is normal.
 func (in Hold) encode() ([]byte, error) {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	add := func(key string, value *yaml.Node) {
@@ -106,16 +118,15 @@ func (in Hold) encode() ([]byte, error) {
 		if len(all) == 0 {
 			return
 		}
-		slices.Sort(all)
 		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
-		for _, s := range slices.Compact(all) {
+		for _, s := range all {
 			n.Content = append(n.Content, text(s))
 		}
 		add(key, n)
 	}
 	names("environments", texts(in.Environments))
 	names("services", texts(in.Services))
-	add("reason", text(strings.TrimSpace(in.Reason)))
+	add("reason", text(in.Reason))
 	add("owner", text(in.Owner))
 	if !in.Until.IsZero() {
 		add("until", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!timestamp", Value: in.Until.Format(time.RFC3339)})

@@ -56,3 +56,61 @@ func TestWhoMayEndAHold(t *testing.T) {
 		t.Errorf("a new hold: %v", err)
 	}
 }
+
+// Whoever lost the answer asks in the same words, which need not be those of the
+// file.
+func TestAHoldThatIsThere(t *testing.T) {
+	t.Parallel()
+	files := fstest.MapFS{}
+	for _, env := range []string{"dev", "staging"} {
+		files["environments/"+env+".yaml"] = &fstest.MapFile{Data: []byte("apiVersion: pinion.dev/v1\nkind: Environment\nnamespace: " + env + "\n")}
+	}
+	for _, svc := range []string{"api", "web"} {
+		files["services/"+svc+"/service.yaml"] = &fstest.MapFile{Data: []byte("apiVersion: pinion.dev/v1\nkind: Service\nartifacts: []\n")}
+	}
+	ground := func() *Ground {
+		t.Helper()
+		repo, err := desired.Read(desired.Hashed(files), nil)
+		if err != nil || len(repo.Problems) > 0 {
+			t.Fatal(err, repo.Problems)
+		}
+		return &Ground{View: &history.View{}, Commit: &reconcile.Commit{Repository: repo}}
+	}
+	now := time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
+	asked := Hold{
+		Name: "audit", Environments: []desired.EnvironmentName{"staging", "dev", "dev"}, Services: []desired.ServiceName{"web", "api", "web"},
+		Reason: " the audit\nof this year\n", Owner: "dana", Until: now.Add(time.Hour + time.Millisecond).In(time.FixedZone("", 3600)), Now: now,
+	}
+	p, err := asked.Propose(t.Context(), ground())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "dev and staging, for api and web: the audit …"; p.Change.Summary != want {
+		t.Errorf("got %q, want %q", p.Change.Summary, want)
+	}
+	if !slices.Equal(asked.Environments, []desired.EnvironmentName{"staging", "dev", "dev"}) {
+		t.Errorf("what is asked for has become %v", asked.Environments)
+	}
+	file := p.Files["holds/audit.yaml"]
+	byHand := []byte("apiVersion: pinion.dev/v1\nkind: Hold\nenvironments: [staging, dev]\nservices: [web, api]\nreason: |\n  the audit\n  of this year\nowner: dana\nuntil: 2026-11-28T10:00:00Z\n")
+	for _, data := range [][]byte{file, byHand} {
+		files["holds/audit.yaml"] = &fstest.MapFile{Data: data}
+		if again, err := asked.Propose(t.Context(), ground()); err != nil || again.Nothing == "" {
+			t.Errorf("over\n%s\ngot %+v, %v", data, again, err)
+		}
+	}
+	var unfit *Unfit
+	for what, other := range map[string]func(*Hold){
+		"fewer environments": func(h *Hold) { h.Environments = h.Environments[:1] },
+		"all services":       func(h *Hold) { h.Services = nil },
+		"another reason":     func(h *Hold) { h.Reason = "the audit" },
+		"another owner":      func(h *Hold) { h.Owner = "kim" },
+		"for longer":         func(h *Hold) { h.Until = h.Until.Add(time.Second) },
+	} {
+		h := asked
+		other(&h)
+		if p, err := h.Propose(t.Context(), ground()); !errors.As(err, &unfit) {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+}
