@@ -278,7 +278,7 @@ func TestForgesDoTheSame(t *testing.T) {
 
 var (
 	realKind   = flag.String("forge", "", "run the suite against a real forge of this kind")
-	realURL    = flag.String("url", "", "the real forge's URL")
+	realURL    = flag.String("url", "", "the real forge's URL; empty: the public one")
 	realRepo   = flag.String("repository", "", "a repository of the real forge that the token of FORGE_TOKEN may write to; it gets branches and pull requests")
 	recordInto = flag.String("record", "", "write the conversation with the real forge into this file")
 )
@@ -299,7 +299,11 @@ func TestRealForge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := url.Parse(*realURL + "/" + *realRepo + ".git")
+	web := map[forge.Kind]string{forge.GitHub: "https://github.com", forge.GitLab: "https://gitlab.com"}[o.Kind]
+	if *realURL != "" {
+		web = strings.TrimRight(*realURL, "/")
+	}
+	u, err := url.Parse(web + "/" + *realRepo + ".git")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +313,7 @@ func TestRealForge(t *testing.T) {
 	if tape != nil {
 		data, _ := json.Marshal(s)
 		out := fmt.Sprintf("#scene %s\n%s", data, tape.String())
-		out = strings.ReplaceAll(strings.ReplaceAll(out, token, "TOKEN"), strings.TrimRight(*realURL, "/"), "https://forge.example")
+		out = strings.ReplaceAll(strings.ReplaceAll(out, token, "TOKEN"), web, "https://forge.example")
 		if err := os.WriteFile(*recordInto, []byte(out), 0o644); err != nil {
 			t.Fatal(err)
 		}
