@@ -111,8 +111,10 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 
 // echo is a body, and what is answered.
 type echo struct {
-	Environment desired.EnvironmentName `json:"environment"`
-	Text        string                  `json:"text,omitempty"`
+	Environment  desired.EnvironmentName   `json:"environment"`
+	Text         string                    `json:"text,omitempty"`
+	Environments []desired.EnvironmentName `json:"environments,omitempty"`
+	Until        time.Time                 `json:"until,omitzero"`
 }
 
 // newEcho is a server with an operation that reads and one that writes.
@@ -146,8 +148,22 @@ func newEcho(t *testing.T, change func(*Options)) *httptest.Server {
 	return h
 }
 
+// shout writes, and returns the status, the code or the text, and the detail.
+func shout(t *testing.T, s *httptest.Server, token, body string) (status int, said, detail string) {
+	t.Helper()
+	var x struct{ Detail string }
+	status, said, _ = asking(t, s, "POST", token, "", strings.NewReader(body), &x)
+	return status, said, x.Detail
+}
+
 // ask sends a request, and returns the status and the code or the text.
 func ask(t *testing.T, s *httptest.Server, method, token, query string, body io.Reader) (status int, said string, header http.Header) {
+	t.Helper()
+	return asking(t, s, method, token, query, body, nil)
+}
+
+// asking is ask; it reads the answer into more, too, unless that is nil.
+func asking(t *testing.T, s *httptest.Server, method, token, query string, body io.Reader, more any) (status int, said string, header http.Header) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+"/api/v1/echo"+query, body)
 	if err != nil {
@@ -162,9 +178,14 @@ func ask(t *testing.T, s *httptest.Server, method, token, query string, body io.
 	}
 	defer resp.Body.Close()
 	data, _ := io.ReadAll(resp.Body)
-	var x struct{ Code, Text, Detail string }
+	var x struct{ Code, Text string }
 	if err := json.Unmarshal(data, &x); err != nil {
 		t.Fatalf("%s: %v", data, err)
+	}
+	if more != nil {
+		if err := json.Unmarshal(data, more); err != nil {
+			t.Fatalf("%s: %v", data, err)
+		}
 	}
 	return resp.StatusCode, x.Code + x.Text, resp.Header
 }
@@ -197,6 +218,42 @@ func TestWhoMayAsk(t *testing.T) {
 		status, said, _ := ask(t, x.server, x.method, x.token, "", strings.NewReader(x.body))
 		if got := fmt.Sprint(status, " ", said); got != x.want {
 			t.Errorf("%s by %q with %s: got %s, want %s", x.method, x.token, x.body, got, x.want)
+		}
+	}
+}
+
+// encoding/json takes more than the schema does: a slip may have meant something
+// else.
+func TestBodiesAreExact(t *testing.T) {
+	t.Parallel()
+	s := newEcho(t, nil)
+	for body, want := range map[string]string{
+		`{"environment": "staging", "text": "hello"}`: "hello",
+		`{"environment": "staging", "text": "hello", "environments": ["dev", "staging"], "until": "2026-12-01T09:00:00Z"}`: "hello",
+		`null`:                  "null",
+		` null `:                "null",
+		`{"environment": null}`: "environment is null",
+		`{"environment": "staging", "environments": null}`:                  "environments is null",
+		`{"environment": "staging", "environments": ["dev", null]}`:         "environments[1] is null",
+		`{"environment": "staging", "until": null}`:                         "until is null",
+		`{"Environment": "staging"}`:                                        `did you mean "environment"?`,
+		`{"environment": "staging", "ENVIRONMENT": "dev"}`:                  `did you mean "environment"?`,
+		`{"environment": "dev", "environment": "staging"}`:                  "environment is there twice",
+		`{"environment": "staging", "text": "a", "\u0074ext": "b"}`:         "text is there twice",
+		`{"environment": "Staging"}`:                                        `environment is "Staging"; write a name`,
+		`{"environment": ""}`:                                               `environment is ""; write a name`,
+		`{"environment": "staging", "environments": ["dev", "Pr od", "x"]}`: `environments[1] is "Pr od"; write a name`,
+		`{"environment": "` + strings.Repeat("a", 64) + `"}`:                "write a name",
+	} {
+		status, said, detail := shout(t, s, "root", body)
+		if want == "hello" {
+			if status != http.StatusOK || said != want {
+				t.Errorf("%s: %d %s %s", body, status, said, detail)
+			}
+			continue
+		}
+		if status != http.StatusBadRequest || said != "invalid" || !strings.Contains(detail, want) {
+			t.Errorf("%s: %d %s %q, want %q", body, status, said, detail, want)
 		}
 	}
 }

@@ -126,8 +126,10 @@ func rollBack(c *Call, b *Rollback) (Change, error) {
 
 func hold(c *Call, b *HoldRequest) (Change, error) {
 	switch {
-	case !formName.check(string(b.Name)):
-		return Change{}, invalid("name is %q; write %s", cut(string(b.Name)), formName.Says)
+	case b.Name == "":
+		return Change{}, need("name", b.Name)
+	case strings.TrimSpace(b.Owner) != b.Owner || strings.ContainsAny(b.Owner, "\r\n"):
+		return Change{}, invalid("owner is not one line without spaces around it; write whom to ask")
 	case strings.TrimSpace(b.Reason) == "":
 		return Change{}, invalid("reason is missing; a hold needs one, for who is stopped by it")
 	case !b.Until.IsZero() && !b.Until.After(c.Now):
@@ -175,11 +177,14 @@ func (c *Call) by() ledger.Person { return ledger.Person{Name: c.Caller.Name, Em
 func (c *Call) write(asked proposal.Asked, dry bool) (Change, error) {
 	w, err := c.Backend.Writer.Write(c, c.Now, asked, c.by(), dry)
 	var notOurs *Problem
+	var malformed *proposal.Malformed
 	var unfit *proposal.Unfit
 	switch {
 	case err == nil:
 	case errors.As(err, &notOurs):
 		return Change{}, err
+	case errors.As(err, &malformed):
+		return Change{}, invalid("%v", malformed)
 	case errors.As(err, &unfit):
 		return Change{}, Refusal(Conflict, "%v", unfit)
 	case errors.Is(err, gitstate.ErrRefused):

@@ -1,12 +1,8 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -217,37 +213,6 @@ func cut(s string) string {
 		return strings.ToValidUTF8(s[:100], "") + "…"
 	}
 	return s
-}
-
-// decode reads a body strictly.
-func (o *Operation) decode(data []byte) (any, error) {
-	body := reflect.New(o.body).Interface()
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(body)
-	if err == nil {
-		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("there is more than one JSON value")
-		}
-	}
-	if err == nil {
-		return body, nil
-	}
-	text := strings.TrimPrefix(err.Error(), "json: ")
-	if name, ok := strings.CutPrefix(text, "unknown field "); ok {
-		name = strings.Trim(name, `"`)
-		var fields []string
-		for _, f := range fieldsOf(o.body) {
-			fields = append(fields, f.name)
-		}
-		text = fmt.Sprintf("there is no field %q", cut(name))
-		if near := desired.Nearest(name, fields); near != "" {
-			text += fmt.Sprintf("; did you mean %q?", near)
-		} else {
-			text += "; there are " + strings.Join(fields, ", ")
-		}
-	}
-	return nil, invalid("the body can't be read: %s", text)
 }
 
 // text returns a parameter, "" if it was not given.

@@ -67,7 +67,7 @@ type schemas struct {
 }
 
 // of returns the schema of a type, or a reference to it. Requests are closed:
-// they may have no field that they do not know.
+// they may have no field that they do not know, and no name that can't be one.
 func (s *schemas) of(t reflect.Type, closed bool) schema {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
@@ -80,6 +80,9 @@ func (s *schemas) of(t reflect.Type, closed bool) schema {
 	}
 	switch t.Kind() {
 	case reflect.String:
+		if closed && names[t] {
+			return ofForm(formName)
+		}
 		return schema{"type": "string"}
 	case reflect.Bool:
 		return schema{"type": "boolean"}

@@ -2,6 +2,7 @@ package proposal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -33,12 +34,14 @@ func (in Pin) Propose(_ context.Context, gr *Ground) (*Proposal, error) {
 		return nil, err
 	}
 	was, pinned := env.Pins[in.Artifact]
-	if !pinned && !in.Add {
-		return nil, unfit("%s does not pin %s; give --add to pin it there", env.File, in.Artifact)
-	}
 	image, err := in.image(repo, was.Image)
-	if err != nil {
-		return nil, &Unfit{err.Error()}
+	switch {
+	case errors.As(err, new(*Malformed)):
+		return nil, err
+	case !pinned && !in.Add:
+		return nil, unfit("%s does not pin %s; give --add to pin it there", env.File, in.Artifact)
+	case err != nil:
+		return nil, err
 	}
 	if pinned && (image == was.Image || image.Digest == "" && image.Repository == was.Image.Repository && image.Version == was.Image.Version) {
 		return &Proposal{Nothing: fmt.Sprintf("%s pins %s at %s already", in.Environment, in.Artifact, was.Image.Reference)}, nil
@@ -84,17 +87,18 @@ func (in Pin) Propose(_ context.Context, gr *Ground) (*Proposal, error) {
 // digestOnly is a digest as it is written alone.
 var digestOnly = regexp.MustCompile(`^@?([a-z0-9]+:[0-9a-fA-F]{32,})$`)
 
-// image returns the reference that the version stands for.
+// image returns the reference that the version stands for. The error is Malformed
+// if it stands for none, whichever the repository is.
 func (in Pin) image(repo *desired.Repository, was desired.Image) (desired.Image, error) {
 	reference := in.Version
 	name, _, _ := strings.Cut(in.Version, "@")
 	digest := digestOnly.FindStringSubmatch(in.Version)
+	var unknown error
 	if digest != nil || !strings.ContainsAny(name, "/:") {
 		repository := was.Repository
 		if repository == "" {
-			var err error
-			if repository, err = in.elsewhere(repo); err != nil {
-				return desired.Image{}, err
+			if repository, unknown = in.elsewhere(repo); unknown != nil {
+				repository = string(in.Artifact) // the version is judged all the same
 			}
 		}
 		reference = repository + ":" + in.Version
@@ -102,7 +106,11 @@ func (in Pin) image(repo *desired.Repository, was desired.Image) (desired.Image,
 			reference = repository + "@" + digest[1]
 		}
 	}
-	return desired.ParseImage(reference)
+	image, err := desired.ParseImage(reference)
+	if err != nil {
+		return desired.Image{}, &Malformed{err.Error()}
+	}
+	return image, unknown
 }
 
 // elsewhere returns the repository that the other environments pin.

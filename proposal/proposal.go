@@ -44,6 +44,11 @@ func (u *Unfit) Error() string { return u.Reason }
 
 func unfit(format string, args ...any) *Unfit { return &Unfit{fmt.Sprintf(format, args...)} }
 
+// Malformed is why what is asked for can't be, however things are.
+type Malformed struct{ Reason string }
+
+func (m *Malformed) Error() string { return m.Reason }
+
 // Asked is what somebody asks for.
 type Asked interface {
 	Propose(context.Context, *Ground) (*Proposal, error)

@@ -348,7 +348,8 @@ func (d *daemon) apiWrites(c *devtest.Contract) {
 	ask("devs", "pin", none, body{"environment": "staging", "artifact": "web", "version": "1.3.0"}, "403 denied")
 	ask("devs", "pin", none, body{"environment": "dev", "artifact": "wob", "version": "1.3.0"}, "404 unknown-artifact")
 	ask("devs", "pin", none, body{"environment": "dev", "artifact": "web"}, "400 invalid")
-	ask("devs", "pin", none, body{"environment": "dev", "artifact": "web", "version": "no version"}, "409 conflict")
+	ask("devs", "pin", none, body{"environment": "dev", "artifact": "web", "version": "no version"}, "400 invalid")
+	ask("devs", "pin", none, body{"environment": "staging!", "artifact": "web", "version": "1.3.0"}, "400 invalid")
 	if x := ask("devs", "pin", none, body{"environment": "dev", "artifact": "web", "version": "1.1.0"}, "200"); x["nothing"] == nil {
 		d.Errorf("a pin that is there: %v", x)
 	}

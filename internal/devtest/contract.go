@@ -19,7 +19,7 @@ import (
 
 // Contract is a server's OpenAPI document, and a client that holds the server to
 // it: each answer has a status that the document names, and the form that the
-// document gives it.
+// document gives it, and so has each body that is taken.
 type Contract struct {
 	Token string // sent with each request, if set
 
@@ -221,6 +221,12 @@ func (c *Contract) send(o *Call, path, query string, body []byte) (int, map[stri
 	if err != nil {
 		c.t.Errorf("%s %s: %v", o.Method, address, err)
 		return 0, nil
+	}
+	var taken any
+	if resp.StatusCode == http.StatusOK && json.Unmarshal(body, &taken) == nil && c.schemas[o.ID] != nil {
+		if err := c.schemas[o.ID].Validate(taken); err != nil {
+			c.t.Errorf("%s %s %.500s: it is taken, and has not the form that the document gives it: %v", o.Method, address, body, err)
+		}
 	}
 	return resp.StatusCode, c.judge(o, fmt.Sprintf("%s %s %.500s: %s %.1000s", o.Method, address, body, resp.Status, data), resp, data)
 }
