@@ -8,6 +8,7 @@ import (
 	"github.com/pinion-cd/pinion/artifact"
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/history"
+	"github.com/pinion-cd/pinion/policy"
 	"github.com/pinion-cd/pinion/reconcile"
 )
 
@@ -76,6 +77,7 @@ type Known struct {
 	By         string          `json:"by,omitempty"` // who has published it
 	Found      time.Time       `json:"found"`        // when it came to be known
 	Seen       time.Time       `json:"seen,omitzero" doc:"when a look at the registry found it there"`
+	Signed     []string        `json:"signed,omitempty" doc:"the keys of keys/ that have signed it, as artifact.signed of a policy has them"`
 	Moved      []string        `json:"moved,omitempty" doc:"other digests that its tag has led to, which are refused"`
 }
 
@@ -86,16 +88,20 @@ func listArtifacts(c *Call) (page history.Page[Known], err error) {
 		if err != nil {
 			return err
 		}
+		repository, err := v.Repository(c)
+		if err != nil {
+			return err
+		}
 		records := map[string]artifact.Record{}
-		for _, repository := range shelf.Repositories() {
-			for _, r := range shelf.Versions(repository) {
+		for _, name := range shelf.Repositories() {
+			for _, r := range shelf.Versions(name) {
 				records[r.Reference()] = r
 			}
 		}
 		page, err = pageOf(c, slices.Sorted(maps.Keys(records)), func(reference string) (Known, error) {
 			r := records[reference]
 			told := r.Told()
-			return Known{r.Repository, r.Version, r.Digest, told.Commit, told.Branch, told.Source, told.Build, told.Tests, told.Quality, told.Created, r.By, r.Found, r.Seen, r.Moved}, nil
+			return Known{r.Repository, r.Version, r.Digest, told.Commit, told.Branch, told.Source, told.Build, told.Tests, told.Quality, told.Created, r.By, r.Found, r.Seen, policy.Signers(repository, r), r.Moved}, nil
 		})
 		return err
 	})

@@ -380,7 +380,7 @@ func (w *work) promotion(b *bench, found []proof) *Promotion {
 		p.From = []string{artifact.Branch + "@" + w.Shelf.At()} // not that of the offer: more may be known by now
 	}
 	for _, x := range w.chosen {
-		signed := signers(w.Rules.Repository, x.record)
+		signed := Signers(w.Rules.Repository, x.record)
 		p.Builds = append(p.Builds, x.build(signed))
 		sentences = append(sentences, x.sentence(signed))
 	}

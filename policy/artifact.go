@@ -112,7 +112,7 @@ func (b *bench) ofArtifacts(x *Expression, src string, no Verdict) Verdict {
 		}
 		what := fmt.Sprintf("%s %s", p.Artifact, r.Version)
 		var unsaid []string
-		vars[about], unsaid = ArtifactVariables(p.Artifact, r, signers(b.repository, r))
+		vars[about], unsaid = ArtifactVariables(p.Artifact, r, Signers(b.repository, r))
 		ok, err := x.EvalWithout(vars, about, unsaid)
 		var unknown *expression.UnknownError
 		switch {
@@ -132,9 +132,9 @@ func (b *bench) ofArtifacts(x *Expression, src string, no Verdict) Verdict {
 	return Verdict{Outcome: Passed, Reason: "its expression holds"}
 }
 
-// signers are the names of the keys that have signed an artifact, sorted. A key
+// Signers are the names of the keys that have signed an artifact, sorted. A key
 // that is not there any more has no name.
-func signers(repository *desired.Repository, r artifact.Record) []string {
+func Signers(repository *desired.Repository, r artifact.Record) []string {
 	var names []string
 	for _, k := range repository.Keys {
 		if slices.Contains(r.Signed, k.Fingerprint) {
