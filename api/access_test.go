@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -218,6 +220,125 @@ func TestWhoMayAsk(t *testing.T) {
 		status, said, _ := ask(t, x.server, x.method, x.token, "", strings.NewReader(x.body))
 		if got := fmt.Sprint(status, " ", said); got != x.want {
 			t.Errorf("%s by %q with %s: got %s, want %s", x.method, x.token, x.body, got, x.want)
+		}
+	}
+}
+
+// Each operation that has a body may refuse one that is too large, and says so.
+func TestLargeBodies(t *testing.T) {
+	t.Parallel()
+	s := newEcho(t, nil)
+	resp, err := http.Get(s.URL + documentPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var document struct {
+		Paths map[string]map[string]struct{ Responses map[string]any }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&document); err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range document.Paths {
+		for method, o := range item {
+			if _, told := o.Responses["413"]; told != (method == "post") {
+				t.Errorf("the document says of %s %s that a body may be too large: %t", method, path, told)
+			}
+		}
+		if _, ok := item["post"]; !ok {
+			continue
+		}
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			path := strings.ReplaceAll(path, "{hold}", "audit")
+			r, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL+path, strings.NewReader(`{"text": "`+strings.Repeat("x", maxBody)+`"}`))
+			r.Header.Set("Authorization", "Bearer root")
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			var answer Problem
+			if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || answer.Code != TooLarge {
+				t.Errorf("%s %+v, %v", resp.Status, answer, err)
+			}
+		})
+	}
+}
+
+// Who asks in another way is told all ways.
+func TestWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	s := newEcho(t, nil)
+	for path, want := range map[string]string{
+		"/api/v1/echo":                     "GET, HEAD, POST",
+		"/api/v1/holds":                    "GET, HEAD, POST",
+		"/api/v1/matrix":                   "GET, HEAD",
+		"/api/v1/pins":                     "POST",
+		"/api/v1/holds/audit/release":      "POST",
+		"/api/v1/environments/dev/entries": "GET, HEAD",
+		documentPath:                       "GET, HEAD",
+	} {
+		for _, method := range []string{"DELETE", "PUT", "OPTIONS"} {
+			r, _ := http.NewRequestWithContext(t.Context(), method, s.URL+path, nil)
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if got := resp.Header.Get("Allow"); resp.StatusCode != http.StatusMethodNotAllowed || got != want {
+				t.Errorf("%s %s: %s, Allow: %s, want %s", method, path, resp.Status, got, want)
+			}
+		}
+	}
+	if status, _, header := ask(t, s, "GET", "reader", "/x", nil); status != http.StatusNotFound || header.Get("Allow") != "" {
+		t.Errorf("no such address: %d, Allow: %s", status, header.Get("Allow"))
+	}
+}
+
+// said is a log.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+// take returns what was said since it was asked last.
+func (s *said) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.text.Reset()
+	return s.text.String()
+}
+
+// Who was refused can be found out, and so can who had something looked at.
+func TestWhoWasRefused(t *testing.T) {
+	t.Parallel()
+	var log said
+	s := newEcho(t, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for _, x := range []struct{ path, token, body, want string }{
+		{"echo", "reader", `{"environment": "staging"}`, `level=INFO msg="a request was refused" principal=reader operation=shout code=denied reason="reader does not have the scope report; `},
+		{"echo", "ci", `{"environment": "production", "environments": ["dev"]}`, `principal=ci operation=shout environment=production environments=dev code=denied reason="ci does not have the scope report in production; `},
+		{"holds/audit/release", "ci", `{}`, `principal=ci operation=release hold=audit code=denied`},
+		{"echo", "nobody", `{"environment": "staging"}`, ""},
+		{"echo", "ci", `{"environment": "staging"}`, ""},
+		{"echo", "ci", `{"environment": 1}`, ""},
+		{"reconciliations", "root", `{"environment": ""}`, ""},
+	} {
+		r, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL+"/api/v1/"+x.path, strings.NewReader(x.body))
+		r.Header.Set("Authorization", "Bearer "+x.token)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := log.take(); !strings.Contains(got, x.want) || x.want == "" && got != "" {
+			t.Errorf("%s to %s %s: %s, it is logged:\n%swant %s", x.token, x.path, x.body, resp.Status, got, x.want)
 		}
 	}
 }

@@ -49,6 +49,37 @@ func (o *Operation) decode(data []byte) (any, error) {
 	return nil, invalid("the body can't be read: %s", text)
 }
 
+// asked is who asks for what, for the log: of what is written, with what it is
+// about.
+func (c *Call) asked() []any {
+	all := []any{"principal", c.Caller.Name, "operation", c.operation.ID}
+	for _, p := range c.operation.Parameters {
+		if p.Path {
+			all = append(all, p.Name, cut(c.request.PathValue(p.Name)))
+		}
+	}
+	if c.body == nil {
+		return all
+	}
+	v := reflect.ValueOf(c.body).Elem()
+	for i := range v.NumField() {
+		f := v.Field(i)
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		switch {
+		case f.IsZero():
+		case names[f.Type()]:
+			all = append(all, name, f.String())
+		case f.Kind() == reflect.Slice && names[f.Type().Elem()]:
+			var list []string
+			for j := range f.Len() {
+				list = append(list, f.Index(j).String())
+			}
+			all = append(all, name, cut(strings.Join(list, ",")))
+		}
+	}
+	return all
+}
+
 func unknownField(name string, t reflect.Type) string {
 	var fields []string
 	for _, f := range fieldsOf(t) {

@@ -163,6 +163,7 @@ func look(c *Call, b *Reconciliation) (Reconciling, error) {
 	} else if err := knows(c, b.Environment); err != nil {
 		return Reconciling{}, err
 	}
+	c.log.Info("a look at the repository was asked for", c.asked()...)
 	main, err := c.Backend.Reconcile(c, b.Environment)
 	if err != nil && c.Err() == nil {
 		return Reconciling{}, Refusal(NotReady, "the repository can't be fetched: %v", err)

@@ -16,7 +16,11 @@ var anybody = []Code{Invalid, Unauthenticated, Denied, TooMany, NotReady, Intern
 
 // problems are the codes that an operation may answer with.
 func (o *Operation) problems() []Code {
-	return append(slices.Clone(anybody), o.Problems...)
+	all := append(slices.Clone(anybody), o.Problems...)
+	if o.body != nil {
+		all = append(all, TooLarge)
+	}
+	return all
 }
 
 // document makes the OpenAPI document of operations.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -42,6 +43,7 @@ type Call struct {
 	Now     time.Time
 	Backend *Backend
 
+	log       *slog.Logger
 	operation *Operation
 	request   *http.Request
 	values    map[string]string // of the parameters

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -58,6 +59,9 @@ type Options struct {
 	// Anonymous: who sends no token may read.
 	Anonymous bool
 	Limits    Limits
+	// Log is told who was refused what, and who had something looked at; nil:
+	// nobody is.
+	Log *slog.Logger
 	// More are operations that others add.
 	More []Operation
 	// Clock tells the time; nil: time.Now.
@@ -87,6 +91,9 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{options: o, mux: http.NewServeMux(), streams: make(chan struct{}, MaxStreams), again: askAgain, follows: map[string]int{},
 		callers: newLimits(o.Limits), strangers: newLimits(Limits{PerSecond: strangersPerSecond})}
@@ -206,14 +213,19 @@ func nameOf(c Caller, r *http.Request) string {
 
 // stray answers what is no operation.
 func (s *Server) stray(w http.ResponseWriter, r *http.Request) {
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
+	var allow []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
 		again := r.Clone(r.Context())
 		again.Method = method
 		if _, pattern := s.mux.Handler(again); pattern != "/api/" {
-			w.Header().Set("Allow", method)
-			Refusal(MethodNotAllowed, "%s is for %s", cut(r.URL.Path), method).Write(w)
-			return
+			allow = append(allow, method)
 		}
+	}
+	if len(allow) > 0 {
+		methods := strings.Join(allow, ", ")
+		w.Header().Set("Allow", methods)
+		Refusal(MethodNotAllowed, "%s is for %s", cut(r.URL.Path), methods).Write(w)
+		return
 	}
 	Refusal(NotFound, "there is no %s; %s lists what there is", cut(r.URL.Path), documentPath).Write(w)
 }
@@ -233,11 +245,18 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 			err = Refusal(Unauthenticated, "send a token as Authorization: Bearer …")
 		}
 	}
+	c := &Call{Context: ctx, Caller: caller, Now: now.UTC(), Backend: s.backend.Load(), deployments: &s.deployments, log: s.options.Log, operation: o, request: r}
+	refuse := func(err error) {
+		p := problemOf(err)
+		if p.Status == http.StatusForbidden && o.body != nil {
+			c.log.Info("a request was refused", append(c.asked(), "code", string(p.Code), "reason", p.Detail)...)
+		}
+		p.Write(w)
+	}
 	if err != nil {
-		problemOf(err).Write(w)
+		refuse(err)
 		return
 	}
-	c := &Call{Context: ctx, Caller: caller, Now: now.UTC(), Backend: s.backend.Load(), deployments: &s.deployments, operation: o, request: r}
 	var branches map[string]string
 	if o.lasting && c.Backend != nil && c.Backend.Present != nil {
 		branches = c.Backend.Present.Branches()
@@ -247,7 +266,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 		}
 	}
 	if c.values, err = o.parse(r); err != nil {
-		problemOf(err).Write(w)
+		refuse(err)
 		return
 	}
 	if c.Backend == nil {
@@ -268,12 +287,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 			return
 		}
 		if c.body, err = o.decode(data); err != nil {
-			problemOf(err).Write(w)
+			refuse(err)
 			return
 		}
 		if env := o.about(c.body); env != "" {
 			if err := c.authorize(env); err != nil {
-				problemOf(err).Write(w)
+				refuse(err)
 				return
 			}
 		}
@@ -296,7 +315,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, o *Operation) {
 	}
 	x, err := o.serve(c)
 	if err != nil {
-		problemOf(err).Write(w)
+		refuse(err)
 		return
 	}
 	buffer := buffers.Get().(*bytes.Buffer)

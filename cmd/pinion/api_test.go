@@ -396,6 +396,8 @@ func (d *daemon) apiWrites(c *devtest.Contract) {
 		d.Errorf("main is at %v, want %s", tip["main"], want)
 	}
 	d.line(mark, "objects compared with the cluster")
+	d.line(mark, "a look at the repository was asked for\" principal=kim operation=reconcile environment=dev")
+	d.line(0, "a request was refused\" principal=devs operation=pin environment=staging artifact=web code=denied")
 	mark = d.mark()
 	if stdout, stderr, code := d.as("kim", "reconcile", "dev"); code != 0 || stdout != fmt.Sprintf("main is at %s; dev: compared with the cluster now\n", tip["main"]) {
 		d.Errorf("pinion reconcile: %d\n%s%s", code, stdout, stderr)

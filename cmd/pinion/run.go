@@ -155,6 +155,7 @@ func (g *globals) daemon(ctx context.Context, cmd *cobra.Command, o runOptions) 
 	if err != nil {
 		return err
 	}
+	access.Log = logger
 	answers, err := api.New(access)
 	if err != nil {
 		return err
