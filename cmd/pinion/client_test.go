@@ -315,6 +315,7 @@ func TestWhatCantBeReported(t *testing.T) {
 		{[]string{"report", "staging", "web", "e2e", "--version", "1"}, "the result is missing"},
 		{[]string{"report", "staging", "web", "e2e", "success"}, "give --version"},
 		{[]string{"approve", "staging", "web"}, "give --version"},
+		{[]string{"reconcile", ""}, "leave it out for all of them"},
 		{[]string{"approve", "staging", "web", "--version", "1", "--timeout", "0s"}, "is no time at all"},
 		{[]string{"approve", "staging", "web", "--version", "1", "-o", "xml"}, "this command writes text, json"},
 	} {

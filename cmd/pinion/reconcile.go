@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -30,6 +31,9 @@ Exit code 4 if the token does not allow it: it needs the scope reconcile.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var in api.Reconciliation
 			if len(args) > 0 {
+				if args[0] == "" {
+					return errors.New("the environment has no name; leave it out for all of them")
+				}
 				in.Environment = desired.EnvironmentName(args[0])
 			}
 			return g.reconcile(cmd.Context(), &c, in)
