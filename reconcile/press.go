@@ -216,7 +216,7 @@ func (c *Clerk) await(ctx context.Context) {
 	if c.press.ready = false; !c.press.waits(now) {
 		return
 	}
-	from := "" // when they have come to where they are is not known
+	from := ""                            // when they have come to where they are is not known
 	pause := time.NewTicker(betweenLooks) // who looks all the time keeps the others from what is waited for
 	defer pause.Stop()
 	for time.Since(now) < longestAwait {
