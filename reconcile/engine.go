@@ -394,6 +394,7 @@ func (e *Engine) decide(now time.Time, u *unit) {
 	if step.Apply && !slices.Contains(e.queue[u.target.Cluster], u.key) {
 		e.queue[u.target.Cluster] = append(e.queue[u.target.Cluster], u.key)
 	}
+	u.soak(now, step.Base, e.sightOf(u))
 	e.enter(now, u, step)
 	e.sight(u, step)
 	if !step.Again.IsZero() {
@@ -434,7 +435,7 @@ func (e *Engine) follow(now time.Time, u *unit, again time.Time) {
 // sight tells what is seen of a unit, if it is news.
 func (e *Engine) sight(u *unit, step Step) {
 	s := Sighting{
-		Key: u.key, Target: u.target, Tip: u.at, Phase: step.Base, Message: step.Message, Regained: u.regained,
+		Key: u.key, Target: u.target, Tip: u.at, Phase: step.Base, Message: step.Message, Healthy: u.healthy, Blind: u.sight.blind,
 		Started: u.target != nil && (u.cancel != nil && !u.looks || u.hook != nil || !u.applied.IsZero() || u.compared && (u.inSync || u.drifted)),
 		Final:   step.Final,
 		InSync:  u.compared && u.inSync && u.cancel == nil, Contested: u.contested,
@@ -484,9 +485,6 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 	}
 	if u.phase != s.Phase {
 		u.since = now
-		if s.Phase == Ready && u.phase == Degraded {
-			u.regained = now
-		}
 		if s.Phase == Ready {
 			e.ready++
 		} else if u.phase == Ready {

@@ -43,7 +43,12 @@ type house struct {
 	events []reconcile.Event
 	stir   bool                       // phases were set
 	phases map[string]reconcile.Phase // by "environment/service version"; ready if none is set
-	unseen map[string]bool            // environments of which the clerk is told nothing
+	// healthy is since when that is so, blind that it can't be seen at the moment,
+	// and told what the clerk was told last.
+	healthy map[string]time.Time
+	blind   map[string]bool
+	told    map[string]reconcile.Sighting
+	unseen  map[string]bool // environments of which the clerk is told nothing
 	// settledAt is what the clerks have said last.
 	settledAt string
 }
@@ -71,7 +76,8 @@ func (h *house) lastSettled() string {
 func newRepository(t testing.TB, archive string) *house {
 	t.Helper()
 	dir := t.TempDir()
-	h := &house{TB: t, remote: filepath.Join(dir, "remote.git"), clone: filepath.Join(dir, "clone"), phases: map[string]reconcile.Phase{}}
+	h := &house{TB: t, remote: filepath.Join(dir, "remote.git"), clone: filepath.Join(dir, "clone"), phases: map[string]reconcile.Phase{},
+		healthy: map[string]time.Time{}, blind: map[string]bool{}, told: map[string]reconcile.Sighting{}}
 	h.must(os.Mkdir(h.clone, 0o755))
 	h.git("init", "-q", "--bare", "--initial-branch=main", h.remote)
 	h.git("init", "-q", "--initial-branch=main")
@@ -144,6 +150,11 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 		}
 		seen[s.Key] = s
 		clerk.See(s)
+		if s.Target != nil {
+			h.mu.Lock()
+			h.told[s.Key.String()+" "+s.Target.Version()] = s
+			h.mu.Unlock()
+		}
 	}
 	var last *reconcile.Commit
 	for range mirror.Watch(ctx) {
@@ -184,12 +195,14 @@ func (h *house) watch(ctx context.Context, mirror *gitstate.Mirror, clerk *recon
 			}
 			targets[t.Key] = t
 			h.mu.Lock()
-			phase, ok := h.phases[t.Key.String()+" "+t.Version()]
+			is := t.Key.String() + " " + t.Version()
+			phase, ok := h.phases[is]
+			healthy, blind := h.healthy[is], h.blind[is]
 			h.mu.Unlock()
 			if !ok {
 				phase = reconcile.Ready
 			}
-			see(reconcile.Sighting{Key: t.Key, Target: t, Tip: c.ID, Phase: phase, Message: "as the test says", Started: true, Final: phase == reconcile.Failed})
+			see(reconcile.Sighting{Key: t.Key, Target: t, Tip: c.ID, Phase: phase, Message: "as the test says", Started: true, Final: phase == reconcile.Failed, Healthy: healthy, Blind: blind})
 		}
 	}
 }
@@ -200,6 +213,26 @@ func (h *house) is(where, version string, phase reconcile.Phase) {
 	h.phases[where+" "+version], h.stir = phase, true
 	h.mu.Unlock()
 	h.mirror.Poke()
+}
+
+// looks has the clerk told, before it returns, how a version of a service that is
+// rolled out is seen.
+func (h *house) looks(where, version string, phase reconcile.Phase, healthy time.Time, blind bool) {
+	h.Helper()
+	key := where + " " + version
+	h.mu.Lock()
+	h.healthy[key], h.blind[key] = healthy, blind
+	h.mu.Unlock()
+	h.is(where, version, phase)
+	h.until(key+" is "+string(phase), func() string {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if s := h.told[key]; s.Phase != phase || !s.Healthy.Equal(healthy) || s.Blind != blind {
+			return fmt.Sprintf("it is %s, healthy since %s", s.Phase, s.Healthy)
+		}
+		return ""
+	})
+	h.settled()
 }
 
 // hides keeps from the clerk what is seen of an environment, or tells it at last.

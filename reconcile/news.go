@@ -300,6 +300,7 @@ func (e *Engine) stir() {
 			}
 			e.stale(k.Environment)
 			if k.Service == "" {
+				e.glimpse(c, k.Environment)
 				e.recovered(c, k.Environment)
 			}
 		}

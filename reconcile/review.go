@@ -153,7 +153,7 @@ func follow(f *finding, s situation, add adder, about template) error {
 	case (state == ledger.StateStarted || state == ledger.StatePinned) && seen.Phase == Failed && seen.Final:
 		return add(about(ledger.EventFailed, strings.TrimSpace(noted(sentence(seen.Message), seen.Note)+"\n\n"+seen.Evidence)))
 	}
-	health := policy.Health{Known: true, Healthy: seen.Phase == Ready, Since: seen.Regained, Message: seen.Message}
+	health := policy.Health{Known: !seen.Blind, Healthy: seen.Phase == Ready, Since: seen.Healthy, Message: seen.Message}
 	return judge(f, s, &health, add, about)
 }
 

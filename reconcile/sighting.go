@@ -33,9 +33,11 @@ type Sighting struct {
 	// Evidence is what pods, logs and events say of a rollout that has failed;
 	// in paragraphs, set with Final.
 	Evidence string
-	// Regained is when the service was last seen to become healthy again after
-	// it had lost its health; zero: it has not lost it while we looked.
-	Regained time.Time
+	// Healthy is, of what is Ready, since when it has been so without a gap, as far
+	// as that was seen or the cluster vouches for it; zero: since its rollout.
+	Healthy time.Time
+	// Blind: the cluster can't be seen at the moment, and Phase is what it was last.
+	Blind bool
 	// InSync: every object is as Target wants it. Contested: others change what
 	// is corrected again and again, or did so a short while ago.
 	InSync    bool

@@ -45,11 +45,16 @@ type unit struct {
 	since    time.Time // of the phase
 	applied  time.Time // when the target was applied, or first seen in sync
 	wasReady bool
-	regained time.Time // when the target was last seen to become ready again
-	failure  *Failure
-	sighting Sighting // the last that was told
-	note     []string // what was done for the target besides what everybody expects
-	going    bool     // it is not in sync for an object that is being deleted
+	healthy  time.Time // see soak; zero: what runs is not, or was not looked at
+	unwell   bool      // it was seen to be other than healthy since it was last ready
+	// written is when anybody last wrote an object of what runs, and lostAt when
+	// one was last seen other than healthy.
+	written, lostAt time.Time
+	sight           sight
+	failure         *Failure
+	sighting        Sighting // the last that was told
+	note            []string // what was done for the target besides what everybody expects
+	going           bool     // it is not in sync for an object that is being deleted
 	// over holds the Jobs that remove themselves and were seen complete, with
 	// their digests: that they are not there is as the commit wants it.
 	over map[render.Ref]string
@@ -145,6 +150,7 @@ func (u *unit) settledBefore() bool {
 func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 	u.inSync, u.outOfSync, u.unready, u.going = true, "", nil, false
 	u.drifted, u.changed, u.off = true, false, 0
+	u.written, u.lostAt = time.Time{}, time.Time{}
 	commit := ""
 	for i, o := range u.target.Result.Objects {
 		have, ok := observed[o.Ref]
@@ -152,6 +158,7 @@ func (u *unit) inspect(observed map[render.Ref]cluster.Observed) {
 			o = u.target.object(i)
 		}
 		before := u.outOfSync
+		u.written, u.lostAt = latest(u.written, have.Changed), latest(u.lostAt, have.Unwell)
 		switch {
 		case isOver(u.over, o, have, ok):
 		case !ok:
@@ -253,7 +260,8 @@ func (u *unit) setTarget(t *Target) {
 		u.hook.cancel() // the Job goes on, and the next deployment's waits for it
 		u.hook = nil
 	}
-	u.applied, u.wasReady, u.failure, u.regained = time.Time{}, false, nil, time.Time{}
+	u.applied, u.wasReady, u.failure = time.Time{}, false, nil
+	u.healthy, u.unwell = time.Time{}, false
 	u.stuck, u.damped = false, time.Time{}
 	u.settled, u.asked, u.drifted, u.examined, u.found = false, false, false, 0, nil
 	u.calm()

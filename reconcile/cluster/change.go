@@ -87,6 +87,7 @@ func sameToReaders(a, b *Observed) bool {
 	x.ResourceVersion, y.ResourceVersion = "", ""
 	x.Generation, y.Generation = 0, 0
 	x.Applied, y.Applied = time.Time{}, time.Time{}
+	x.Changed, y.Changed = time.Time{}, time.Time{}
 	return x == y
 }
 

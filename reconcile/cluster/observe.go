@@ -156,6 +156,12 @@ func observeMeta(p place, version string, m metav1.Object, entries []managed, li
 		Health:          Health{Status: Current},
 		controlled:      metav1.GetControllerOfNoCopy(m) != nil,
 	}
+	o.Changed = o.Created
+	for _, e := range entries {
+		if e.at.After(o.Changed) {
+			o.Changed = e.at.UTC()
+		}
+	}
 	if o.Deleting {
 		o.Gone = m.GetDeletionTimestamp().UTC()
 		// The timestamp is when its grace is over; what is left of that is no news.

@@ -98,6 +98,13 @@ type Observed struct {
 	Gone       time.Time
 	Finalizers string
 	Created    time.Time
+	// Changed is when anybody last wrote it, a controller its status included, by
+	// the API server's clock, to the second: since then it is as it is now. What
+	// only takes fields away is not told.
+	Changed time.Time
+	// Unwell is when this process last saw it other than healthy, by our clock;
+	// zero: never. Lookups see only the newest state, so it is kept.
+	Unwell time.Time
 
 	controlled bool                  // by a controller
 	ignoring   unique.Handle[string] // what of it the apply left to others; of a pending one

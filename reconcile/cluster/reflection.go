@@ -36,6 +36,7 @@ type reflection struct {
 	signal  chan struct{}        // guarded by mu; closed and replaced when state changes
 	claimed map[string]bool      // guarded by mu; UIDs that we have applied though their Apply entry looks copied
 	reached string               // guarded by mu; the resource version up to which the watch has come
+	sound   time.Time            // guarded by mu; since when it can be believed without a gap, if it can
 }
 
 // state says how far a place's view can be believed.
@@ -93,6 +94,9 @@ func (r *reflection) set(change func(*state)) {
 	now := time.Now()
 	news := before.synced != r.state.synced || (before.err == nil) != (r.state.err == nil) ||
 		(before.why(r.place, now) == "") != (r.state.why(r.place, now) == "")
+	if before.why(r.place, now) != "" && r.state.why(r.place, now) == "" {
+		r.sound = now
+	}
 	if news {
 		close(r.signal)
 		r.signal = make(chan struct{})
@@ -149,12 +153,24 @@ func (r *reflection) put(o *Observed) (before *Observed, taken bool) {
 // not shared yet.
 func (r *reflection) take(before, o *Observed) {
 	r.adopt(o)
+	o.outlive(before)
 	if before != nil && before.pending && before.UID == o.UID && before.ResourceVersion == o.ResourceVersion {
 		written := *o
 		written.ignoring = before.ignoring
 		written.remember() // this very version is the one that we wrote
 	}
 	r.objects[o.Ref.Name] = o
+}
+
+// outlive notes of an object, which is not shared yet, when it was last seen
+// other than healthy: also that which took its place under its name.
+func (o *Observed) outlive(before *Observed) {
+	if before != nil {
+		o.Unwell = before.Unwell
+	}
+	if o.Health.Status != Current || before != nil && before.UID != o.UID {
+		o.Unwell = time.Now()
+	}
 }
 
 // adopt counts an object as ours that we have applied in this process, however
@@ -251,6 +267,7 @@ func (r *reflection) applied(o *Observed) *Observed {
 	}
 	r.adopt(o)
 	before := r.objects[o.Ref.Name]
+	o.outlive(before)
 	switch {
 	case before == nil:
 		if r.state.synced && r.reached != "" && !newer(o.ResourceVersion, r.reached) {

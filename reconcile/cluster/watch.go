@@ -343,6 +343,32 @@ func (c *Cluster) Lookup(objects []render.Object) map[render.Ref]Observed {
 	return found
 }
 
+// Sight tells whether what Lookup says of objects can be believed now, and since
+// when without a gap: what changed before, and changed back, may not have been
+// seen. It sends nothing.
+func (c *Cluster) Sight(objects []render.Object) (since time.Time, seen bool) {
+	now, seen := time.Now(), true
+	var last *reflection
+	for _, o := range objects {
+		r, _ := c.view(o.Ref)
+		if r == nil {
+			seen = false
+			continue
+		}
+		if r == last { // they are sorted
+			continue
+		}
+		last = r
+		r.mu.Lock()
+		if r.sound.After(since) {
+			since = r.sound
+		}
+		seen = seen && r.state.why(r.place, now) == ""
+		r.mu.Unlock()
+	}
+	return since, seen
+}
+
 // view finds the place that shows an object, and the object's ref there.
 func (c *Cluster) view(ref render.Ref) (*reflection, render.Ref) {
 	c.mu.Lock()
