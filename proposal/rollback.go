@@ -64,6 +64,9 @@ func (in Rollback) Propose(ctx context.Context, gr *Ground) (*Proposal, error) {
 		return &Proposal{Nothing: why}, err
 	}
 	head := in.head(gr)
+	if why, err := in.wentBack(ctx, gr, record, here, head); err != nil || why != "" {
+		return &Proposal{Nothing: why}, err
+	}
 	p := &Proposal{}
 	to, refused, err := in.target(ctx, gr, record, here, head, p)
 	if err != nil {
@@ -142,6 +145,45 @@ func (in Rollback) repeats(ctx context.Context, gr *Ground, record ledger.Record
 		err = nil // a shallow clone ends before
 	}
 	return why, err
+}
+
+// wentBack says that main has already gone back, and that the ledger does not
+// know it yet; "": it has not, or a version is named. What the ledger has for the
+// newest is what was left then, so that to go back to it would be to go forth.
+func (in Rollback) wentBack(ctx context.Context, gr *Ground, record ledger.Record, here ledger.Release, head bool) (why string, err error) {
+	d := record.Deployment
+	if in.To != "" || d.ID == "" || sameRelease(here, d.Release, head) {
+		return "", nil
+	}
+	by, n := "", 0
+	err = gr.Archive.History(ctx, gr.Commit.ID, func(c gitstate.CommitInfo) bool {
+		if n++; c.ID == d.Commit || n > mostAgain {
+			return false
+		}
+		change, ours := ledger.ParseChange(c.Message)
+		if !ours || change.Environment != in.Environment || change.Service != in.Service {
+			return true
+		}
+		if change.Kind == ledger.ChangeRolledBack && change.Release.SamePins(here) {
+			by = fmt.Sprintf(", by commit %.12s", c.ID)
+		}
+		return false
+	})
+	if errors.Is(err, gitstate.ErrNoCommit) {
+		err = nil // a shallow clone ends before
+	}
+	if err != nil {
+		return "", err
+	}
+	all := pasts(record)
+	i := slices.IndexFunc(all, func(p ledger.Past) bool { return sameRelease(p.Release, here, head) && !p.Started.IsZero() })
+	switch newer, known := ledger.Newer(here, d.Release); {
+	case by != "" && i < 0 && slices.ContainsFunc(all, func(p ledger.Past) bool { return p.Release.SamePins(here) }):
+		return "", nil // somebody has insisted on what never ran
+	case by == "" && (i < 0 || known && newer):
+		return "", nil // it goes forth
+	}
+	return fmt.Sprintf("main has %s go back to %s %s already%s, which the ledger does not know yet; --to VERSION goes to another one", in.Environment, in.Service, here.Version(), by), nil
 }
 
 // head tells whether the manifests stay those of the newest commit.
