@@ -47,11 +47,6 @@ func Admit(a Admission) Decision {
 	found, verdicts, unknown := find()
 	d.Verdicts = verdicts
 	if len(found) == 0 {
-		d.Verdicts = append(d.Verdicts, w.holds(a.Now)...)
-		b := w.bench(nil, nil)
-		for _, name := range w.stage.Admit {
-			d.Verdicts = append(d.Verdicts, b.judge(name))
-		}
 		why := fmt.Sprintf("nothing is verified that could enter %s: %s", a.Environment, reasons(verdicts, Pending))
 		switch {
 		case w.tracks():
@@ -59,7 +54,7 @@ func Admit(a Admission) Decision {
 		case a.Forced != nil:
 			why = fmt.Sprintf("%s is not verified in all stages before %s: %s", version(*a.Forced), a.Environment, reasons(verdicts, Pending))
 		}
-		w.void(why, !unknown)
+		w.none(why, !unknown)
 		return *d
 	}
 	c, offered := w.candidate(found)
@@ -67,6 +62,13 @@ func Admit(a Admission) Decision {
 	stop := w.artifacts(c.Release)
 	if stop == nil {
 		stop = w.compare(found[0])
+	}
+	if stop != nil && !stop.passing {
+		if next, stages, where := w.ahead(found); next != nil {
+			d.Candidate, d.Verdicts = nil, stages
+			w.none(fmt.Sprintf("%s is verified in %s, and waits to enter %s: %s", version(next.release), where, a.Environment, reasons(stages, Pending)), true)
+			return *d
+		}
 	}
 	if stop != nil {
 		d.Verdicts = append(d.Verdicts, Verdict{Gate: "version", Outcome: Pending, Reason: stop.reason, Needs: stop.needs})
@@ -87,6 +89,18 @@ func Admit(a Admission) Decision {
 	}
 	w.move(b, found, offered)
 	return *d
+}
+
+// none says that there is nothing that could enter, and how it is with the other
+// gates.
+func (w *work) none(why string, certain bool) {
+	d := &w.decision
+	d.Verdicts = append(d.Verdicts, w.holds(w.Now)...)
+	b := w.bench(nil, nil)
+	for _, name := range w.stage.Admit {
+		d.Verdicts = append(d.Verdicts, b.judge(name))
+	}
+	w.void(why, certain)
 }
 
 // place finds the stage and looks whether it and those before it can be used.

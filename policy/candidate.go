@@ -140,31 +140,99 @@ func (w *work) find() (found []proof, verdicts []Verdict, unknown bool) {
 			break // what comes now is older
 		}
 	}
+	for i := 1; i < len(lists) && nearest == nil; i++ {
+		// The first one has nothing of it, and another one may.
+		for p := range lists[i] {
+			if w.Forced == nil || same(p.release, *w.Forced, w.Forced.Source == "" || w.stage.ManifestsHead) {
+				stages, _ := w.stages(p, w.stage.After[i])
+				for j := range stages {
+					if _, known := w.Before[w.stage.After[j]]; known {
+						verdicts[j] = stages[j]
+					}
+				}
+				return nil, verdicts, unknown
+			}
+		}
+	}
 	for i, p := range nearest {
 		v := &verdicts[i]
 		if p == nil {
-			w.apart(*nearest[0], lists[i], w.stage.After[i], v)
+			w.apart(*nearest[0], w.stage.After[0], lists[i], w.stage.After[i], v)
 			continue
 		}
-		v.Outcome, v.Since, v.Needs = Passed, p.at, ""
-		v.Reason = fmt.Sprintf("%s was verified there on %s (%s)", version(p.release), on(p.at), p.id)
-		if r := w.Before[w.stage.After[i]]; r.Deployment.ID != p.id {
-			v.Reason += "; " + standing(r)
-		}
+		w.passes(*p, w.stage.After[i], v)
 	}
 	return found, verdicts, unknown
 }
 
-// apart says of a release of the first stage why it does not count in another
-// one that has its pins: these alone are not enough.
-func (w *work) apart(p proof, other iter.Seq[proof], env desired.EnvironmentName, v *Verdict) {
+// passes says of a stage before that it has verified what is asked for.
+func (w *work) passes(p proof, env desired.EnvironmentName, v *Verdict) {
+	v.Outcome, v.Since, v.Needs = Passed, p.at, ""
+	v.Reason = fmt.Sprintf("%s was verified there on %s (%s)", version(p.release), on(p.at), p.id)
+	if r := w.Before[env]; r.Deployment.ID != p.id {
+		v.Reason += "; " + standing(r)
+	}
+}
+
+// apart says of a release that one stage has verified why it does not count in
+// another one. If that has its pins: these alone are not enough.
+func (w *work) apart(p proof, where desired.EnvironmentName, other iter.Seq[proof], env desired.EnvironmentName, v *Verdict) {
 	o, ok := lookup(other, p.release.SamePins)
 	if !ok {
+		if r := w.Before[env]; r.Deployment.ID != "" && r.Retired.IsZero() && !r.Deployment.Release.SamePins(p.release) {
+			v.Reason = fmt.Sprintf("%s is not verified there; %s", version(p.release), v.Reason)
+		}
 		return
 	}
 	a, b := apart(p.release, o.release)
-	v.Reason = fmt.Sprintf("%s has verified %s, and %s %s", w.stage.After[0], a, env, b)
+	v.Reason = fmt.Sprintf("%s has verified %s, and %s %s", where, a, env, b)
 	v.Needs = "the same manifests have to be verified in both: change both in one commit"
+}
+
+// ahead looks, where what is verified in all stages before leads nowhere, for the
+// newest release that leads forward and lacks some of them: that is what is
+// waited for. It returns where it is verified, and how it is with each stage.
+func (w *work) ahead(found []proof) (next *proof, verdicts []Verdict, where desired.EnvironmentName) {
+	if w.Forced != nil || w.tracks() || len(found) != len(w.stage.After) || !w.Target.Retired.IsZero() {
+		return nil, nil, ""
+	}
+	for i, env := range w.stage.After {
+		head := w.pipeline.Stage(env).ManifestsHead
+		for p := range proofs(w.Before[env], head || w.stage.ManifestsHead) {
+			if p.id == found[i].id || w.had(p.release) {
+				break // what comes now is older
+			}
+			if _, no := refusal(w.Target, p.release, w.pinsOnly()); no || w.backward(p) != nil || next != nil && !p.at.After(next.at) {
+				continue
+			}
+			if stages, missing := w.stages(p, env); missing {
+				next, verdicts, where = &p, stages, env
+				break
+			}
+		}
+	}
+	return next, verdicts, where
+}
+
+// stages says how it is with a release, which one of the stages before has
+// verified, in each of them.
+func (w *work) stages(p proof, where desired.EnvironmentName) (verdicts []Verdict, missing bool) {
+	for _, env := range w.stage.After {
+		r, head := w.Before[env], w.pipeline.Stage(env).ManifestsHead
+		v := Verdict{Gate: "stage " + string(env), Outcome: Pending, Reason: standing(r), Needs: fmt.Sprintf("see `pinion why %s %s`", env, w.Service)}
+		list := proofs(r, head || w.stage.ManifestsHead)
+		o, ok := lookup(list, func(x ledger.Release) bool {
+			return same(p.release, x, head || w.pipeline.Stage(where).ManifestsHead)
+		})
+		if ok {
+			w.passes(o, env, &v)
+		} else {
+			w.apart(p, where, list, env, &v)
+			missing = true
+		}
+		verdicts = append(verdicts, v)
+	}
+	return verdicts, missing
 }
 
 // had tells whether the target has or had a release.
