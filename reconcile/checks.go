@@ -51,7 +51,7 @@ func (c *Clerk) checkDeployment(ctx context.Context, k Key, f finding) {
 		run = f.Judged.Run
 	}
 	d := c.record(k).Deployment
-	if d.ID != f.Record.Deployment.ID || d.State != ledger.StateCompleted {
+	if d.ID != f.Record.Deployment.ID || d.State != ledger.StateCompleted || !slices.Equal(d.Reruns, f.Record.Deployment.Reruns) {
 		run = nil // not pushed yet
 	}
 	c.runChecks(ctx, k, d.ID, false, d.Commit, d.Release, d.Reruns, run)
@@ -64,7 +64,11 @@ func (c *Clerk) checkCandidate(ctx context.Context, k Key, d policy.Decision) {
 		c.runChecks(ctx, k, "", true, "", ledger.Release{}, nil, nil)
 		return
 	}
-	c.runChecks(ctx, k, candidateID(x), true, c.commit.ID, x.Release, x.Reruns, d.Run)
+	run := d.Run
+	if !slices.Equal(x.Reruns, d.Candidate.Reruns) {
+		run = nil // not pushed yet
+	}
+	c.runChecks(ctx, k, candidateID(x), true, c.commit.ID, x.Release, x.Reruns, run)
 }
 
 // candidateID tells candidates apart, also the same release when it is offered
@@ -249,13 +253,13 @@ func (c *Clerk) recordCheck(b *batch, r checked) {
 		Policy: r.key.policy, Result: r.result.Result, By: daemonName, URL: r.result.URL, Description: r.result.Description, Output: r.result.Output,
 	}}}
 	if r.candidate {
-		if record.Candidate == nil || candidateID(record.Candidate) != r.key.subject {
+		if record.Candidate == nil || candidateID(record.Candidate) != r.key.subject || count(record.Candidate.Reruns, r.key.policy) != r.key.run {
 			return
 		}
 		aboutCandidate(&e, record)
 	} else {
-		if record.Deployment.ID != r.key.subject {
-			return
+		if record.Deployment.ID != r.key.subject || count(record.Deployment.Reruns, r.key.policy) != r.key.run {
+			return // it was taken back before it came
 		}
 		aboutDeployment(&e, record)
 	}
