@@ -10,6 +10,10 @@
 // made, after the name was looked up, so no name server and no redirect leads
 // there. Loopback is an address like others.
 //
+// Another program that will ask such an address (sops) is vetted before it is
+// started, by the list and by what the name leads to at that time (Vet). How it
+// connects then is beyond this package.
+//
 // Requests never go through a proxy of the process's environment. Certificates
 // are verified. Redirects are bounded, and lead to another host only if the
 // caller wants that and the list admits it. Each request has a limit of time,

@@ -497,13 +497,17 @@ func (c *config) renderer(keyFiles ...string) (r reconcile.Renderer, close func(
 	if err != nil {
 		return r, nil, err
 	}
+	program, err := c.program()
+	if err != nil {
+		return r, nil, err
+	}
 	pool := worker.New(worker.Options{
 		Size:        c.Render.processes(),
 		Timeout:     c.Render.Timeout,
 		MemoryLimit: int64(c.Render.MemoryMiB) << 20,
 		OutputLimit: c.Render.OutputMiB << 20,
 		Keys:        keys,
-		Sops:        c.Secrets.program(),
+		Sops:        program,
 	})
 	return reconcile.Renderer{Pool: pool, Cache: render.NewCache(cacheBytes), Renderings: new(atomic.Uint64)}, pool.Close, nil
 }

@@ -44,12 +44,18 @@ func (c secretsConfig) keys(more ...string) (*sops.Keys, error) {
 	return sops.Join(all...), nil
 }
 
-// program returns the sops program, or nil.
-func (c secretsConfig) program() *worker.Sops {
-	if c.Sops.Binary == "" {
-		return nil
+// program returns the sops program, or nil. It is only ever started for a
+// configuration, whose list holds for a person's command as for the daemon.
+func (c *config) program() (*worker.Sops, error) {
+	s := c.Secrets.Sops
+	if s.Binary == "" {
+		return nil, nil
 	}
-	return &worker.Sops{Binary: c.Sops.Binary, Environment: c.Sops.Environment, Timeout: c.Sops.Timeout}
+	allow, err := c.Outbound.allow()
+	if err != nil {
+		return nil, err
+	}
+	return &worker.Sops{Binary: s.Binary, Environment: s.Environment, Timeout: s.Timeout, Allow: allow}, nil
 }
 
 func (c secretsConfig) check() error {

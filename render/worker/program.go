@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/pinion-cd/pinion/outbound"
 	"github.com/pinion-cd/pinion/render"
 	"github.com/pinion-cd/pinion/render/sops"
 )
@@ -24,6 +26,9 @@ type Sops struct {
 	// NAME for the value that this process has.
 	Environment []string
 	Timeout     time.Duration // of one file; 20 seconds if it is 0
+	// Allow is which vaults may be asked that a file names; the zero value: none.
+	// Who may merge a file must not have the daemon's token sent anywhere.
+	Allow outbound.Allow
 }
 
 // Exit statuses of sops.
@@ -42,16 +47,20 @@ func (s *Sops) decrypt(ctx context.Context, name string, data []byte) ([]byte, e
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	addresses, err := s.vet(limited, name, data)
+	if err != nil {
+		return nil, err
+	}
 	kind := sops.Type(name, data)
 	cmd := exec.CommandContext(limited, s.Binary, "--decrypt", "--input-type", kind, "--output-type", kind, "/dev/stdin")
-	cmd.Env = environment(s.Environment)
+	cmd.Env = withVaults(environment(s.Environment), addresses)
 	cmd.Dir = "/"
 	cmd.Stdin = bytes.NewReader(data)
 	out, complaint := capped{most: render.MaxFile}, capped{most: 4 << 10}
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	cmd.SysProcAttr = attributes()
 	cmd.WaitDelay = time.Second
-	err := cmd.Run()
+	err = cmd.Run()
 	if err == nil && !out.over {
 		return out.text, nil
 	}
@@ -75,6 +84,49 @@ func (s *Sops) decrypt(ctx context.Context, name string, data []byte) ([]byte, e
 	}
 	why := strings.Join(strings.Fields(string(complaint.text)), " ")
 	return nil, fmt.Errorf("%s has no key for it: %s", program, strings.ToValidUTF8(why[:min(len(why), 500)], ""))
+}
+
+// vet returns the addresses that a file names, if all of them may be asked.
+func (s *Sops) vet(ctx context.Context, name string, data []byte) ([]sops.Address, error) {
+	addresses, err := sops.Reach(name, data)
+	if e, ok := errors.AsType[*sops.Error](err); ok {
+		return nil, &render.Error{File: name, Line: e.Line, Column: e.Column, Message: e.Message, Hint: e.Hint}
+	}
+	for _, a := range addresses {
+		err := outbound.Vet(ctx, s.Allow, nil, a.URL)
+		e := &render.Error{File: name, Line: a.Line, Column: a.Column, Message: fmt.Sprintf("its %s is %s: %v", a.Field, a.URL, err)}
+		if forbidden, ok := errors.AsType[*outbound.ForbiddenError](err); ok {
+			e.Message = fmt.Sprintf("its %s is %s, and the daemon's operator does not list %s", a.Field, a.URL, forbidden.Host)
+			e.Hint = fmt.Sprintf("add it to the daemon's configuration, outbound: {allow: [%q]}", forbidden.Host)
+			return nil, e
+		}
+		if outbound.Forbidden(err) != nil {
+			return nil, e
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return addresses, nil
+}
+
+// vaultsName is where sops, of late, looks for which vaults it may ask.
+const vaultsName = "SOPS_HC_VAULT_ALLOWLIST"
+
+// withVaults has the program itself ask no other vaults than those of a file
+// that were vetted, unless the operator says which.
+func withVaults(env []string, addresses []sops.Address) []string {
+	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, vaultsName+"=") }) {
+		return env
+	}
+	list := []string{}
+	for _, a := range addresses {
+		list = append(list, a.URL.String())
+	}
+	if len(list) == 0 {
+		list = []string{"none"}
+	}
+	return append(env, vaultsName+"="+strings.Join(list, ","))
 }
 
 // environment fills in the values of the names that have none.

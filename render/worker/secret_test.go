@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pinion-cd/pinion/outbound"
 	"github.com/pinion-cd/pinion/render"
 	"github.com/pinion-cd/pinion/render/sops"
 	"github.com/pinion-cd/pinion/render/worker"
@@ -146,5 +147,60 @@ func TestARealSopsDecrypts(t *testing.T) {
 		} else if !strings.Contains(string(r.Objects[0].JSON), password) {
 			t.Errorf("%s: %s", name, r.Objects[0].JSON)
 		}
+	}
+}
+
+// The program has the operator's token; a file must not say who gets it.
+func TestTheSopsProgramIsNotStartedForVaultsThatAreNotListed(t *testing.T) {
+	plain, err := filepath.Abs("../sops/testdata/plain/secret.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		list  []string
+		vault string
+		want  []string // of the error; none: it is decrypted
+		told  string   // to the program, as those that it may ask
+	}{
+		"listed":      {[]string{"127.0.0.1:8200"}, "https://127.0.0.1:8200", nil, "https://127.0.0.1:8200"},
+		"no vault":    {nil, "", nil, "none"},
+		"not listed":  {[]string{"vault.example"}, "https://other.example:8200", []string{"services/web/s.yaml:26:26:", "https://other.example:8200", `outbound: {allow: ["other.example:8200"]}`}, ""},
+		"nobody is":   {nil, "https://127.0.0.1:8200", []string{"services/web/s.yaml", `allow: ["127.0.0.1:8200"]`}, ""},
+		"credentials": {[]string{"*"}, "http://169.254.169.254", []string{"services/web/s.yaml", "clouds hand out credentials"}, ""},
+		"no address":  {[]string{"*"}, "unix:///run/vault", []string{"services/web/s.yaml", "is not the address of a vault"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			started := filepath.Join(t.TempDir(), "started")
+			s := program(t, `printf %s "$SOPS_HC_VAULT_ALLOWLIST" >`+started+"; cat "+plain)
+			s.Environment = []string{"PATH"}
+			if s.Allow, err = outbound.ParseAllow(c.list); err != nil {
+				t.Fatal(err)
+			}
+			data := golden(t, "secret.yaml")
+			if c.vault != "" {
+				data = strings.Replace(data, "    encrypted_regex:", "    hc_vault:\n        - vault_address: "+c.vault+"\n          enc: x\n    encrypted_regex:", 1)
+			}
+			p := worker.New(worker.Options{Size: 1, Sops: s, Timeout: time.Minute})
+			defer p.Close()
+			_, err := p.Render(t.Context(), files(map[string]string{"services/web/s.yaml": data}), sealedRequest())
+			told, readErr := os.ReadFile(started)
+			if len(c.want) == 0 {
+				if err != nil || string(told) != c.told {
+					t.Errorf("%v; the program was told %q (%v)", err, told, readErr)
+				}
+				return
+			}
+			if readErr == nil {
+				t.Error("the program was started")
+			}
+			if _, ok := errors.AsType[*render.Error](err); !ok {
+				t.Fatalf("it says %v", err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("it says %v, without %s", err, want)
+				}
+			}
+		})
 	}
 }
