@@ -15,7 +15,8 @@ const (
 	longestAsked = time.Hour
 	// goneFor is how long a receiver that says it is gone is left alone.
 	goneFor = 24 * time.Hour
-	// GiveUp is how old news may be that are tried once more.
+	// GiveUp is for how long news are tried in vain before they are given up: so
+	// long nothing of their lane was taken, and so old they are.
 	GiveUp = 72 * time.Hour
 )
 

@@ -40,10 +40,11 @@ type Stream struct {
 
 // lane is one that is behind.
 type lane struct {
-	at       string // told up to here
-	items    []Item // after that
-	whole    bool   // items are all up to the stream's at
-	failures int    // in a row
+	at       string    // told up to here
+	items    []Item    // after that
+	whole    bool      // items are all up to the stream's at
+	failures int       // in a row
+	since    time.Time // of the first of them
 	retry    time.Time
 }
 
@@ -172,7 +173,7 @@ func (s *Stream) pass() {
 // Result is what became of the notification that was under way.
 type Result struct {
 	Taken bool
-	// Dropped: it was not taken, and is too old to be tried once more.
+	// Dropped: it was tried in vain for long enough, and is not tried once more.
 	Dropped bool
 }
 
@@ -197,7 +198,7 @@ func (s *Stream) Done(taken bool, now time.Time, share float64) Result {
 	}
 	l := s.lanes[s.in]
 	if taken {
-		l.failures, l.retry = 0, time.Time{}
+		l.failures, l.since, l.retry = 0, time.Time{}, time.Time{}
 		l.told()
 		s.settle(s.in)
 		return Result{Taken: true}
@@ -215,10 +216,14 @@ func (l *lane) told() {
 }
 
 // failed has a lane tried again later, also if what it was to be told is dropped.
+// What is old because nobody was there to tell it has its time as well, and what
+// is new behind much that is old.
 func (l *lane) failed(now time.Time, share float64) Result {
-	l.failures++
+	if l.failures++; l.failures == 1 {
+		l.since = now
+	}
 	l.retry = now.Add(Wait(l.failures, share))
-	if now.Sub(l.items[0].News[0].Time) <= GiveUp {
+	if now.Sub(l.since) <= GiveUp || now.Sub(l.items[0].News[0].Time) <= GiveUp {
 		return Result{}
 	}
 	l.told()

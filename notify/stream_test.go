@@ -220,28 +220,47 @@ func TestAReceiverThatTakesNothingIsNotReadFor(t *testing.T) {
 }
 
 func TestGivenUp(t *testing.T) {
+	const old = 4 * 24 * time.Hour // the daemon was down for so long
 	b := &branch{}
-	b.add("web", noon)
-	b.add("web", noon.Add(time.Hour))
+	b.add("web", noon.Add(-old))
+	b.add("web", noon.Add(-old))
+	b.add("web", noon.Add(GiveUp)) // new when the first ones are given up
 	s := Open(Position{})
 	b.feed(s, 10)
-	s.Next(noon)
-	if r := s.Done(false, noon.Add(GiveUp), 0); r.Dropped || r.Taken {
-		t.Errorf("given up after %s: %+v", GiveUp, r)
+	try := func(s *Stream, which int, now time.Time, want Result) {
+		t.Helper()
+		if n, ok, _ := s.Next(now); !ok || n.ID != b.items[which].Commit {
+			t.Fatalf("next is %q, %v", n.ID, ok)
+		}
+		if r := s.Done(false, now, 0); r != want {
+			t.Fatalf("after %s: %+v, want %+v", now.Sub(noon), r, want)
+		}
 	}
+	try(s, 0, noon, Result{})
+	try(s, 0, noon.Add(GiveUp), Result{})
 	late := noon.Add(GiveUp + time.Minute)
-	if n, ok, _ := s.Next(late); !ok || n.ID != b.items[0].Commit {
-		t.Fatalf("next is %q, %v", n.ID, ok)
-	}
-	if r := s.Done(false, late, 0); !r.Dropped {
-		t.Error("it is not given up")
-	}
+	kept := s.Position()
+	try(s, 0, late, Result{Dropped: true})
 	if _, ok, again := s.Next(late); ok || again.IsZero() {
 		t.Error("the next one is not waited for")
 	}
 	if p := s.Position(); p.Behind["web"] != b.items[0].Commit {
 		t.Errorf("kept %+v", p)
 	}
+	// All behind it is tried as well, and has its own time if it is new.
+	try(s, 1, late.Add(time.Hour), Result{Dropped: true})
+	try(s, 2, late.Add(2*time.Hour), Result{})
+	try(s, 2, late.Add(GiveUp+2*time.Hour), Result{Dropped: true})
+
+	// What was taken begins the count anew, as another process does.
+	s = Open(kept)
+	b.feed(s, 10)
+	try(s, 0, late, Result{})
+	if s.Next(late.Add(GiveUp)); !s.Done(true, late.Add(GiveUp), 0).Taken {
+		t.Fatal("it is not taken")
+	}
+	try(s, 1, late.Add(GiveUp), Result{})
+	try(s, 1, late.Add(GiveUp+time.Hour), Result{})
 }
 
 func TestAReceiverThatIsDown(t *testing.T) {

@@ -57,7 +57,7 @@ var (
 	toldDesc     = prometheus.NewDesc("pinion_news_sent_total", "News that were taken, by sink.", []string{"sink"}, nil)
 	untakenDesc  = prometheus.NewDesc("pinion_news_failures_total", "Requests to sinks whose news were not taken, by sink.", []string{"sink"}, nil)
 	shutDesc     = prometheus.NewDesc("pinion_news_shut", "Branches of whose news a sink is told nothing, for how far it was told can't be read, by sink.", []string{"sink"}, nil)
-	givenUpDesc  = prometheus.NewDesc("pinion_news_given_up_total", "News that were too old to be tried once more, by sink.", []string{"sink"}, nil)
+	givenUpDesc  = prometheus.NewDesc("pinion_news_given_up_total", "News that were tried in vain for three days, by sink.", []string{"sink"}, nil)
 	leaderDesc   = prometheus.NewDesc("pinion_leader", "Whether this replica holds a lease that it competes for, by lease.", []string{"lease"}, nil)
 	lookedDesc   = prometheus.NewDesc("pinion_registry_last_success_timestamp_seconds", "When a repository of a registry was last read, by host.", []string{"host"}, nil)
 	failsDesc    = prometheus.NewDesc("pinion_registry_failing_since_timestamp_seconds", "Since when a registry, or a repository of it, can't be read; 0 if it can, by host.", []string{"host"}, nil)
