@@ -10,7 +10,7 @@
 // branch: how far it was told. All between that and the tip waits, and is read
 // again from git when its time comes; nothing else is a queue.
 //
-// The order holds for each service of an environment, and for all holds: what
+// The order holds for each deployment in an environment, and for all holds: what
 // came later is not told before what came earlier was taken, or was given up.
 // Others go on meanwhile (see Stream). A receiver that takes nothing at all is
 // asked with one piece of news at a time, less and less often.

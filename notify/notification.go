@@ -68,9 +68,23 @@ type Hold struct {
 	Until        time.Time                 `json:"until,omitzero"`
 }
 
-// Lane is what the order of notifications on a branch holds for: the service,
-// and on the main branch, for holds, all.
-func (n Notification) Lane() string { return string(n.Service) }
+// Lane is what the order of notifications on a branch holds for: the deployment
+// of a service, or the candidate, and on the main branch, for holds, all.
+func (n Notification) Lane() string {
+	if n.Service == "" {
+		return ""
+	}
+	return string(n.Service) + laneMark + cmp.Or(n.Deployment, n.Version, n.Source)
+}
+
+// laneMark ends the service in a lane. No service has it in its name.
+const laneMark = "/"
+
+// Within tells whether a lane is another one, or a part of it: of a whole
+// service, as positions of earlier versions have them.
+func Within(lane, of string) bool {
+	return lane == of || of != "" && !strings.Contains(of, laneMark) && strings.HasPrefix(lane, of+laneMark)
+}
 
 // OfEntry returns the news that an entry of a ledger is, in their order. Where
 // the entry does not name its deployment's cause, it may be added to it. rules are

@@ -62,7 +62,7 @@ func (r *Receiver) Heard(lane string, is Ruling, sent, now time.Time, share floa
 	r.reason, r.until, r.asked = is.Reason, time.Time{}, is.Pause > 0
 	if r.asked {
 		r.until, r.since = now.Add(is.Pause), now
-	} else if n := len(r.failing); n >= manyFailing {
+	} else if n := len(r.failing); n >= manyFailing && !is.Refused {
 		r.until = now.Add(Wait(n, share))
 	}
 	if kept && !r.until.After(before.until) {

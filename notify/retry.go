@@ -41,6 +41,8 @@ type Answer struct {
 // Ruling is what an answer means.
 type Ruling struct {
 	Taken bool
+	// Refused: the receiver is there, and does not take this one for what it says.
+	Refused bool
 	// Pause is how long the receiver wants nothing at all; 0: it does not say.
 	Pause  time.Duration
 	Reason string // why it was not taken, in words
@@ -64,6 +66,7 @@ func (a Answer) Judge(now time.Time) Ruling {
 		r.Pause, r.Reason = goneFor, "it answers 410: it is gone for good; it is asked again in a day, or when the daemon is started again"
 	default:
 		r.Reason = fmt.Sprintf("it answers %d", a.Status)
+		r.Refused = a.Status == 400 || a.Status == 409 || a.Status == 413 || a.Status == 422
 	}
 	return r
 }

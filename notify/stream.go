@@ -3,6 +3,7 @@ package notify
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,8 +18,8 @@ type Item struct {
 const (
 	// mostLanes is how many lanes of a branch can be behind. If there are more,
 	// it is the receiver that is in trouble, and no more is read.
-	mostLanes = 8
-	mostKept  = 64 // items of a lane in memory
+	mostLanes = 64
+	mostKept  = 8 // items of a lane in memory
 )
 
 // Stream is what is to be told to one sink of one branch. It says what to read
@@ -36,6 +37,7 @@ type Stream struct {
 	flying bool
 	in     string // of which lane, if it is behind
 	behind bool
+	turn   bool // of what is new, before what is behind
 }
 
 // lane is one that is behind.
@@ -46,6 +48,7 @@ type lane struct {
 	failures int       // in a row
 	since    time.Time // of the first of them
 	retry    time.Time
+	refused  bool // the last time, for what it says
 }
 
 // Open returns the stream of a sink that was told so far.
@@ -84,7 +87,7 @@ type Reading struct {
 }
 
 // Of tells whether a lane is read.
-func (r Reading) Of(lane string) bool { return !r.behind || r.Lane == lane }
+func (r Reading) Of(lane string) bool { return !r.behind || Within(lane, r.Lane) }
 
 // Needs is what is to be read before anything else can be sent; ok is false if
 // there is nothing.
@@ -131,6 +134,24 @@ func (s *Stream) Next(now time.Time) (n Notification, ok bool, again time.Time) 
 	if s.flying {
 		return n, false, again
 	}
+	// By turns, so that much that is refused again and again holds nothing up.
+	if s.turn {
+		n, ok = s.nextAhead()
+	}
+	if !ok {
+		n, ok, again = s.nextBehind(now)
+	}
+	if !ok && !s.turn {
+		n, ok = s.nextAhead()
+	}
+	if ok {
+		s.flying, s.turn, again = true, s.behind, time.Time{}
+	}
+	return n, ok, again
+}
+
+// nextBehind is what a lane that is behind is to be told.
+func (s *Stream) nextBehind(now time.Time) (n Notification, ok bool, again time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(s.lanes)) {
 		l := s.lanes[name]
 		switch {
@@ -141,16 +162,22 @@ func (s *Stream) Next(now time.Time) (n Notification, ok bool, again time.Time) 
 		case len(l.items) == 0:
 			s.settle(name)
 		default:
-			s.flying, s.behind, s.in = true, true, name
+			s.behind, s.in = true, name
 			return l.items[0].News[0], true, time.Time{}
 		}
 	}
+	return n, false, again
+}
+
+// nextAhead is what comes after all that was told. What is of a lane that is
+// behind goes there.
+func (s *Stream) nextAhead() (n Notification, ok bool) {
 	for len(s.ahead) > 0 && len(s.lanes) < mostLanes {
 		first := s.ahead[0]
-		l := s.lanes[first.Lane]
+		l := s.laneOf(first.Lane)
 		if l == nil {
-			s.flying, s.behind, s.in = true, false, first.Lane
-			return first.News[0], true, time.Time{}
+			s.behind, s.in = false, first.Lane
+			return first.News[0], true
 		}
 		if l.whole && len(l.items) < mostKept {
 			l.items = append(l.items, first)
@@ -159,7 +186,16 @@ func (s *Stream) Next(now time.Time) (n Notification, ok bool, again time.Time) 
 		}
 		s.pass()
 	}
-	return n, false, again
+	return n, false
+}
+
+// laneOf is the lane that is behind in which news are; nil: none.
+func (s *Stream) laneOf(lane string) *lane {
+	if l := s.lanes[lane]; l != nil {
+		return l
+	}
+	service, _, _ := strings.Cut(lane, laneMark)
+	return s.lanes[service]
 }
 
 // pass moves on behind the first item.
@@ -178,14 +214,14 @@ type Result struct {
 }
 
 // Done says what came of what Next has returned. share is from 0 to 1.
-func (s *Stream) Done(taken bool, now time.Time, share float64) Result {
+func (s *Stream) Done(is Ruling, now time.Time, share float64) Result {
 	if !s.flying {
 		return Result{}
 	}
 	s.flying = false
 	if !s.behind {
 		first := &s.ahead[0]
-		if taken {
+		if is.Taken {
 			if first.News = first.News[1:]; len(first.News) == 0 {
 				s.pass()
 			}
@@ -194,16 +230,16 @@ func (s *Stream) Done(taken bool, now time.Time, share float64) Result {
 		l := &lane{at: s.at, items: []Item{*first}, whole: true}
 		s.lanes[first.Lane] = l
 		s.pass()
-		return l.failed(now, share)
+		return l.failed(is, now, share)
 	}
 	l := s.lanes[s.in]
-	if taken {
+	if is.Taken {
 		l.failures, l.since, l.retry = 0, time.Time{}, time.Time{}
 		l.told()
 		s.settle(s.in)
 		return Result{Taken: true}
 	}
-	return l.failed(now, share)
+	return l.failed(is, now, share)
 }
 
 // told moves a lane on behind what was sent.
@@ -218,7 +254,8 @@ func (l *lane) told() {
 // failed has a lane tried again later, also if what it was to be told is dropped.
 // What is old because nobody was there to tell it has its time as well, and what
 // is new behind much that is old.
-func (l *lane) failed(now time.Time, share float64) Result {
+func (l *lane) failed(is Ruling, now time.Time, share float64) Result {
+	l.refused = is.Refused
 	if l.failures++; l.failures == 1 {
 		l.since = now
 	}
@@ -231,9 +268,11 @@ func (l *lane) failed(now time.Time, share float64) Result {
 }
 
 // Hurry has everything tried at once that waits for its time: the receiver
-// takes news again.
+// takes news again. What it has refused for what it says can wait.
 func (s *Stream) Hurry() {
 	for _, l := range s.lanes {
-		l.retry = time.Time{}
+		if !l.refused {
+			l.retry = time.Time{}
+		}
 	}
 }

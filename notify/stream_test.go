@@ -61,18 +61,24 @@ func (b *branch) feed(s *Stream, most int) {
 // Whatever a receiver takes, and whenever the daemon is killed: all is told, and
 // of each lane in order; only what was told before a crash is told twice.
 func TestNothingIsLostAndLanesKeepTheirOrder(t *testing.T) {
+	full := false
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		b := &branch{}
+		// Of some there are more lanes than can be behind.
+		lanes, steps, wide := 12, 1000, seed%10 == 0
+		if wide {
+			lanes, steps = 3*mostLanes, 5000
+		}
 		s := Open(Position{})
 		told := map[string][]string{}
 		now := noon
 		most := 1 + r.IntN(6)
 		kept := s.Position()
 		crashes := 0
-		for step := 0; step < 1000; step++ {
-			if step < 150 && r.IntN(2) == 0 {
-				b.add(fmt.Sprintf("lane%d", r.IntN(12)), now)
+		for step := 0; step < steps; step++ {
+			if step < 150 && r.IntN(2) == 0 || wide && step < 300 {
+				b.add(fmt.Sprintf("lane%d", r.IntN(lanes)), now)
 			}
 			if r.IntN(5) == 0 {
 				kept = s.Position()
@@ -91,14 +97,15 @@ func TestNothingIsLostAndLanesKeepTheirOrder(t *testing.T) {
 			}
 			// Early on, much fails; one lane is poisoned for long.
 			lane := b.items[b.place(n.ID)].Lane
-			fails := step < 300 && (r.IntN(3) == 0 || lane == "lane3")
+			fails := step < 300 && (r.IntN(3) == 0 || lane == "lane3" || wide)
 			if !fails {
 				told[lane] = append(told[lane], n.ID)
 			}
-			s.Done(!fails, now, r.Float64())
+			s.Done(Ruling{Taken: !fails}, now, r.Float64())
 			if n := len(s.ahead); n > most {
 				t.Fatalf("seed %d: %d items in memory, %d were read", seed, n, most)
 			}
+			full = full || len(s.lanes) == mostLanes
 			if len(s.lanes) > mostLanes {
 				t.Fatalf("seed %d: %d lanes are behind", seed, len(s.lanes))
 			}
@@ -106,7 +113,7 @@ func TestNothingIsLostAndLanesKeepTheirOrder(t *testing.T) {
 		if !s.Idle() {
 			t.Fatalf("seed %d: not all was told: %+v", seed, s.Position())
 		}
-		for i := range 12 {
+		for i := range lanes {
 			lane := fmt.Sprintf("lane%d", i)
 			next := map[string]string{"": ""}
 			var want []string
@@ -136,6 +143,109 @@ func TestNothingIsLostAndLanesKeepTheirOrder(t *testing.T) {
 			}
 		}
 	}
+	if !full {
+		t.Error("never were as many lanes behind as can be")
+	}
+}
+
+// Of a position of an earlier version, whose lanes are whole services.
+func TestALaneThatIsAServiceGoesOn(t *testing.T) {
+	b := &branch{}
+	for range 3 {
+		b.add("web/d1", noon)
+		b.add("web/d2", noon)
+		b.add("webhook/d1", noon)
+	}
+	at := func(i int) string { return b.items[i].Commit }
+	s := Open(Position{At: at(5), Behind: map[string]string{"web": at(0)}})
+	var told []string
+	for range 20 {
+		b.feed(s, 2)
+		n, ok, _ := s.Next(noon)
+		if !ok {
+			break
+		}
+		if told = append(told, n.ID); len(told) == 1 {
+			if p := s.Position(); p.Behind["web"] != at(0) {
+				t.Errorf("kept %+v", p)
+			}
+		}
+		s.Done(Ruling{Taken: true}, noon, 0)
+	}
+	if want := []string{at(1), at(8), at(3), at(4), at(6), at(7)}; !s.Idle() || !sameInOrder(told, want, b) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	for _, c := range []struct {
+		lane, of string
+		want     bool
+	}{{"web/d1", "web/d1", true}, {"web/d1", "web", true}, {"web/d1", "web/d", false}, {"webhook/d1", "web", false}, {"", "", true}, {"web/d1", "", false}} {
+		if Within(c.lane, c.of) != c.want {
+			t.Errorf("%q within %q: %v", c.lane, c.of, !c.want)
+		}
+	}
+}
+
+// sameInOrder tells whether the same was told, and of each lane in its order.
+func sameInOrder(told, want []string, b *branch) bool {
+	last := map[string]int{}
+	for _, id := range told {
+		i := b.place(id)
+		if lane := b.items[i].Lane; i < last[lane] {
+			return false
+		} else {
+			last[lane] = i
+		}
+	}
+	slices.Sort(told)
+	slices.Sort(want)
+	return slices.Equal(told, want)
+}
+
+// A receiver that has recovered is not asked at once for what it refused.
+func TestWhatIsRefusedIsNotHurried(t *testing.T) {
+	b := &branch{}
+	for i := range 20 {
+		b.add(fmt.Sprintf("odd/%d", i), noon)
+	}
+	b.add("web/1", noon)
+	s, tried := Open(Position{}), 0
+	var r Receiver
+	refusal := Answer{Status: 422}.Judge(noon)
+	for {
+		b.feed(s, 4)
+		if ok, again := r.May(noon, 0); !ok {
+			t.Fatalf("after %d tries it waits until %s", tried, again)
+		}
+		n, ok, _ := s.Next(noon)
+		if !ok {
+			break
+		}
+		is := Ruling{Taken: true}
+		if n.ID != b.tip() {
+			is = refusal
+		}
+		tried++
+		if r.Heard(b.items[b.place(n.ID)].Lane, is, noon, noon, 0) {
+			s.Hurry()
+		}
+		s.Done(is, noon, 0)
+	}
+	if tried != 21 {
+		t.Errorf("tried %d times", tried)
+	}
+}
+
+func TestALaneIsADeployment(t *testing.T) {
+	for want, n := range map[string]Notification{
+		"web/web-1": {Service: "web", Deployment: "web-1", Version: "1.0.0"},
+		"web/1.0.0": {Service: "web", Version: "1.0.0", Candidate: true},
+		"web/abc":   {Service: "web", Source: "abc", Candidate: true},
+		"":          {Hold: &Hold{Name: "x"}},
+	} {
+		if got := n.Lane(); got != want {
+			t.Errorf("%+v is of %q, not %q", n, got, want)
+		}
+	}
 }
 
 // Within a crash's repetition the order holds as well.
@@ -149,14 +259,14 @@ func TestARepetitionKeepsTheOrder(t *testing.T) {
 	b.feed(s, 10)
 	for range 4 {
 		s.Next(noon)
-		s.Done(true, noon, 0)
+		s.Done(Ruling{Taken: true}, noon, 0)
 	}
 	s = Open(Position{}) // nothing was kept
 	var again []string
 	for b.feed(s, 10); !s.Idle(); b.feed(s, 10) {
 		n, _, _ := s.Next(noon)
 		again = append(again, n.ID)
-		s.Done(true, noon, 0)
+		s.Done(Ruling{Taken: true}, noon, 0)
 	}
 	var want []string
 	for _, i := range b.items {
@@ -184,7 +294,7 @@ func TestALaneThatFailsHoldsNobodyUp(t *testing.T) {
 		if lane == "good" {
 			good++
 		}
-		s.Done(lane == "good", noon, 0)
+		s.Done(Ruling{Taken: lane == "good"}, noon, 0)
 		if l := s.lanes["bad"]; l != nil && len(l.items) > mostKept {
 			t.Fatalf("%d items of the lane are in memory", len(l.items))
 		}
@@ -209,7 +319,7 @@ func TestAReceiverThatTakesNothingIsNotReadFor(t *testing.T) {
 		if _, ok, _ := s.Next(noon); !ok {
 			break
 		}
-		s.Done(false, noon, 0)
+		s.Done(Ruling{}, noon, 0)
 	}
 	if _, ok := s.Needs(); ok || len(s.lanes) != mostLanes {
 		t.Errorf("%d lanes are behind, and it reads on: %v", len(s.lanes), ok)
@@ -232,7 +342,7 @@ func TestGivenUp(t *testing.T) {
 		if n, ok, _ := s.Next(now); !ok || n.ID != b.items[which].Commit {
 			t.Fatalf("next is %q, %v", n.ID, ok)
 		}
-		if r := s.Done(false, now, 0); r != want {
+		if r := s.Done(Ruling{}, now, 0); r != want {
 			t.Fatalf("after %s: %+v, want %+v", now.Sub(noon), r, want)
 		}
 	}
@@ -256,7 +366,7 @@ func TestGivenUp(t *testing.T) {
 	s = Open(kept)
 	b.feed(s, 10)
 	try(s, 0, late, Result{})
-	if s.Next(late.Add(GiveUp)); !s.Done(true, late.Add(GiveUp), 0).Taken {
+	if s.Next(late.Add(GiveUp)); !s.Done(Ruling{Taken: true}, late.Add(GiveUp), 0).Taken {
 		t.Fatal("it is not taken")
 	}
 	try(s, 1, late.Add(GiveUp), Result{})

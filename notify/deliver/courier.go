@@ -596,7 +596,7 @@ func (c *Courier) answered(a answer) {
 			}
 		}
 	}
-	result := s.Done(a.ruling.Taken, now, share)
+	result := s.Done(a.ruling, now, share)
 	switch {
 	case result.Taken:
 		c.count(to.Name, func(k *Counts) { k.Sent++ })

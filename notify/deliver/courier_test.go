@@ -108,13 +108,16 @@ func (h *house) mainAt(at time.Time, files map[string]string) {
 	h.push("main", c)
 }
 
+// commitOf is that of the deployment of which the entries are recorded as the nth.
+func commitOf(n int) string { return fmt.Sprintf("%012x%028x", n, n) }
+
 // record adds entries of a deployment to a ledger.
 func (h *house) record(env, svc string, events ...ledger.Event) {
 	h.t.Helper()
 	var all []gitstate.Change
+	h.entries++
+	commit := commitOf(h.entries)
 	for _, ev := range events {
-		h.entries++
-		commit := fmt.Sprintf("%040x", h.entries)
 		e := ledger.Entry{
 			Event: ev, Environment: desired.EnvironmentName(env), Service: desired.ServiceName(svc), Time: time.Now(),
 			Deployment: ledger.DeploymentID(desired.ServiceName(svc), commit), Commit: commit,
@@ -196,6 +199,20 @@ func (x *receiver) taken() []string {
 		all = append(all, where+" "+string(n.Event))
 	}
 	return all
+}
+
+// deployments are the events of each deployment, each once, as they came.
+func (x *receiver) deployments() map[string][]string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seen, by := map[string]bool{}, map[string][]string{}
+	for _, n := range x.took {
+		if where := string(n.Environment) + "/" + n.Deployment; !seen[n.ID] {
+			seen[n.ID] = true
+			by[where] = append(by[where], string(n.Event))
+		}
+	}
+	return by
 }
 
 func (x *receiver) ids() []string {
@@ -493,15 +510,14 @@ func TestReceiversThatMisbehave(t *testing.T) {
 	mended.Store(true)
 	for _, x := range []*receiver{down, busy, astray, picky} {
 		eventually(t, "told in the end", func() bool { d.jump(time.Minute); return len(x.taken()) == 36 })
-		// In order for each service.
-		by := map[string][]string{}
-		for _, s := range x.taken() {
-			by[strings.Fields(s)[0]] = append(by[strings.Fields(s)[0]], strings.Fields(s)[1])
-		}
+		by := x.deployments()
 		for where, got := range by {
-			if want := slices.Repeat([]string{"pinned", "started", "completed", "verified"}, 3); !slices.Equal(got, want) {
+			if want := []string{"pinned", "started", "completed", "verified"}; !slices.Equal(got, want) {
 				t.Errorf("%s: told %v", where, got)
 			}
+		}
+		if len(by) != 9 || len(x.ids()) != 36 {
+			t.Errorf("told of %d deployments, %d times", len(by), len(x.ids()))
 		}
 	}
 	d.jump(96 * time.Hour)
@@ -517,6 +533,46 @@ func TestReceiversThatMisbehave(t *testing.T) {
 	if s := d.log.String(); strings.Contains(s, secretText) || !strings.Contains(s, "a redirect is not followed") || !strings.Contains(s, "an address at which clouds hand out credentials") {
 		t.Errorf("the log says\n%s", s)
 	}
+}
+
+// What a receiver does not take of some deployments holds up only these.
+func TestWhatIsRefusedHoldsUpNoOtherDeployment(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.record("dev", "web", ledger.EventPinned)
+	var mended atomic.Bool
+	refused := map[string]bool{}
+	x := newReceiver(t, func(w http.ResponseWriter, _ *http.Request, n notify.Notification) {
+		if refused[n.Deployment] && !mended.Load() {
+			w.WriteHeader(422)
+		}
+	})
+	d := h.start(nil, x.sink("picky"))
+	h.kept("picky")
+	const all, odd = 12, 10 // more of them than fit behind one service before
+	for i := range all {
+		if i < odd {
+			refused[ledger.DeploymentID("web", commitOf(h.entries+1))] = true
+		}
+		h.record("dev", "web", whole...)
+	}
+	d.look(t)
+	eventually(t, "the others are told", func() bool { return len(x.taken()) == 4*(all-odd) })
+	eventually(t, "what is refused waits", func() bool { n := d.Counts()["picky"]; return n.Waiting == 4*odd && n.Failed >= odd })
+	// Also after a restart.
+	d.stop()
+	d = h.start(nil, x.sink("picky"))
+	h.record("dev", "web", whole...)
+	d.look(t)
+	eventually(t, "the next one is told", func() bool { d.jump(time.Second); return len(x.taken()) == 4*(all-odd+1) })
+	mended.Store(true)
+	eventually(t, "all is told", func() bool { d.jump(time.Minute); return len(x.taken()) == 4*(all+1) })
+	for where, got := range x.deployments() {
+		if want := []string{"pinned", "started", "completed", "verified"}; !slices.Equal(got, want) {
+			t.Errorf("%s: told %v", where, got)
+		}
+	}
+	d.stop()
 }
 
 // Two replicas that hand an environment over tell all of it, each its own.
@@ -664,7 +720,7 @@ func runAlone() {
 }
 
 // A daemon that is killed again and again, between what it sends and what it
-// keeps: nothing is lost, and of each service the order holds.
+// keeps: nothing is lost, and of each deployment the order holds.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -727,23 +783,16 @@ func TestKilled(t *testing.T) {
 		}
 		return true
 	})
-	// In order: whoever drops what has come before sees each service's news once, as they came about.
-	seen, by := map[string]bool{}, map[string][]string{}
-	ids := x.ids()
-	for i, s := range x.taken()[:len(ids)] {
-		if !seen[ids[i]] {
-			seen[ids[i]] = true
-			f := strings.Fields(s)
-			by[f[0]] = append(by[f[0]], f[1])
-		}
-	}
+	// In order: whoever drops what has come before sees each deployment's news once, as they came about.
+	by := x.deployments()
+	delete(by, "dev/"+ledger.DeploymentID("web", commitOf(1))) // before the sink was known
 	for where, got := range by {
-		if want := slices.Repeat([]string{"pinned", "started", "completed", "verified"}, 6); !slices.Equal(got, want) {
+		if want := []string{"pinned", "started", "completed", "verified"}; !slices.Equal(got, want) {
 			t.Errorf("%s: told %v", where, got)
 		}
 	}
-	if len(by) != 3 {
-		t.Errorf("told of %d services", len(by))
+	if len(by) != 18 {
+		t.Errorf("told of %d deployments", len(by))
 	}
 	x.check(t)
 }

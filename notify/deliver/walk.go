@@ -180,7 +180,7 @@ func (w *walks) left(ctx context.Context, v view, tip string, p notify.Position)
 			return errStop
 		}
 		i, err := w.wanted(ctx, v, c)
-		if _, is := behind[i.Lane]; is || !passed {
+		if !passed || slices.ContainsFunc(slices.Collect(maps.Keys(behind)), func(of string) bool { return notify.Within(i.Lane, of) }) {
 			n += len(i.News)
 		}
 		return err
