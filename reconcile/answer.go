@@ -75,7 +75,7 @@ func (e *Engine) corrected(now time.Time, u *unit, o Outcome) {
 }
 
 func (e *Engine) reportDrift(u *unit, message string) {
-	ev := Event{Type: EventDrifted, Environment: u.key.Environment, Service: u.key.Service, Commit: u.commit, Message: message}
+	ev := Event{Type: EventDrifted, Environment: u.key.Environment, Service: u.key.Service, Commit: u.commit, Deployment: deploymentOf(u.key.Service, u.commit), Message: message}
 	if u.target != nil {
 		ev.Version = u.target.Version()
 	}

@@ -420,7 +420,7 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 				c.stranger, c.told = nil, time.Now()
 			}
 			c.report(Event{Type: EventRecorded, Environment: env, Service: k.Service, Version: p.entry.Release.Version(),
-				Commit: next.tip, Entry: &p.entry, Record: &p.record, Message: subject(p.entry.Message())})
+				Commit: commitOf(p.entry, p.record), Deployment: p.entry.Deployment, Recorded: next.tip, Entry: &p.entry, Record: &p.record, Message: subject(p.entry.Message())})
 		}
 		c.books[env] = next
 		c.noteWhole(env, next)
@@ -442,6 +442,15 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 	c.answer(b)
 	c.recorded(ctx, b)
 	return any
+}
+
+// commitOf is the commit that the deployment of an entry comes from; "": it is
+// that of a candidate, or of a deployment that the record has no longer.
+func commitOf(e ledger.Entry, r ledger.Record) string {
+	if e.Commit == "" && e.Deployment != "" && e.Deployment == r.Deployment.ID {
+		return r.Deployment.Commit
+	}
+	return e.Commit
 }
 
 func subject(message string) string {

@@ -146,13 +146,18 @@ func (c *Clerk) begin(ctx context.Context, key checkKey, candidate bool, commit 
 	ctx, cancel := c.termOf(key.Environment).Context(ctx)
 	r := &running{cancel: cancel, request: q}
 	c.checks[key] = r
-	c.report(Event{Type: EventChecking, Environment: key.Environment, Service: key.Service, Version: release.Version(), Message: fmt.Sprintf("check %s (%s) begins", p.Name, p.Check)})
+	begun := Event{Type: EventChecking, Environment: key.Environment, Service: key.Service, Version: release.Version(), Message: fmt.Sprintf("check %s (%s) begins", p.Name, p.Check)}
+	if made.ID == key.subject {
+		begun.Deployment, begun.Commit = made.ID, made.Commit
+	}
+	c.report(begun)
 	c.jobs.Go(func() {
 		defer cancel()
 		result, err := c.options.Checks.Run(ctx, q, func(message string) {
 			c.mu.Lock()
-			c.events = append(c.events, Event{Type: EventChecking, Environment: key.Environment, Service: key.Service,
-				Version: release.Version(), Message: fmt.Sprintf("check %s: %s", p.Name, message)})
+			ev := begun
+			ev.Message = fmt.Sprintf("check %s: %s", p.Name, message)
+			c.events = append(c.events, ev)
 			c.mu.Unlock()
 			c.wake()
 		})

@@ -151,7 +151,7 @@ func (c *Clerk) callElsewhere(ctx context.Context, k Key) {
 	}
 	ctx, cancel := c.termOf(k.Environment).Context(ctx)
 	c.calls[k] = &calling{id: at.ID, since: calledSince(at, d.back, c.options.Clock()), cancel: cancel}
-	c.report(Event{Type: EventChecking, Environment: k.Environment, Service: k.Service, Version: call.Version, Message: "its webhook is called"})
+	c.report(Event{Type: EventChecking, Environment: k.Environment, Service: k.Service, Version: call.Version, Commit: call.Commit, Deployment: call.Deployment, Message: "its webhook is called"})
 	c.jobs.Go(func() {
 		defer cancel()
 		for n := 1; ; n++ {
@@ -189,7 +189,7 @@ func (c *Clerk) heardElsewhere() {
 			continue
 		}
 		if !x.taken && x.refusal != now.refusal {
-			c.report(Event{Type: EventProblem, Environment: x.key.Environment, Service: x.key.Service, Message: "its webhook has not taken it, and is called again: " + x.refusal})
+			c.report(Event{Type: EventProblem, Environment: x.key.Environment, Service: x.key.Service, Deployment: x.id, Message: "its webhook has not taken it, and is called again: " + x.refusal})
 		}
 		now.taken, now.refusal = x.taken, x.refusal
 		c.dirty[x.key] = true

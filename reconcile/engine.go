@@ -495,6 +495,9 @@ func (e *Engine) enter(now time.Time, u *unit, s Step) {
 	ev := Event{Type: EventPhase, Environment: u.key.Environment, Service: u.key.Service, Phase: s.Phase, Message: s.Message, Commit: u.commit}
 	if u.target != nil {
 		ev.Version = u.target.Version()
+		if !u.applied.IsZero() { // else what runs is of the one before
+			ev.Deployment = deploymentOf(u.key.Service, u.commit)
+		}
 	}
 	e.report(ev)
 }

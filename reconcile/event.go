@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"strings"
 	"time"
 
 	"github.com/pinion-cd/pinion/desired"
@@ -37,8 +38,16 @@ type Event struct {
 	Service     desired.ServiceName     `json:"service,omitempty"`
 	Phase       Phase                   `json:"phase,omitempty"`
 	Version     string                  `json:"version,omitempty"`
-	Commit      string                  `json:"commit,omitempty"`
-	Message     string                  `json:"message,omitempty"`
+	// Commit is one of the main branch: of a deployment, the one it comes from.
+	Commit string `json:"commit,omitempty"`
+	// Deployment is the id of the deployment, where it is known.
+	Deployment string `json:"deployment,omitempty"`
+	// Recorded is the commit of a ledger, or of the branch of the artifacts, by
+	// which it is recorded.
+	Recorded string `json:"entry,omitempty"`
+	Message  string `json:"message,omitempty"`
+	// Severity is that of a problem of a file; "": an error.
+	Severity desired.Severity `json:"severity,omitempty"`
 	// Entry is what was recorded.
 	Entry *ledger.Entry `json:"-"`
 	// Record is what the ledger says with that entry.
@@ -46,6 +55,16 @@ type Event struct {
 	// Done and Total count the services that are ready, and all.
 	Done  int `json:"done"`
 	Total int `json:"total"`
+}
+
+// deploymentOf is the id of the deployment of a service that comes from a
+// commit; "": there is none that is known. Where there are no objects to name a
+// commit, the digest of what was rendered stands for it.
+func deploymentOf(service desired.ServiceName, commit string) string {
+	if commit == "" || strings.Contains(commit, ":") {
+		return ""
+	}
+	return ledger.DeploymentID(service, commit)
 }
 
 // ServiceStatus is where a service stands in an environment.

@@ -106,6 +106,12 @@ func (h *house) start(o reconcile.ClerkOptions) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.events = append(h.events, ev)
+		// A log is searched by these: commits of main, and by their name those of others.
+		if e := ev.Entry; e != nil {
+			if ev.Deployment != e.Deployment || e.Deployment != "" && ledger.DeploymentID(ev.Service, ev.Commit) != e.Deployment || len(ev.Recorded) != 40 || ev.Recorded == ev.Commit {
+				h.Errorf("%s is told with the deployment %q, the commit %q, by the entry %q", ev.Message, ev.Deployment, ev.Commit, ev.Recorded)
+			}
+		}
 	}
 	engine := reconcile.NewEngine(reconcile.Options{Commits: mirror})
 	clerk := reconcile.NewClerk(o, engine)

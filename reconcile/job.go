@@ -143,7 +143,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 		u.failure = e.failure(now, u, o.Err)
 		u.failure.Slow = slow && u.failure.Passing
 		if notes := o.notes(); len(notes) > 0 {
-			e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Message: "cut short; " + strings.Join(notes, "; ")})
+			e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Deployment: deploymentOf(u.key.Service, o.Commit), Message: "cut short; " + strings.Join(notes, "; ")})
 		}
 		return
 	}
@@ -174,7 +174,7 @@ func (e *Engine) finished(now time.Time, o Outcome) {
 	for _, n := range o.notes() {
 		msg += "; " + n
 	}
-	e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Message: msg})
+	e.report(Event{Type: EventApplied, Environment: u.key.Environment, Service: u.key.Service, Version: t.Version(), Commit: o.Commit, Deployment: deploymentOf(u.key.Service, o.Commit), Message: msg})
 }
 
 // notes says what was done besides what everybody expects.

@@ -108,7 +108,7 @@ func (e *Engine) took(c *Commit) {
 		if said[p.Error()] {
 			continue
 		}
-		e.report(Event{Type: EventProblem, Commit: c.ID, Message: string(p.Severity) + ": " + p.Error()})
+		e.report(Event{Type: EventProblem, Severity: p.Severity, Commit: c.ID, Message: string(p.Severity) + ": " + p.Error()})
 	}
 	e.occupy(c)
 	e.report(Event{Type: EventCommit, Commit: c.ID, Message: fmt.Sprintf("environments %d, services %d, mistakes %d",

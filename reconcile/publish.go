@@ -188,7 +188,7 @@ func (c *Clerk) shelved(b *batch, ids []string, n int, any bool) (int, bool) {
 	news := map[string]bool{}
 	for i, t := range finds {
 		c.shelf = c.shelf.With(ids[i], t.Record)
-		ev := Event{Type: EventArtifact, Version: t.Record.Version, Commit: ids[i], Message: subject(t.Message())}
+		ev := Event{Type: EventArtifact, Version: t.Record.Version, Recorded: ids[i], Message: subject(t.Message())}
 		if t.Event == artifact.EventMoved {
 			ev.Type = EventWarning
 			ev.Message = fmt.Sprintf("the tag %s:%s was moved to %s, which is refused: it is bound to %s", t.Record.Repository, t.Record.Version, t.Record.Moved[len(t.Record.Moved)-1], t.Record.Digest)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pinion-cd/pinion/api"
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/internal/devtest"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
@@ -100,16 +101,24 @@ func TestLogInJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	logEvents(logger)(reconcile.Event{Type: reconcile.EventRecorded, Environment: "staging", Service: "web", Version: "1.4.2", Commit: "4f1c2aa9", Message: "It failed.",
-		Entry: &ledger.Entry{Event: ledger.EventFailed, Deployment: "web-4f1c2aa90b7e", Time: time.Unix(0, 0)}})
+	logEvents(logger)(reconcile.Event{Type: reconcile.EventRecorded, Environment: "staging", Service: "web", Version: "1.4.2", Commit: "4f1c2aa9", Deployment: "web-4f1c2aa90b7e", Recorded: "77aa01", Message: "It failed.",
+		Entry: &ledger.Entry{Event: ledger.EventFailed, Time: time.Unix(0, 0)}})
 	var got map[string]any
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatalf("%s: %v", &out, err)
 	}
-	for key, want := range map[string]string{"environment": "staging", "service": "web", "deployment": "web-4f1c2aa90b7e", "commit": "4f1c2aa9", "version": "1.4.2",
+	for key, want := range map[string]string{"environment": "staging", "service": "web", "deployment": "web-4f1c2aa90b7e", "commit": "4f1c2aa9", "entry": "77aa01", "version": "1.4.2",
 		"event": "failed", "message": "It failed.", slog.LevelKey: "INFO"} {
 		if got[key] != want {
 			t.Errorf("%s is %v, want %s: %s", key, got[key], want, &out)
+		}
+	}
+	// What is a warning in a file is one in the log.
+	for severity, want := range map[desired.Severity]string{desired.SeverityWarning: "WARN", desired.SeverityError: "ERROR", "": "ERROR"} {
+		out.Reset()
+		logEvents(logger)(reconcile.Event{Type: reconcile.EventProblem, Severity: severity, Message: "a folder is not read"})
+		if !strings.Contains(out.String(), `"level":"`+want+`"`) {
+			t.Errorf("%q: %s", severity, &out)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/ledger"
 	"github.com/pinion-cd/pinion/reconcile"
 )
@@ -143,7 +144,11 @@ func (p *progress) report(ev reconcile.Event) {
 			p.line(fmt.Sprintf("%s is gone: %s", name, ev.Message))
 		}
 	case reconcile.EventProblem:
-		p.line(p.color.bad(join(name, ev.Message)))
+		if ev.Severity == desired.SeverityWarning {
+			p.line(p.color.wait(join(name, ev.Message)))
+		} else {
+			p.line(p.color.bad(join(name, ev.Message)))
+		}
 	case reconcile.EventHalted:
 		p.line(p.color.bad("halted: " + ev.Message))
 	case reconcile.EventWarning:

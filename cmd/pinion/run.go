@@ -453,6 +453,8 @@ func logEventsAt(logger *slog.Logger, now func() time.Time) func(reconcile.Event
 		}
 		level := slog.LevelInfo
 		switch {
+		case ev.Type == reconcile.EventProblem && ev.Severity == desired.SeverityWarning:
+			level = slog.LevelWarn
 		case ev.Type == reconcile.EventProblem, ev.Type == reconcile.EventHalted, ev.Phase == reconcile.Failed:
 			level = slog.LevelError
 		case ev.Type == reconcile.EventWarning, ev.Type == reconcile.EventDrifted, ev.Phase == reconcile.Degraded:
@@ -468,11 +470,12 @@ func logEventsAt(logger *slog.Logger, now func() time.Time) func(reconcile.Event
 		add("service", string(ev.Service))
 		add("state", string(ev.Phase))
 		add("version", ev.Version)
+		add("deployment", ev.Deployment)
 		add("commit", ev.Commit)
+		add("entry", ev.Recorded)
 		add("message", ev.Message)
 		if ev.Entry != nil {
 			add("event", string(ev.Entry.Event))
-			add("deployment", ev.Entry.Deployment)
 		}
 		logger.Log(context.Background(), level, string(ev.Type), attrs...)
 	}
