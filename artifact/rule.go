@@ -23,21 +23,22 @@ type Rule struct {
 	Branch      string
 	Prereleases bool
 
-	constraint *semver.Constraints
-	form       *regexp.Regexp // of the pattern
-	semantic   bool
+	spans    []span         // of the range; one of them is enough
+	form     *regexp.Regexp // of the pattern
+	semantic bool
 }
 
 // MakeRule makes a rule of what was checked with [ParseRange] and
 // [ParsePattern].
 func MakeRule(r Rule) (Rule, error) {
 	if r.Range != "" {
-		c, err := ParseRange(r.Range)
-		if err != nil {
+		if _, err := ParseRange(r.Range); err != nil {
 			return Rule{}, err
 		}
-		c.IncludePrerelease = r.Prereleases
-		r.constraint = c
+		var err error
+		if r.spans, err = spansOf(r.Range, r.Prereleases); err != nil {
+			return Rule{}, err
+		}
 	}
 	r.semantic = r.Pattern == ""
 	if r.semantic {
@@ -61,6 +62,72 @@ func ParseRange(s string) (*semver.Constraints, error) {
 		return nil, errors.New("it is not a range of semantic versions")
 	}
 	return c, nil
+}
+
+// span is one alternative of a range.
+type span struct {
+	constraint *semver.Constraints
+	// below are the versions of which it wants only what comes before. Before
+	// 2.0.0 comes 2.0.0-rc.1, which nobody means who writes <2; so their
+	// prereleases are not in it, unless the bound is one itself.
+	below []*semver.Version
+}
+
+var (
+	upperBound = regexp.MustCompile(`(<=|=<|<)\s*v?([0-9xX*]+(?:\.[0-9xX*]+){0,2})(-[0-9A-Za-z])?`)
+	anyNumber  = regexp.MustCompile(`[xX*]+`)
+)
+
+// spansOf takes a range apart that [ParseRange] has read.
+func spansOf(text string, prereleases bool) ([]span, error) {
+	var all []span
+	for one := range strings.SplitSeq(text, "||") {
+		c, err := ParseRange(one)
+		if err != nil {
+			return nil, err
+		}
+		c.IncludePrerelease = prereleases
+		s := span{constraint: c}
+		for _, m := range upperBound.FindAllStringSubmatch(one, -1) {
+			if m[1] != "<" || m[3] != "" {
+				continue
+			}
+			v, err := semver.NewVersion(anyNumber.ReplaceAllString(m[2], "0"))
+			if err != nil {
+				return nil, errors.New("it is not a range of semantic versions")
+			}
+			s.below = append(s.below, v)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// has tells whether a version is in a span; excluded: it is a prerelease of what
+// the span excludes, and would be in it otherwise.
+func (s span) has(v *semver.Version) (is, excluded bool) {
+	if !s.constraint.Check(v) {
+		return false, false
+	}
+	excluded = v.Prerelease() != "" && slices.ContainsFunc(s.below, func(b *semver.Version) bool {
+		return v.Major() == b.Major() && v.Minor() == b.Minor() && v.Patch() == b.Patch()
+	})
+	return !excluded, excluded
+}
+
+// in says why a version is not in the range; nil: it is.
+func (r Rule) in(v *semver.Version) error {
+	err := fmt.Errorf("it is not in %s", r.Range)
+	for _, s := range r.spans {
+		is, excluded := s.has(v)
+		switch {
+		case is:
+			return nil
+		case excluded:
+			err = fmt.Errorf("it is a prerelease of what %s excludes", r.Range)
+		}
+	}
+	return err
 }
 
 // AsksForPrereleases tells whether a range names a prerelease itself.
@@ -234,12 +301,12 @@ func (r Rule) Allows(v Version, branch string) error {
 	if v.prerelease && !r.Prereleases {
 		return errors.New("it is a prerelease")
 	}
-	if r.constraint != nil {
-		switch {
-		case v.version == nil:
+	if len(r.spans) > 0 {
+		if v.version == nil {
 			return fmt.Errorf("it has no semantic version, and has to be in %s", r.Range)
-		case !r.constraint.Check(v.version):
-			return fmt.Errorf("it is not in %s", r.Range)
+		}
+		if err := r.in(v.version); err != nil {
+			return err
 		}
 	}
 	if r.Branch == "" || v.Branch != "" { // the pattern has asked for it

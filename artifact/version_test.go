@@ -55,6 +55,7 @@ func TestOrder(t *testing.T) {
 
 func TestWhatARuleRefuses(t *testing.T) {
 	plain := artifact.Rule{Range: ">=1.0.0 <2"}
+	pre := func(text string) artifact.Rule { return artifact.Rule{Range: text, Prereleases: true} }
 	for _, c := range []struct {
 		rule        artifact.Rule
 		tag, branch string // the branch as the build says it
@@ -67,6 +68,27 @@ func TestWhatARuleRefuses(t *testing.T) {
 		{plain, "2.0.0", "", "it is not in >=1.0.0 <2"},
 		{plain, "1.2.3-rc.1", "", "it is a prerelease"},
 		{semantic, "1.2.3-rc.1", "", ""},
+		// Who excludes a version means its prereleases, too.
+		{semantic, "2.0.0-rc.1", "", "it is a prerelease of what >=1.0.0 <2 excludes"},
+		{semantic, "2.0.0-0", "", "it is a prerelease of what >=1.0.0 <2 excludes"},
+		{semantic, "2.0.1-rc.1", "", "it is not in >=1.0.0 <2"},
+		{semantic, "1.0.0-rc.1", "", "it is not in >=1.0.0 <2"},
+		{semantic, "1.99.0-rc.1", "", ""},
+		{pre(">=1, < v2.0.0"), "2.0.0-rc.1", "", "it is a prerelease of what >=1, < v2.0.0 excludes"},
+		{pre(">=1 <2.1.x"), "2.1.0-rc.1", "", "it is a prerelease of what >=1 <2.1.x excludes"},
+		{pre(">=1 <2.1.x"), "2.0.0-rc.1", "", ""},
+		{pre(">=1 <2.0.0-rc.3"), "2.0.0-rc.1", "", ""},
+		{pre(">=1 <2.0.0-rc.3"), "2.0.0-rc.3", "", "it is not in >=1 <2.0.0-rc.3"},
+		{pre(">=1 <2 || >=2.0.0-rc.1 <3"), "2.0.0-rc.1", "", ""},
+		{pre(">=1 <2 || >=2.0.0-rc.1 <3"), "3.0.0-rc.1", "", "it is a prerelease of what >=1 <2 || >=2.0.0-rc.1 <3 excludes"},
+		{pre("<=2.0.0"), "2.0.0-rc.1", "", ""},
+		{pre(">=1 =<2.0.0"), "2.0.0-rc.1", "", ""},
+		{pre("1.0.0 - 2.0.0"), "2.0.0-rc.1", "", ""},
+		{pre("^1.2"), "2.0.0-rc.1", "", "it is not in ^1.2"},
+		{pre("~1.2"), "1.3.0-rc.1", "", "it is not in ~1.2"},
+		{pre("1.x"), "2.0.0-rc.1", "", "it is not in 1.x"},
+		{plain, "2.0.0-rc.1", "", "it is a prerelease"},
+		{artifact.Rule{Pattern: "r{version}", Range: ">=1 <2", Prereleases: true}, "r2.0.0-rc.1", "", "it is a prerelease of what >=1 <2 excludes"},
 		{artifact.Rule{Range: "1.x", Branch: "main"}, "1.2.3", "main", ""},
 		{artifact.Rule{Range: "1.x", Branch: "main"}, "1.2.3", "next", "it is of the branch next, not of main"},
 		{artifact.Rule{Range: "1.x", Branch: "main"}, "1.2.3", "", "it is not known to be of the branch main"},
