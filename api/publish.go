@@ -25,6 +25,8 @@ type Publication struct {
 	Tests   artifact.Result `json:"tests,omitempty"`
 	Quality artifact.Result `json:"quality,omitempty" doc:"of the quality gate"`
 	Created time.Time       `json:"created,omitzero"`
+	// Committed is from when lead times are counted.
+	Committed time.Time `json:"committed,omitzero" doc:"when the commit of the source was made"`
 }
 
 // publishing is the operation. What is known of artifacts is of no environment,
@@ -45,7 +47,7 @@ func (p *Publication) Read(who reconcile.Principal) (reconcile.PublishRequest, e
 		return reconcile.PublishRequest{}, invalid("image is %s; write it with its tag and its digest: REPOSITORY:VERSION@sha256:…", cut(image.Reference))
 	}
 	q := reconcile.PublishRequest{Principal: who, Repository: image.Repository, Version: image.Version, Digest: image.Digest,
-		Facts: artifact.Facts{Commit: p.Commit, Branch: p.Branch, Source: p.Source, Build: p.Build, Tests: p.Tests, Quality: p.Quality, Created: p.Created}}
+		Facts: artifact.Facts{Commit: p.Commit, Branch: p.Branch, Source: p.Source, Build: p.Build, Tests: p.Tests, Quality: p.Quality, Created: p.Created, Committed: p.Committed}}
 	if err := q.Facts.Check(); err != nil {
 		return q, invalid("%v", err)
 	}
@@ -74,6 +76,7 @@ type Known struct {
 	Tests      artifact.Result `json:"tests,omitempty"`
 	Quality    artifact.Result `json:"quality,omitempty"`
 	Created    time.Time       `json:"created,omitzero"`
+	Committed  time.Time       `json:"committed,omitzero" doc:"when the commit of the source was made"`
 	By         string          `json:"by,omitempty"` // who has published it
 	Found      time.Time       `json:"found"`        // when it came to be known
 	Seen       time.Time       `json:"seen,omitzero" doc:"when a look at the registry found it there"`
@@ -101,7 +104,7 @@ func listArtifacts(c *Call) (page history.Page[Known], err error) {
 		page, err = pageOf(c, slices.Sorted(maps.Keys(records)), func(reference string) (Known, error) {
 			r := records[reference]
 			told := r.Told()
-			return Known{r.Repository, r.Version, r.Digest, told.Commit, told.Branch, told.Source, told.Build, told.Tests, told.Quality, told.Created, r.By, r.Found, r.Seen, policy.Signers(repository, r), r.Moved}, nil
+			return Known{r.Repository, r.Version, r.Digest, told.Commit, told.Branch, told.Source, told.Build, told.Tests, told.Quality, told.Created, told.Committed, r.By, r.Found, r.Seen, policy.Signers(repository, r), r.Moved}, nil
 		})
 		return err
 	})

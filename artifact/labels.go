@@ -8,7 +8,7 @@ import (
 // labels are where an image says what its build says of it: our own names, then
 // those of https://github.com/opencontainers/image-spec/blob/main/annotations.md,
 // then those of http://label-schema.org, which came before. There is none for a
-// branch or a build but ours.
+// branch, a build or the time of a commit but ours.
 var labels = []struct {
 	names []string
 	put   func(f *Facts, value string)
@@ -22,6 +22,7 @@ var labels = []struct {
 	{[]string{"dev.pinion.created", "org.opencontainers.image.created", "org.label-schema.build-date"}, func(f *Facts, v string) {
 		f.Created, _ = time.Parse(time.RFC3339, v)
 	}},
+	{[]string{"dev.pinion.committed"}, func(f *Facts, v string) { f.Committed, _ = time.Parse(time.RFC3339, v) }},
 }
 
 // FactsOf reads what the labels of an image say. Without one for that, it was

@@ -12,10 +12,14 @@ func TestFactsOf(t *testing.T) {
 	f, dropped := artifact.FactsOf(map[string]string{
 		"org.opencontainers.image.revision": "4f1c2aa90b7e", "dev.pinion.branch": " main\n", "org.label-schema.vcs-url": "https://git.example/web",
 		"org.opencontainers.image.source": "", "dev.pinion.build": "https://ci.example/5", "dev.pinion.tests": "passed", "dev.pinion.quality": "failed",
-		"org.opencontainers.image.created": "2026-11-19T10:00:00Z", "maintainer": "somebody",
+		"org.opencontainers.image.created": "2026-11-19T10:00:00Z", "dev.pinion.committed": "2026-11-19T10:59:00+01:00", "maintainer": "somebody",
 	}, time.Unix(0, 0))
 	want := artifact.Facts{Commit: "4f1c2aa90b7e", Branch: "main", Source: "https://git.example/web", Build: "https://ci.example/5",
 		Tests: artifact.Passed, Quality: artifact.Failed, Created: began}
+	if !f.Committed.Equal(began.Add(-time.Minute)) {
+		t.Errorf("it was committed %s", f.Committed)
+	}
+	f.Committed = time.Time{}
 	if f != want || len(dropped) != 0 {
 		t.Errorf("it says %+v, %q; want %+v", f, dropped, want)
 	}
@@ -25,7 +29,7 @@ func TestFactsOf(t *testing.T) {
 		}
 	}
 	f, dropped = artifact.FactsOf(map[string]string{"dev.pinion.tests": "perhaps", "dev.pinion.build": "https://user:secret@ci.example/5", "dev.pinion.commit": "HEAD", "dev.pinion.branch": "a b",
-		"org.opencontainers.image.created": "yesterday"}, time.Time{})
+		"org.opencontainers.image.created": "yesterday", "dev.pinion.committed": "1764500000"}, time.Time{})
 	if f != (artifact.Facts{}) || len(dropped) != 4 || strings.Contains(strings.Join(dropped, " "), "secret") {
 		t.Errorf("it says %+v, %q", f, dropped)
 	}

@@ -38,6 +38,8 @@ type Facts struct {
 	Quality Result `json:"quality,omitempty"` // of the quality gate
 	// Created is when it was built.
 	Created time.Time `json:"created,omitzero"`
+	// Committed is when the commit was made.
+	Committed time.Time `json:"committed,omitzero"`
 }
 
 // Origin is how a version came to be known.
@@ -163,7 +165,7 @@ func form(pattern string) func() *regexp.Regexp {
 
 // Encode writes a record as its file has it.
 func (r Record) Encode() []byte {
-	for _, t := range []*time.Time{&r.Found, &r.Seen, &r.Created, &r.Labels.Created} {
+	for _, t := range []*time.Time{&r.Found, &r.Seen, &r.Created, &r.Labels.Created, &r.Committed, &r.Labels.Committed} {
 		*t = t.UTC().Truncate(time.Second)
 	}
 	data, err := yaml.Marshal(r)
@@ -229,8 +231,10 @@ func (f Facts) Check() error {
 		return errors.New("source is not an http, https, git or ssh address without a password")
 	case f.Build != "" && !isAddress(f.Build):
 		return errors.New("build is not an http or https address without a password")
-	case !f.Created.IsZero() && (f.Created.Year() < 1970 || f.Created.Year() > 9999):
+	case !f.Created.IsZero() && !isTime(f.Created):
 		return errors.New("created is no time at which anything was built")
+	case !f.Committed.IsZero() && !isTime(f.Committed):
+		return errors.New("committed is no time at which anything was committed")
 	case !result(f.Tests):
 		return fmt.Errorf("tests: %q is not a result: write passed or failed", head(string(f.Tests)))
 	case !result(f.Quality):
@@ -255,6 +259,7 @@ func (f Facts) Sound() (Facts, []string) {
 	keep(Facts{Tests: f.Tests}, func() { f.Tests = "" })
 	keep(Facts{Quality: f.Quality}, func() { f.Quality = "" })
 	keep(Facts{Created: f.Created}, func() { f.Created = time.Time{} })
+	keep(Facts{Committed: f.Committed}, func() { f.Committed = time.Time{} })
 	return f, dropped
 }
 
@@ -274,8 +279,14 @@ func (f Facts) with(o Facts) Facts {
 	if !o.Created.IsZero() {
 		f.Created = o.Created.UTC().Truncate(time.Second)
 	}
+	if !o.Committed.IsZero() {
+		f.Committed = o.Committed.UTC().Truncate(time.Second)
+	}
 	return f
 }
+
+// isTime tells whether a time can be one of a build: of Unix's years.
+func isTime(t time.Time) bool { return t.Year() >= 1970 && t.Year() <= 9999 }
 
 const maxText = 500
 

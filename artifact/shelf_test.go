@@ -307,11 +307,11 @@ func TestReadShelf(t *testing.T) {
 
 func TestSoundFacts(t *testing.T) {
 	f, dropped := artifact.Facts{Commit: "not a commit", Branch: "main", Build: "https://user:secret@ci.example/5", Source: "javascript:alert(1)", Tests: "perhaps", Quality: artifact.Passed,
-		Created: time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)}.Sound()
+		Created: time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC), Committed: time.Date(1969, 1, 1, 0, 0, 0, 0, time.UTC)}.Sound()
 	if want := (artifact.Facts{Branch: "main", Quality: artifact.Passed}); f != want {
 		t.Errorf("sound are %+v, want %+v", f, want)
 	}
-	if len(dropped) != 5 || strings.Contains(strings.Join(dropped, " "), "secret") {
+	if len(dropped) != 6 || strings.Contains(strings.Join(dropped, " "), "secret") {
 		t.Errorf("dropped: %q", dropped)
 	}
 }

@@ -10,9 +10,10 @@
 //     replaced before that is none.
 //   - It failed if its rollout or its verification did, or if what came right
 //     after it went back (a rollback or a revert).
-//   - The lead time of a deployment is from the moment at which its artifact was
-//     built until it is rolled out; where nobody has said when that was, from
-//     the moment at which the version was first pinned anywhere. Rollbacks and
+//   - The lead time of a deployment is from the moment at which the commit of its
+//     artifact was made until it is rolled out; where nobody has said when that
+//     was, from the moment at which the artifact was built, or else from that at
+//     which the version was first pinned anywhere. Rollbacks and
 //     reverts have none: they bring nothing new.
 //   - The recovery time of a failure is from the failure until something is
 //     rolled out in its place that does not fail.
@@ -41,14 +42,23 @@ type Change struct {
 	// out; zero: never.
 	Begun, RolledOut time.Time
 	Failed           time.Time // when its rollout or verification failed; zero: it did not
-	// Chosen is when the version came to be: when its artifact was made if
-	// Built, else the first pin of it; zero: not known.
+	// Chosen is when the version came to be, by From; zero: not known.
 	Chosen time.Time
-	Built  bool
+	From   Origin
 	// Recorded: the ledger tells it. Else only the pins do: it counts as rolled
 	// out when it was pinned, and what failed is seen only where it was taken back.
 	Recorded bool
 }
+
+// Origin is what a lead time is counted from.
+type Origin string
+
+// The origins.
+const (
+	FromPin    Origin = "" // the first pin of the version
+	FromBuild  Origin = "build"
+	FromCommit Origin = "commit" // of the source
+)
 
 func (c Change) back() bool { return c.Cause == ledger.CauseRollback || c.Cause == ledger.CauseRevert }
 
@@ -64,6 +74,7 @@ type Figures struct {
 	Deployments    int     `json:"deployments"`
 	PerDay         float64 `json:"deploymentsPerDay"`
 	LeadTime       Spread  `json:"leadTime"`
+	FromCommits    int     `json:"leadTimesFromCommits"`
 	FromBuilds     int     `json:"leadTimesFromBuilds"` // the others are from the first pin
 	Failures       int     `json:"failures"`
 	FailureRate    float64 `json:"changeFailureRate"` // of the deployments; 0 to 1
@@ -144,7 +155,10 @@ func (f *Figures) add(all []Change, since time.Time) {
 		}
 		if lead := c.RolledOut.Sub(c.Chosen); !c.back() && !c.RolledOut.IsZero() && !c.Chosen.IsZero() && lead >= 0 {
 			f.leads = append(f.leads, lead)
-			if c.Built {
+			switch c.From {
+			case FromCommit:
+				f.FromCommits++
+			case FromBuild:
 				f.FromBuilds++
 			}
 		}
@@ -166,6 +180,7 @@ func (f *Figures) add(all []Change, since time.Time) {
 
 func (f *Figures) join(o Figures) {
 	f.Deployments += o.Deployments
+	f.FromCommits += o.FromCommits
 	f.FromBuilds += o.FromBuilds
 	f.Failures += o.Failures
 	f.Unrestored += o.Unrestored

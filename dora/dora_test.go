@@ -27,7 +27,8 @@ func TestMeasure(t *testing.T) {
 	stuck := went("1.4.0", 60, 70, ledger.CausePromotion)
 	stuck.RolledOut, stuck.Failed = time.Time{}, hour(71)
 	built := went("1.1.0", 4, 10, ledger.CausePromotion)
-	built.Built = true
+	built.From = FromBuild
+	broke.From = FromCommit
 	never := Change{Environment: "production", Service: "web", Version: "1.0.9", Recorded: true}
 	api := went("7", 0, 50, ledger.CausePin)
 	api.Service, api.Recorded = "api", false
@@ -43,7 +44,7 @@ func TestMeasure(t *testing.T) {
 	want := Figures{
 		Deployments: 7, PerDay: 7. / 4, FromPinsAlone: 1,
 		// 1.1.0: 7 h, 1.2.0: 11 h, 1.3.0: 6 h, api 7: 51 h.
-		LeadTime: Spread{Count: 4, Median: 9 * 3600, P90: 51 * 3600}, FromBuilds: 1,
+		LeadTime: Spread{Count: 4, Median: 9 * 3600, P90: 51 * 3600}, FromCommits: 1, FromBuilds: 1,
 		// 1.2.0, 1.3.0 and 1.4.0.
 		Failures: 3, FailureRate: 3. / 7,
 		// 1.2.0 from 33 to 35, 1.3.0 from 50 to 51; 1.4.0 not yet.

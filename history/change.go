@@ -55,8 +55,8 @@ func (view *View) Changes(ctx context.Context, x *Index, envs []desired.Environm
 	about := func(c dora.Change, pins []ledger.Pin) dora.Change {
 		c.Chosen = first[artifactVersion{c.Service, c.Version}]
 		for _, p := range pins {
-			if at := builtAt(shelf, p.Image); !at.IsZero() && (!c.Built || at.After(c.Chosen)) {
-				c.Chosen, c.Built = at, true
+			if at, from := madeAt(shelf, p.Image); from != dora.FromPin && (c.From == dora.FromPin || at.After(c.Chosen)) {
+				c.Chosen, c.From = at, from
 			}
 		}
 		return c
@@ -102,19 +102,24 @@ func (view *View) Changes(ctx context.Context, x *Index, envs []desired.Environm
 	return changes, truncated, nil
 }
 
-// builtAt is when an image was made, as far as somebody has said; one that was
-// published without that was made just before.
-func builtAt(shelf *artifact.Shelf, reference string) time.Time {
+// madeAt is when what is in an image came to be, as far as somebody has said: its
+// commit was made, or else it was built; one that was published without either
+// was built just before.
+func madeAt(shelf *artifact.Shelf, reference string) (time.Time, dora.Origin) {
 	image, err := desired.ParseImage(reference)
 	if err != nil || shelf == nil {
-		return time.Time{}
+		return time.Time{}, dora.FromPin
 	}
 	r, ok := shelf.Image(image.Repository, image.Version, image.Digest)
-	built := r.Told().Created
-	if ok && built.IsZero() && r.Origin == artifact.FromPublisher {
-		return r.Found
+	switch told := r.Told(); {
+	case !told.Committed.IsZero():
+		return told.Committed, dora.FromCommit
+	case !told.Created.IsZero():
+		return told.Created, dora.FromBuild
+	case ok && r.Origin == artifact.FromPublisher:
+		return r.Found, dora.FromBuild
 	}
-	return built
+	return time.Time{}, dora.FromPin
 }
 
 func failedAt(d *Deployment) time.Time {

@@ -15,7 +15,7 @@ import (
 func newArtifactPublishCommand(g *globals) *cobra.Command {
 	var c client
 	var in api.Publication
-	var created string
+	var created, committed string
 	cmd := &cobra.Command{
 		Use:   "publish IMAGE",
 		Short: "Tell the daemon that there is a new version of an artifact",
@@ -35,12 +35,18 @@ the token does not allow it.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Image = args[0]
-			if created != "" {
-				at, err := time.Parse(time.RFC3339, created)
-				if err != nil {
-					return fmt.Errorf("--created %q is not a time as in RFC 3339: 2026-12-01T09:00:00Z", created)
+			for _, x := range []struct {
+				flag, text string
+				into       *time.Time
+			}{{"created", created, &in.Created}, {"committed", committed, &in.Committed}} {
+				if x.text == "" {
+					continue
 				}
-				in.Created = at
+				at, err := time.Parse(time.RFC3339, x.text)
+				if err != nil {
+					return fmt.Errorf("--%s %q is not a time as in RFC 3339: 2026-12-01T09:00:00Z", x.flag, x.text)
+				}
+				*x.into = at
 			}
 			return g.publish(cmd.Context(), &c, in)
 		},
@@ -54,6 +60,7 @@ the token does not allow it.`,
 	f.StringVar((*string)(&in.Tests), "tests", "", "what the tests came to: passed or failed")
 	f.StringVar((*string)(&in.Quality), "quality", "", "what the quality gate came to: passed or failed")
 	f.StringVar(&created, "created", "", "when it was built, as in RFC 3339")
+	f.StringVar(&committed, "committed", "", "when the commit of the source was made, as in RFC 3339 (git show -s --format=%cI); lead times begin there")
 	return cmd
 }
 

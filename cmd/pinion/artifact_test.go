@@ -84,7 +84,7 @@ func TestArtifactsArePublishedAndTracked(t *testing.T) {
 		return "registry.example/web:" + version + "@sha256:" + first + strings.Repeat("0", 64-len(first))
 	}
 	d.says("ci", 0, `recorded in pinion/artifacts: [0-9a-f]{40}\nregistry.example/web:1.2.10 is recorded`,
-		"artifact", "publish", image("1.2.10", "a"), "--commit", "4f1c2aa90b7e", "--branch", "main", "--build", "https://ci.shop.example/7", "--tests", "passed")
+		"artifact", "publish", image("1.2.10", "a"), "--commit", "4f1c2aa90b7e", "--branch", "main", "--build", "https://ci.shop.example/7", "--tests", "passed", "--committed", "2026-11-19T11:00:00+01:00")
 	w.recorded("dev", "pinned(dev): web 1.2.9 → 1.2.10", "started", "completed", "verified(dev): web 1.2.9 → 1.2.10")
 	d.says("ci", 0, `is recorded already`, "artifact", "publish", image("1.2.10", "a"))
 	for first, want := range map[string]int{"a": http.StatusOK, "b": http.StatusConflict} {
@@ -97,17 +97,20 @@ func TestArtifactsArePublishedAndTracked(t *testing.T) {
 	d.says("ci", 2, `write it with its tag and its digest`, "artifact", "publish", "registry.example/web:1.3.0")
 	d.says("ci", 2, `no stage tracks registry.example/wep\s+tracked are registry.example/web`, "artifact", "publish", strings.Replace(image("1.3.0", "c"), "web", "wep", 1))
 	d.says("ci", 2, `tests: "perhaps" is not a result`, "artifact", "publish", image("1.3.0", "c"), "--tests", "perhaps")
+	d.says("ci", 2, `--committed "yesterday" is not a time as in RFC 3339`, "artifact", "publish", image("1.3.0", "c"), "--committed", "yesterday")
+	d.says("ci", 2, `committed is no time at which anything was committed`, "artifact", "publish", image("1.3.0", "c"), "--committed", "1969-12-31T00:00:00Z")
 	d.says("mallory", 4, `mallory may not publish registry.example/web\s+the stage that tracks it lets ci do that`, "artifact", "publish", image("1.3.0", "c"))
 	d.says("nobody", 4, `nobody is known who has that token`, "artifact", "publish", image("1.3.0", "c"))
 	d.line(0, "the tag registry.example/web:1.2.10 was moved to sha256:b0")
 
-	d.answers("mallory", "/api/v1/artifacts", `"version":"1\.2\.10","digest":"sha256:a0+","commit":"4f1c2aa90b7e".*"tests":"passed".*"by":"ci".*"moved":\["sha256:b0+"\]`)
+	d.answers("mallory", "/api/v1/artifacts", `"version":"1\.2\.10","digest":"sha256:a0+","commit":"4f1c2aa90b7e".*"tests":"passed","committed":"2026-11-19T10:00:00Z","by":"ci".*"moved":\["sha256:b0+"\]`)
 	d.answers("mallory", "/api/v1/artifacts?cursor="+image("1.2.10", "a"), `"items":\[\]`)
 
 	w.git("pull", "-q", "origin", "main")
 	w.git("fetch", "-q")
 	w.tells(0, `registry.example/web +1.2.10 +\S+ +ci +4f1c2aa90b7e of main +passed +its tag was moved, which is refused`, "artifact", "list")
 	w.tells(0, `"build": "https://ci.shop.example/7"`, "artifact", "list", "web", "-o", "json")
+	w.tells(0, `"committed": "2026-11-19T10:00:00Z"`, "artifact", "list", "web", "-o", "json")
 	w.tells(2, `artifact wep: not found\s+did you mean "web"\?`, "artifact", "list", "wep")
 	w.tells(0, `(?s)To enter dev, .*track web +pending .*nothing newer than 1.2.10 is known of registry.example/web that is >=1.0.0 <2`, "why", "dev", "web")
 	w.tells(0, `1 ledger, 8 entries, 0 promotions, 1 tracked version, 1 known version: nothing wrong`, "audit", "--no-signatures")

@@ -35,9 +35,9 @@ main. Neither the daemon nor a cluster is needed.
 
 A deployment is what was begun to be applied. It failed if its rollout or its
 verification did, or if what came right after it went back. The lead time is from
-when the artifact was built, as far as that is known, else from the first pin of
-the version anywhere, to the end of the rollout; that of a rollback does not
-count. A failure is restored when something is rolled out that does not fail.
+when the commit of the artifact was made, as far as that is known, else from when
+it was built, else from the first pin of the version anywhere, to the end of the
+rollout; that of a rollback does not count. A failure is restored when something is rolled out that does not fail.
 Rework is what came because the deployment before it had failed. Before the
 ledger, a pin counts as rolled out at once, and as failed only if it was taken
 back.
@@ -176,7 +176,7 @@ func (g *globals) writeDora(out doraOutput, shallow bool) error {
 	if n := out.All.FromPinsAlone; n > 0 {
 		fmt.Fprintf(g.err, "%s of before the ledger, from the pins alone: what failed then is seen only where it was taken back\n", count(n, "deployment"))
 	}
-	if n := out.All.LeadTime.Count - out.All.FromBuilds; n > 0 {
+	if n := out.All.LeadTime.Count - out.All.FromBuilds - out.All.FromCommits; n > 0 {
 		fmt.Fprintf(g.err, "%s from the first pin of the version, for nobody has said when it was built\n", count(n, "lead time"))
 	}
 	switch {
