@@ -16,8 +16,8 @@
 // the environments that it has; those of holds are told by whoever has the first
 // environment by name.
 //
-// It never drops news because a receiver fails, but for what is older than
-// notify.GiveUp; never follows a redirect; never shows an address, which may
+// It never drops news because a receiver fails, but for what was tried in vain
+// for notify.GiveUp; never follows a redirect; never shows an address, which may
 // hold a secret, or a secret. A crash has sent again what was sent since the
 // position was kept, with the same ids and in the same order, and loses nothing.
 package deliver
