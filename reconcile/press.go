@@ -216,8 +216,10 @@ func (c *Clerk) await(ctx context.Context) {
 	if c.press.ready = false; !c.press.waits(now) {
 		return
 	}
-	from := ""                            // when they have come to where they are is not known
-	pause := time.NewTicker(betweenLooks) // who looks all the time keeps the others from what is waited for
+	// When they have come to where they are is not known.
+	from := ""
+	// Who looks all the time keeps the others from what is waited for.
+	pause := time.NewTicker(betweenLooks)
 	defer pause.Stop()
 	for time.Since(now) < longestAwait {
 		tip, err := c.options.Mirror.Fetch(ctx)
