@@ -66,8 +66,8 @@ type Change struct {
 	Policy  string // the pipeline that allowed it: "default@<blob>"
 	Before  string // the version that the subject begins with, "" if none
 	Reason  string // in words; the body
-	// Checks are the results that it is founded on, without their time and
-	// Output.
+	// Checks are the results that it is founded on, without their groups, their
+	// time and Output.
 	Checks []Check
 	// RequestedBy are for whom a command or the daemon wrote it, CoAuthors
 	// those who chose the release.
@@ -82,6 +82,9 @@ func (c Change) normal() Change {
 	c.Before = line(c.Before, maxLine)
 	c.Reason = paragraphs(c.Reason, maxReason)
 	c.Checks = normalChecks(c.Checks, time.Time{}, false)
+	for i := range c.Checks {
+		c.Checks[i].Groups = nil // the entries that it names have them
+	}
 	c.RequestedBy = normalPersons(c.RequestedBy)
 	c.CoAuthors = normalPersons(c.CoAuthors)
 	c.Builds = slices.Clone(c.Builds)

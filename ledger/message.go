@@ -30,13 +30,7 @@ func (e Entry) Normal() Entry {
 		if a.Email = token(a.Email, maxToken); a.Email == "-" {
 			a.Email = ""
 		}
-		var groups []string
-		for _, g := range a.Groups {
-			if g = token(strings.ReplaceAll(g, ",", "_"), maxToken); g != "" {
-				groups = append(groups, g)
-			}
-		}
-		a.Groups = groups
+		a.Groups = normalGroups(a.Groups)
 		a.Comment = line(a.Comment, maxDescription)
 		a.Time = e.Time
 		e.Approval = &a
@@ -201,6 +195,9 @@ func (e Entry) Message() string {
 	for _, c := range e.Checks {
 		add("Check", c.trailer())
 	}
+	for _, c := range e.Checks {
+		add("Groups", c.groupsTrailer())
+	}
 	if e.Approval != nil {
 		add("Approval", e.Approval.trailer())
 	}
@@ -362,6 +359,7 @@ func parseMessage(message string, at time.Time) (Entry, error) {
 		return e.Drift
 	}
 	seen := map[string]bool{}
+	groups := map[desired.PolicyName][]string{}
 	for _, t := range trailers {
 		key, v := t.key, t.value
 		yes := func() (bool, error) {
@@ -417,6 +415,9 @@ func parseMessage(message string, at time.Time) (Entry, error) {
 			var c Check
 			c, err = parseCheck(v)
 			e.Checks = append(e.Checks, c)
+		case "Pinion-Groups":
+			several = true
+			err = parseGroups(v, groups)
 		case "Pinion-Answer":
 			drift().Answer = Answer(v)
 		case "Pinion-More":
@@ -439,6 +440,9 @@ func parseMessage(message string, at time.Time) (Entry, error) {
 			return Entry{}, fmt.Errorf("%s stands there twice", key)
 		}
 		seen[key] = true
+	}
+	if err := giveGroups(e.Checks, groups); err != nil {
+		return Entry{}, err
 	}
 	notes := e.notes()
 	e.Reason = readBody(body, notes)

@@ -70,6 +70,55 @@ Pinion-Actor: Alice Smith <alice@example.com>
 	}
 }
 
+// Who reports by a group has its groups beside the result, in a trailer that
+// may be missing: messages of before have none.
+func TestGroupsOfWhoReports(t *testing.T) {
+	e := entry(EventVerified, "4f1c2aa90b7e", checked("e2e", Success), checked("smoke", Failure), checked("load", Success))
+	e.Checks[0].By, e.Checks[0].Groups = "ci-7", []string{"builders", "ci with, comma", ""}
+	e.Checks[2].Groups = []string{"load"}
+	m := e.Message()
+	lines := "Pinion-Check: e2e success ci-7\nPinion-Check: smoke failure ci\nPinion-Check: load success ci\n"
+	groups := "Pinion-Groups: e2e builders,ci_with__comma\nPinion-Groups: load load\n"
+	if !strings.Contains(m, lines+groups) {
+		t.Errorf("the message is\n%s", m)
+	}
+	got, err := ParseMessage(m, e.Time)
+	if diff := cmp.Diff(e.Normal(), got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	for i := range e.Checks {
+		e.Checks[i].Groups = nil
+	}
+	got, err = ParseMessage(strings.Replace(m, groups, "", 1), e.Time)
+	if diff := cmp.Diff(e.Normal(), got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	for _, wrong := range []string{"Pinion-Groups: e2e\n", "Pinion-Groups: e2e a b\n", "Pinion-Groups: e2e a\nPinion-Groups: e2e b\n", "Pinion-Groups: unknown ci\n"} {
+		if got, err := ParseMessage(strings.Replace(m, groups, wrong, 1), e.Time); err == nil {
+			t.Errorf("%q was read: %+v", wrong, got.Checks)
+		}
+	}
+}
+
+// A record keeps the groups, and has no place for them where there are none.
+func TestRecordKeepsGroups(t *testing.T) {
+	grouped := func(e *Entry) { e.Checks[0].By, e.Checks[0].Groups = "ci-7", []string{"builders", "ci"} }
+	r := after(t, Record{}, pinned("a", "1.4.2"), entry(EventStarted, "a"), entry(EventCompleted, "a"),
+		entry(EventCheck, "a", checked("e2e", Success), grouped), entry(EventCheck, "a", checked("smoke", Success)))
+	data := r.Encode()
+	if strings.Count(string(data), "groups:") != 1 || !strings.Contains(string(data), "by: ci-7\n    groups:\n    - builders\n    - ci\n") {
+		t.Errorf("the record is\n%s", data)
+	}
+	for what, read := range map[string]func() (Record, error){
+		"simple": func() (Record, error) { return decodeSimple(string(data)) },
+		"any":    func() (Record, error) { return decodeAny(data) },
+	} {
+		if got, err := read(); err != nil || !cmp.Equal(got, r) {
+			t.Errorf("%s: %v\n%s", what, err, cmp.Diff(r, got))
+		}
+	}
+}
+
 func TestSubjects(t *testing.T) {
 	before := func(s string) func(*Entry) { return func(e *Entry) { e.Before = s } }
 	by := func(s string) func(*Entry) { return func(e *Entry) { e.After = s } }
@@ -155,7 +204,7 @@ func randomPerson(rnd *rand.Rand) Person { return Person{pick(rnd, odd...), pick
 func randomChecks(rnd *rand.Rand, n int) []Check {
 	var checks []Check
 	for _, p := range []desired.PolicyName{"e2e", "smoke", "pinion-event"}[:n] {
-		checks = append(checks, Check{p, pick(rnd, Success, Failure), pick(rnd, odd...), pick(rnd, odd...), pick(rnd, odd...), pick(rnd, odd...), time.Now()})
+		checks = append(checks, Check{p, pick(rnd, Success, Failure), pick(rnd, odd...), []string{pick(rnd, odd...), pick(rnd, odd...)}[:rnd.IntN(3)], pick(rnd, odd...), pick(rnd, odd...), pick(rnd, odd...), time.Now()})
 	}
 	return checks
 }

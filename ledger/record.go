@@ -71,6 +71,7 @@ type Check struct {
 	Policy      desired.PolicyName `json:"policy"`
 	Result      Result             `json:"result"`
 	By          string             `json:"by"`                    // who says so: a principal, or "pinion"; without spaces
+	Groups      []string           `json:"groups,omitempty"`      // those of the principal in that moment, if it counts by one of them; without spaces and commas
 	URL         string             `json:"url,omitempty"`         // without spaces and user info
 	Description string             `json:"description,omitempty"` // one line
 	Output      string             `json:"output,omitempty"`      // the end of what a Job wrote

@@ -180,6 +180,7 @@ func normalChecks(all []Check, at time.Time, output bool) []Check {
 	checks := make([]Check, 0, len(all))
 	for _, c := range all {
 		c.By = cmp.Or(token(c.By, maxToken), "unknown")
+		c.Groups = normalGroups(c.Groups)
 		c.URL = address(c.URL)
 		c.Description = line(c.Description, maxDescription)
 		if output {
@@ -191,6 +192,16 @@ func normalChecks(all []Check, at time.Time, output bool) []Check {
 		checks = append(checks, c)
 	}
 	return orNil(checks)
+}
+
+func normalGroups(all []string) []string {
+	var groups []string
+	for _, g := range all {
+		if g = token(strings.ReplaceAll(g, ",", "_"), maxToken); g != "" {
+			groups = append(groups, g)
+		}
+	}
+	return groups
 }
 
 func normalTokens(all []string) []string {

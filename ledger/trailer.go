@@ -179,6 +179,43 @@ func parseCheck(s string) (Check, error) {
 	return c, nil
 }
 
+// groupsTrailer writes "e2e builders,ci", and nothing if there are no groups.
+// It is a trailer of its own, for who does not know it passes it over.
+func (c Check) groupsTrailer() string {
+	if len(c.Groups) == 0 {
+		return ""
+	}
+	return string(c.Policy) + " " + strings.Join(c.Groups, ",")
+}
+
+func parseGroups(s string, into map[desired.PolicyName][]string) error {
+	w := strings.Fields(s)
+	if len(w) != 2 {
+		return fmt.Errorf("%q is not a policy and groups", s)
+	}
+	policy := desired.PolicyName(w[0])
+	if into[policy] != nil {
+		return fmt.Errorf("the groups of who reported %s stand there twice", policy)
+	}
+	into[policy] = strings.Split(w[1], ",")
+	return nil
+}
+
+// giveGroups puts the groups to the results that they belong to.
+func giveGroups(checks []Check, groups map[desired.PolicyName][]string) error {
+	given := 0
+	for i, c := range checks {
+		if g := groups[c.Policy]; g != nil {
+			checks[i].Groups = g
+			given++
+		}
+	}
+	if given < len(groups) {
+		return fmt.Errorf("it has groups of who reported a policy, and no result of that policy")
+	}
+	return nil
+}
+
 // trailer writes "release-approval alice alice@example.com release-managers,sre",
 // with "-" for an address that is not known.
 func (a Approval) trailer() string {

@@ -427,7 +427,10 @@ func (w *work) promotion(b *bench, found []proof) *Promotion {
 	slices.SortFunc(p.Checks, func(x, y ledger.Check) int {
 		return cmp.Or(cmp.Compare(x.Policy, y.Policy), x.Time.Compare(y.Time), cmp.Compare(x.By, y.By), cmp.Compare(x.URL, y.URL))
 	})
-	p.Checks = slices.Compact(p.Checks)
+	p.Checks = slices.CompactFunc(p.Checks, func(x, y ledger.Check) bool {
+		return x.Policy == y.Policy && x.Result == y.Result && x.By == y.By && slices.Equal(x.Groups, y.Groups) && x.URL == y.URL &&
+			x.Description == y.Description && x.Output == y.Output && x.Time.Equal(y.Time)
+	})
 	return p
 }
 

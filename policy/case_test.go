@@ -171,7 +171,11 @@ func (c clock) checks(texts map[string]string) []ledger.Check {
 	var checks []ledger.Check
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		words := strings.SplitN(texts[name], " ", 4)
-		x := ledger.Check{Policy: desired.PolicyName(name), Result: ledger.Result(words[0]), By: words[1], Time: c.now.Add(-time.Minute)}
+		by, groups, grouped := strings.Cut(words[1], "@") // "ci-7@ci,builders"
+		x := ledger.Check{Policy: desired.PolicyName(name), Result: ledger.Result(words[0]), By: by, Time: c.now.Add(-time.Minute)}
+		if grouped {
+			x.Groups = strings.Split(groups, ",")
+		}
 		if len(words) > 2 && words[2] != "-" {
 			x.URL = words[2]
 		}

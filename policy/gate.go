@@ -126,6 +126,12 @@ func byResult(p *desired.Policy) bool {
 	return false
 }
 
+// Reports tells whether a policy takes the reports of a principal: it names the
+// principal, or one of its groups.
+func Reports(r *desired.Report, principal string, groups []string) bool {
+	return slices.Contains(r.By, principal) || slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(r.By, g) })
+}
+
 // recorded is the verdict of a check whose result somebody has found.
 func (b *bench) recorded(p *desired.Policy) Verdict {
 	ignored := ""
@@ -133,7 +139,7 @@ func (b *bench) recorded(p *desired.Policy) Verdict {
 		c := b.checks[i]
 		v := Verdict{Outcome: Failed, Reason: outcome(c), Since: c.Time, Result: &c}
 		switch {
-		case p.Check == desired.CheckReport && !slices.Contains(p.Report.By, c.By):
+		case p.Check == desired.CheckReport && !Reports(p.Report, c.By, c.Groups):
 			ignored = fmt.Sprintf("; that of %s does not count", c.By)
 		case c.Result == ledger.Success:
 			v.Outcome = Passed
