@@ -50,7 +50,7 @@ type Receipt struct {
 }
 
 func writes() []Operation {
-	recording := []Code{UnknownEnvironment, UnknownService, UnknownPolicy, NotCurrent, Decided, PolicyNotUsed, NotOurs}
+	recording := []Code{UnknownEnvironment, UnknownService, UnknownPolicy, UnknownDeployment, NotCurrent, Decided, PolicyNotUsed, NotOurs}
 	return []Operation{
 		publishing(),
 		Writing(Operation{Path: ReportsPath, ID: "report", Summary: "Report the result of a policy's check for a version.", Scope: ScopeReport,

@@ -34,6 +34,8 @@ type batch struct {
 	answers []answer
 	// taken are the results of checks that are recorded by it.
 	taken []checked
+	// said is what the entries say that move nothing.
+	said map[statement]bool
 }
 
 // page is one entry and the files that it changes.
@@ -67,6 +69,7 @@ func newBatch(ctx context.Context, c *Clerk, now time.Time) *batch {
 		ctx: ctx, clerk: c, now: now,
 		records: map[Key]ledger.Record{},
 		pages:   map[desired.EnvironmentName][]page{},
+		said:    map[statement]bool{},
 	}
 }
 
@@ -407,6 +410,7 @@ func (c *Clerk) written(ctx context.Context, b *batch, ids []string, keys []Key)
 			*next = *old
 		}
 		for i, p := range pages {
+			next.memory.wrote(next.tip, landed[i], p.entry)
 			next.tip = landed[i]
 			next.records[p.record.Service] = p.record
 			c.options.Known(p.record)

@@ -22,6 +22,7 @@ type book struct {
 	broken map[desired.ServiceName]bool
 	closed bool
 	err    error
+	memory *memory // nil: nobody has asked for it
 }
 
 // record returns a service's record as it was pushed.
@@ -94,6 +95,9 @@ func (c *Clerk) open(ctx context.Context, env desired.EnvironmentName, tip strin
 	if b.err != nil && (old == nil || old.err == nil || old.err.Error() != b.err.Error()) {
 		c.report(Event{Type: EventProblem, Environment: env, Message: fmt.Sprintf(
 			"%v; nothing is recorded or decided of it before a commit on %s mends it", b.err, ledger.Branch(env))})
+	}
+	if old != nil {
+		b.memory = old.memory
 	}
 	c.books[env] = b
 	c.noteWhole(env, b)

@@ -227,7 +227,7 @@ func reportable(r ledger.Record, version string, taken bool) *Rejection {
 
 // takeDeployed takes in the report of the tool that deploys.
 func (c *Clerk) takeDeployed(b *batch, k Key, by *desired.Deploy, r ReportRequest) (string, *Rejection) {
-	if err := c.known(k, ""); err != nil {
+	if err := c.known(k, false); err != nil {
 		return "", err
 	}
 	who := append([]string{r.Principal.Name}, r.Principal.Groups...)

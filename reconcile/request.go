@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ type ApprovalRequest struct {
 // Receipt says what has become of a request. It is given when the entry is on
 // the remote.
 type Receipt struct {
-	Commit  string // the ledger's tip that has it
+	Commit  string // the ledger's tip that has it, or the entry if it was there before
 	Branch  string
 	Late    bool
 	State   ledger.State
@@ -64,7 +65,8 @@ const (
 	UnknownEnvironment RejectionCode = "unknown-environment"
 	UnknownService     RejectionCode = "unknown-service"
 	UnknownPolicy      RejectionCode = "unknown-policy"
-	NotCurrent         RejectionCode = "not-current" // recorded, and moves nothing
+	UnknownDeployment  RejectionCode = "unknown-deployment" // nothing is known of the version; not recorded
+	NotCurrent         RejectionCode = "not-current"        // recorded, and moves nothing
 	Decided            RejectionCode = "decided"
 	PolicyNotUsed      RejectionCode = "policy-not-used"
 	NotAReporter       RejectionCode = "not-a-reporter"
@@ -179,7 +181,7 @@ func (c *Clerk) answer(b *batch) {
 			continue
 		}
 		if book := c.books[a.key.Environment]; book != nil {
-			a.receipt.Commit, a.receipt.Branch = book.tip, gitstate.LedgerPrefix+string(a.key.Environment)
+			a.receipt.Commit, a.receipt.Branch = cmp.Or(a.receipt.Commit, book.tip), gitstate.LedgerPrefix+string(a.key.Environment)
 			a.receipt.State = c.record(a.key).Deployment.State
 		}
 		var r *Rejection
@@ -216,13 +218,16 @@ func (c *Clerk) serve(b *batch, r *request) {
 	case c.unreadable(a.key):
 		rejection = reject(NotReady, "the record of %s in %s can't be read: %v", a.key.Service, a.key.Environment, c.books[a.key.Environment].err)
 	case r.report != nil:
-		a.receipt.Message, rejection = c.takeReport(b, a.key, *r.report)
+		a.receipt, rejection = c.takeReport(b, a.key, *r.report)
 	default:
-		a.receipt.Message, rejection = c.takeApproval(b, a.key, *r.approval)
+		a.receipt, rejection = c.takeApproval(b, a.key, *r.approval)
 	}
 	if rejection != nil {
 		a.err = rejection
 		a.receipt.Late = rejection.Code == NotCurrent
+		if rejection.Receipt != nil {
+			a.receipt.Commit = rejection.Receipt.Commit
+		}
 	}
 	for _, p := range b.pages[a.key.Environment][n:] {
 		a.entries = append(a.entries, asCommitted(p.entry.Message()))
@@ -249,18 +254,18 @@ func (c *Clerk) landed(messages []string) bool {
 	return len(messages) > 0
 }
 
-// known makes sure that what a request names is there.
-func (c *Clerk) known(k Key, p desired.PolicyName) *Rejection {
+// known makes sure that what a request names is there, on main or, if what
+// has been recorded counts, on the ledger.
+func (c *Clerk) known(k Key, recorded bool) *Rejection {
 	repo := c.commit.Repository
+	recorded = recorded && c.record(k).Deployment.ID != ""
 	switch {
 	case c.unreadable(k):
 		return reject(NotReady, "what %s has of %s can't be read; somebody has to mend it", ledger.Branch(k.Environment), k.Service)
-	case repo.Environments[k.Environment] == nil && len(repo.Broken(desired.KindEnvironment, string(k.Environment))) == 0:
+	case repo.Environments[k.Environment] == nil && len(repo.Broken(desired.KindEnvironment, string(k.Environment))) == 0 && !recorded:
 		return reject(UnknownEnvironment, "there is no environment %q; there are %s", k.Environment, names(repo.Environments))
-	case repo.Services[k.Service] == nil && len(repo.Broken(desired.KindService, string(k.Service))) == 0:
+	case repo.Services[k.Service] == nil && len(repo.Broken(desired.KindService, string(k.Service))) == 0 && !recorded:
 		return reject(UnknownService, "there is no service %q; there are %s", k.Service, names(repo.Services))
-	case p != "" && repo.Policies[p] == nil && len(repo.Broken(desired.KindPolicy, string(p))) == 0:
-		return reject(UnknownPolicy, "there is no policy %q; there are %s", p, names(repo.Policies))
 	}
 	return nil
 }
@@ -277,144 +282,118 @@ func names[N ~string, V any](m map[N]V) string {
 	return strings.Join(all, ", ")
 }
 
-// subjectOf finds what a request is about: the deployment that is there, or
-// the candidate that waits. gate is the policy as the stage that asks for it
-// has it.
-type subjectOf struct {
-	candidate bool
-	gate      *desired.Policy
-	current   bool // the version that the request names is this one's
-}
-
-// find looks for a policy in a stage's verify, for the deployment, and in its
-// admit, for the candidate.
-func (c *Clerk) find(ctx context.Context, b *batch, k Key, name desired.PolicyName, version string) (subjectOf, *Rejection) {
-	r := b.record(k)
-	var options []subjectOf
-	if rules, err := c.rulesAt(ctx, r.Deployment.Commit); r.Deployment.ID != "" {
-		if err != nil {
-			return subjectOf{}, reject(NotReady, "the policies of commit %.12s can't be read: %v", r.Deployment.Commit, err)
-		}
-		if _, stage, _ := rules.Stage(k.Environment, k.Service); stage != nil && slices.Contains(stage.Verify, name) && rules.Repository.Policies[name] != nil {
-			d := r.Deployment
-			options = append(options, subjectOf{gate: rules.Repository.Policies[name], current: means(version, d.ID, d.Commit, d.Release)})
-		}
-	}
-	tip := policy.Rules{Commit: c.commit.ID, Repository: c.commit.Repository}
-	if _, stage, _ := tip.Stage(k.Environment, k.Service); stage != nil && slices.Contains(stage.Admit, name) && tip.Repository.Policies[name] != nil {
-		x := r.Candidate
-		options = append(options, subjectOf{candidate: true, gate: tip.Repository.Policies[name],
-			current: x != nil && means(version, "", "", x.Release)})
-	}
-	for _, o := range options {
-		if o.current {
-			return o, nil
-		}
-	}
-	if len(options) > 0 {
-		return options[0], nil
-	}
-	if _, stage, why := tip.Stage(k.Environment, k.Service); stage == nil {
-		return subjectOf{}, reject(PolicyNotUsed, "policy %s is not used for %s in %s: %s", name, k.Service, k.Environment, why)
-	}
-	return subjectOf{}, reject(PolicyNotUsed, "the stage %s does not use policy %s for %s; name it in its verify or admit", k.Environment, name, k.Service)
-}
-
-// means tells whether a person who says version can mean a release.
-func means(version, id, commit string, r ledger.Release) bool {
-	switch {
-	case version == "":
-		return false
-	case version == id, version == r.Version():
-		return true
-	case len(version) >= 7 && commit != "" && strings.HasPrefix(commit, strings.ToLower(version)):
-		return true
-	case len(r.Pins) == 1:
-		image, err := desired.ParseImage(r.Pins[0].Image)
-		return version == r.Pins[0].Image || err == nil && (version == image.Version || version == image.Digest || version == image.Version+"@"+image.Digest)
-	}
-	return false
-}
-
-func (c *Clerk) takeReport(b *batch, k Key, r ReportRequest) (string, *Rejection) {
+func (c *Clerk) takeReport(b *batch, k Key, r ReportRequest) (Receipt, *Rejection) {
 	if by := c.deployOf(k); by != nil && r.Policy == DeployReport {
-		return c.takeDeployed(b, k, by, r)
+		text, err := c.takeDeployed(b, k, by, r)
+		return Receipt{Message: text}, err
 	}
-	if err := c.known(k, r.Policy); err != nil {
-		return "", err
+	if err := c.known(k, true); err != nil {
+		return Receipt{}, err
 	}
 	on, err := c.find(b.ctx, b, k, r.Policy, r.Version)
 	if err != nil {
-		return "", err
+		return Receipt{}, err
 	}
-	by := append([]string{r.Principal.Name}, r.Principal.Groups...)
-	switch {
-	case on.gate.Report == nil && r.Result != "":
-		return "", reject(PolicyNotUsed, "policy %s is a %s check, which nobody reports", r.Policy, on.gate.Check)
-	case on.gate.Report != nil && !slices.ContainsFunc(by, func(n string) bool { return slices.Contains(on.gate.Report.By, n) }):
-		return "", reject(NotAReporter, "%s may not report %s; policy %s lets %s do that", r.Principal.Name, r.Policy, r.Policy, strings.Join(on.gate.Report.By, ", "))
+	who := r.Principal
+	switch report := on.gate.Report; {
+	case report == nil && r.Result != "":
+		return Receipt{}, reject(PolicyNotUsed, "policy %s is a %s check, which nobody reports", r.Policy, on.gate.Check)
+	case report != nil && !policy.Reports(report, who.Name, who.Groups):
+		return Receipt{}, reject(NotAReporter, "%s may not report %s; policy %s lets %s do that", who.Name, r.Policy, r.Policy, strings.Join(report.By, ", "))
 	}
-	if r.Rerun && on.current {
-		if err := c.takeBack(b, k, on, r); err != nil || r.Result == "" {
-			return fmt.Sprintf("%s of %s in %s is checked once more", r.Policy, r.Version, k.Environment), err
-		}
-	}
-	record := b.record(k)
-	e := ledger.Entry{Event: ledger.EventCheck, Actor: ledger.Person{Name: r.Principal.Name, Email: r.Principal.Email}}
+	e := ledger.Entry{Event: ledger.EventCheck, Actor: ledger.Person{Name: who.Name, Email: who.Email}}
 	if r.Result == "" {
 		e.Event, e.Policy = ledger.EventRerun, r.Policy
 	} else {
-		e.Checks = []ledger.Check{{Policy: r.Policy, Result: r.Result, By: r.Principal.Name, URL: r.URL, Description: r.Description}}
+		e.Checks = []ledger.Check{{Policy: r.Policy, Result: r.Result, By: who.Name, URL: r.URL, Description: r.Description}}
+		if !policy.Reports(on.gate.Report, who.Name, nil) {
+			e.Checks[0].Groups = who.Groups
+		}
 	}
 	if !on.current {
 		return c.late(b, k, e, on, r.Version)
 	}
-	var before []ledger.Check
-	if on.candidate {
-		aboutCandidate(&e, record)
-		before = record.Candidate.Checks
-	} else {
-		aboutDeployment(&e, record)
-		before = record.Deployment.Checks
+	said := func(format string, args ...any) Receipt {
+		return Receipt{Message: fmt.Sprintf("%s of %s in %s is ", r.Policy, r.Version, k.Environment) + fmt.Sprintf(format, args...)}
 	}
-	for _, x := range before {
-		if x.Policy != r.Policy {
-			continue
+	before := c.resultOf(b, k, on, r.Policy)
+	if r.Rerun && (r.Result == "" || before != nil && !sameWords(*before, e)) {
+		if err := c.takeBack(b, k, on, r); err != nil || r.Result == "" {
+			return said("checked once more"), err
 		}
-		if x.Result == r.Result {
-			return fmt.Sprintf("%s of %s in %s is recorded already, by %s", r.Policy, r.Version, k.Environment, x.By), nil
-		}
-		e.Late = true
-		if err := b.add(k, e); err != nil {
-			return "", reject(Decided, "%v", err)
-		}
-		return "", &Rejection{Code: Decided, Receipt: &Receipt{}, Message: fmt.Sprintf(
-			"%s of %s in %s is decided: %s, by %s; the report is recorded and moves nothing (--rerun takes the result back while the verification is under way)", r.Policy, r.Version, k.Environment, x.Result, x.By)}
+		before = nil
 	}
-	if !on.candidate && record.Deployment.State.Final() {
+	record := b.record(k)
+	open := on.candidate || record.Deployment.State == ledger.StateCompleted
+	if before != nil && open && !policy.Reports(on.gate.Report, before.By, before.Groups) {
+		// It counts for nothing, and must not keep out what does.
+		again := r
+		again.Description = fmt.Sprintf("The result by %s does not count: the policy lets %s report.", before.By, strings.Join(on.gate.Report.By, ", "))
+		if err := c.takeBack(b, k, on, again); err != nil {
+			return Receipt{}, err
+		}
+		before = nil
+	}
+	aboutIt(&e, b.record(k), on)
+	switch {
+	case before != nil && before.Result == r.Result:
+		return said("recorded already, by %s", before.By), nil
+	case before != nil:
+		first, err := c.once(b, k, e)
+		if err != nil {
+			return Receipt{}, err
+		}
+		return Receipt{}, &Rejection{Code: Decided, Receipt: first.receipt(), Message: fmt.Sprintf(
+			"%s of %s in %s is decided: %s, by %s; the report is recorded and moves nothing (--rerun takes the result back while the verification is under way)", r.Policy, r.Version, k.Environment, before.Result, before.By)}
+	case !on.candidate && record.Deployment.State.Final():
 		return c.late(b, k, e, on, r.Version)
 	}
 	if err := b.add(k, e); err != nil {
-		return "", reject(Decided, "%v", err)
+		return Receipt{}, reject(Decided, "%v", err)
 	}
 	c.dirty[k], c.stages[k] = true, true
-	return fmt.Sprintf("%s of %s in %s is recorded: %s", r.Policy, r.Version, k.Environment, r.Result), nil
+	return said("recorded: %s", r.Result), nil
 }
 
-// takeBack takes the result of a policy back, if there is one.
-func (c *Clerk) takeBack(b *batch, k Key, on subjectOf, r ReportRequest) *Rejection {
-	record := b.record(k)
+// resultOf returns the result that a policy has; nil: it has none.
+func (c *Clerk) resultOf(b *batch, k Key, on asked, name desired.PolicyName) *ledger.Check {
+	checks := b.record(k).Deployment.Checks
+	if on.candidate {
+		checks = b.record(k).Candidate.Checks
+	}
+	if i := slices.IndexFunc(checks, func(x ledger.Check) bool { return x.Policy == name }); i >= 0 {
+		return &checks[i]
+	}
+	return nil
+}
+
+// sameWords tells whether a result is what a check entry says, so that somebody
+// asks for it once more.
+func sameWords(x ledger.Check, e ledger.Entry) bool {
+	y := e.Normal().Checks[0]
+	return x.Result == y.Result && x.By == y.By && x.URL == y.URL && x.Description == y.Description
+}
+
+func aboutIt(e *ledger.Entry, r ledger.Record, on asked) {
+	if on.candidate {
+		aboutCandidate(e, r)
+		return
+	}
+	aboutDeployment(e, r)
+}
+
+// takeBack takes the result of a policy back.
+func (c *Clerk) takeBack(b *batch, k Key, on asked, r ReportRequest) *Rejection {
 	e := ledger.Entry{Event: ledger.EventRerun, Policy: r.Policy, Reason: sentence(r.Description),
 		Actor: ledger.Person{Name: r.Principal.Name, Email: r.Principal.Email}}
-	checks := record.Deployment.Checks
+	record := b.record(k)
+	aboutIt(&e, record, on)
+	reruns, open := record.Deployment.Reruns, record.Deployment.State == ledger.StateCompleted
 	if on.candidate {
-		aboutCandidate(&e, record)
-		checks = record.Candidate.Checks
-	} else {
-		aboutDeployment(&e, record)
+		reruns, open = record.Candidate.Reruns, true
 	}
-	if r.Result != "" && !slices.ContainsFunc(checks, func(x ledger.Check) bool { return x.Policy == r.Policy }) {
-		return nil // there is none
+	if open && slices.Contains(reruns, r.Policy) && c.resultOf(b, k, on, r.Policy) == nil {
+		return nil // it was taken back already
 	}
 	if err := b.add(k, e); err != nil {
 		return reject(Decided, "%v", err)
@@ -423,74 +402,36 @@ func (c *Clerk) takeBack(b *batch, k Key, on subjectOf, r ReportRequest) *Reject
 	return nil
 }
 
-// late records what came for another version than the one that is there.
-func (c *Clerk) late(b *batch, k Key, e ledger.Entry, on subjectOf, version string) (string, *Rejection) {
-	record := b.record(k)
-	e.Late = true
-	said := fmt.Sprintf("It came for version %q.", version)
-	now := "nothing waits there"
-	switch {
-	case on.candidate && record.Candidate != nil:
-		now = "the candidate is " + record.Candidate.Release.Version()
-	case !on.candidate && record.Deployment.ID != "":
-		d := record.Deployment
-		now = fmt.Sprintf("%s is there, and %s", d.Release.Version(), d.State)
-	}
-	e.Reason = strings.TrimSpace(said + " " + e.Reason)
-	e.Candidate = on.candidate
-	if past, ok := lookBack(record, version); ok {
-		e.Deployment, e.Commit, e.Release, e.Manifests, e.Candidate = past.ID, past.Commit, past.Release, past.Manifests, false
-	}
-	if record.Deployment.ID != "" && means(version, record.Deployment.ID, record.Deployment.Commit, record.Deployment.Release) {
-		aboutDeployment(&e, record)
-		e.Candidate = false
-	}
-	if e.Deployment == "" && e.Release.Source == "" && len(e.Release.Pins) == 0 {
-		e.Candidate = false
-	}
-	if err := b.add(k, e); err != nil {
-		return "", reject(NotCurrent, "%s: %s is not the version that is current in %s: %s; not recorded: %v", k.Service, version, k.Environment, now, err)
-	}
-	return "", &Rejection{Code: NotCurrent, Receipt: &Receipt{}, Message: fmt.Sprintf(
-		"%s %s is not what waits for it in %s: %s; it is recorded, and moves nothing", k.Service, version, k.Environment, now)}
-}
-
-// lookBack finds a deployment of before by what a person says.
-func lookBack(r ledger.Record, version string) (ledger.Past, bool) {
-	for _, p := range r.Previous {
-		if means(version, p.ID, p.Commit, p.Release) {
-			return p, true
-		}
-	}
-	return ledger.Past{}, false
-}
-
-func (c *Clerk) takeApproval(b *batch, k Key, r ApprovalRequest) (string, *Rejection) {
-	if err := c.known(k, r.Policy); err != nil {
-		return "", err
+func (c *Clerk) takeApproval(b *batch, k Key, r ApprovalRequest) (Receipt, *Rejection) {
+	if err := c.known(k, true); err != nil {
+		return Receipt{}, err
 	}
 	asked := []desired.PolicyName{r.Policy}
 	if r.Policy == "" {
 		asked = c.approvals(b, k)
 		if len(asked) == 0 {
-			return "", reject(PolicyNotUsed, "nothing in %s asks for an approval of %s", k.Environment, k.Service)
+			return Receipt{}, reject(PolicyNotUsed, "nothing in %s asks for an approval of %s", k.Environment, k.Service)
 		}
 	}
 	var said []string
 	var first *Rejection
+	recorded := ""
 	for _, name := range asked {
-		text, err := c.approve(b, k, name, r)
+		receipt, err := c.approve(b, k, name, r)
 		if err != nil && first == nil {
 			first = err
 		}
 		if err == nil {
-			said = append(said, text)
+			said, recorded = append(said, receipt.Message), receipt.Commit
 		}
 	}
 	if len(said) == 0 {
-		return "", first
+		return Receipt{}, first
 	}
-	return strings.Join(said, "; "), nil
+	if len(said) > 1 {
+		recorded = "" // the tip has them all
+	}
+	return Receipt{Commit: recorded, Message: strings.Join(said, "; ")}, nil
 }
 
 // approvals returns the approval policies that a service's stage names.
@@ -516,17 +457,17 @@ func (c *Clerk) approvals(b *batch, k Key) []desired.PolicyName {
 	return all
 }
 
-func (c *Clerk) approve(b *batch, k Key, name desired.PolicyName, r ApprovalRequest) (string, *Rejection) {
+func (c *Clerk) approve(b *batch, k Key, name desired.PolicyName, r ApprovalRequest) (Receipt, *Rejection) {
 	on, err := c.find(b.ctx, b, k, name, r.Version)
 	if err != nil {
-		return "", err
+		return Receipt{}, err
 	}
 	who := r.Principal
 	if on.gate.Approval == nil {
-		return "", reject(PolicyNotUsed, "policy %s is a %s check, which nobody approves", name, on.gate.Check)
+		return Receipt{}, reject(PolicyNotUsed, "policy %s is a %s check, which nobody approves", name, on.gate.Check)
 	}
 	if !slices.ContainsFunc(who.Groups, func(g string) bool { return slices.Contains(on.gate.Approval.Groups, g) }) {
-		return "", reject(NotInGroup, "%s may not approve: policy %s asks for somebody of %s", who.Name, name, strings.Join(on.gate.Approval.Groups, ", "))
+		return Receipt{}, reject(NotInGroup, "%s may not approve: policy %s asks for somebody of %s", who.Name, name, strings.Join(on.gate.Approval.Groups, ", "))
 	}
 	record := b.record(k)
 	e := ledger.Entry{Event: ledger.EventApproved, Actor: ledger.Person{Name: who.Name, Email: who.Email},
@@ -537,24 +478,22 @@ func (c *Clerk) approve(b *batch, k Key, name desired.PolicyName, r ApprovalRequ
 	before, authors := record.Deployment.Approvals, record.Deployment.Authors
 	if on.candidate {
 		before, authors = record.Candidate.Approvals, record.Candidate.Authors
-		aboutCandidate(&e, record)
-	} else {
-		aboutDeployment(&e, record)
 	}
+	aboutIt(&e, record, on)
 	if !on.gate.Approval.AllowAuthor && policy.Chose(authors, *e.Approval) {
-		return "", reject(OwnRelease, "%s chose version %s, and policy %s does not count that person's own approval", who.Name, r.Version, name)
+		return Receipt{}, reject(OwnRelease, "%s chose version %s, and policy %s does not count that person's own approval", who.Name, r.Version, name)
 	}
 	for _, x := range before {
 		if x.Policy == name && (x.By == who.Name || x.Email != "" && strings.EqualFold(x.Email, who.Email)) {
-			return fmt.Sprintf("%s has approved %s for %s already (%s)", who.Name, r.Version, k.Environment, name), nil
+			return Receipt{Message: fmt.Sprintf("%s has approved %s for %s already (%s)", who.Name, r.Version, k.Environment, name)}, nil
 		}
 	}
 	if !on.candidate && record.Deployment.State.Final() {
 		return c.late(b, k, e, on, r.Version)
 	}
 	if err := b.add(k, e); err != nil {
-		return "", reject(Decided, "%v", err)
+		return Receipt{}, reject(Decided, "%v", err)
 	}
 	c.dirty[k], c.stages[k] = true, true
-	return fmt.Sprintf("approved %s for %s (%s)", r.Version, k.Environment, name), nil
+	return Receipt{Message: fmt.Sprintf("approved %s for %s (%s)", r.Version, k.Environment, name)}, nil
 }
