@@ -499,9 +499,9 @@ func seeded(t testing.TB) uint64 {
 // nothing is there twice.
 func TestKilledClerk(t *testing.T) {
 	t.Parallel()
-	rounds := 160 // at random moments
+	rounds, least := 170, 200 // at random moments; of all kills
 	if testing.Short() {
-		rounds = 20
+		rounds, least = 20, 50
 	}
 	c := newCity(t, seeded(t), "api", "db", "web")
 	for _, name := range []string{"pre-receive", "update", "reference-transaction", "post-receive"} {
@@ -549,6 +549,9 @@ func TestKilledClerk(t *testing.T) {
 		timer.Stop()
 	}
 	t.Logf("%d kills in %s", kills, time.Since(start))
+	if kills < least {
+		t.Errorf("%d kills, and not %d", kills, least)
+	}
 	p := c.process(dir, "", 0)
 	c.employ(p)
 	c.rest()

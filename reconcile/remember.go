@@ -80,16 +80,19 @@ func (m *memory) wrote(before, commit string, e ledger.Entry) {
 }
 
 // first finds the entry that has said the same already. What was said before a
-// result was taken back, or before a release was offered anew, is over.
+// result was taken back, or before a release was offered anew, is over. Of what
+// counted when it came, only an approval and a report with a URL are known for
+// sure to be asked for once more: without one it may be of another run.
 func (m *memory) first(e ledger.Entry) (remembered, bool) {
 	want, ok := rememberedOf("", e)
 	if !ok {
 		return remembered{}, false
 	}
+	sure := e.Event == ledger.EventApproved || e.Event == ledger.EventCheck && e.Checks[0].URL != ""
 	for _, r := range slices.Backward(m.items) {
 		switch {
 		case r.service != want.service:
-		case r.said == want.said:
+		case r.said == want.said && (r.late || sure):
 			return r, true
 		case !r.about.same(want.about):
 		case r.event == ledger.EventRerun && !r.late && r.policy == want.policy, r.event == ledger.EventOffered:

@@ -385,6 +385,20 @@ func TestReportAskedTwiceIsRecordedOnce(t *testing.T) {
 		t.Errorf("%s: it names %s, want %s: %s", code, r.Commit, c.id, r.Message)
 	}
 	h.once("staging", "check(staging): web 1.2.0, e2e passed")
+	// Without a URL it may be of another run, and is late, once.
+	h.replace("environments/staging.yaml", "web:1.3.0", "web:1.3.1")
+	h.runs("staging", "1.3.1", ledger.StateCompleted)
+	counted = reporting("1.3.1", ledger.Success)
+	counted.URL = ""
+	h.reports(counted)
+	h.replace("environments/staging.yaml", "web:1.3.1", "web:1.3.2")
+	h.runs("staging", "1.3.2", ledger.StateCompleted)
+	for range 2 {
+		if r, code := h.reports(counted); code != reconcile.NotCurrent {
+			t.Errorf("%s: %s", code, r.Message)
+		}
+		h.once("staging", "check(staging): web 1.3.1, e2e passed, late")
+	}
 
 	// A result that was taken back can be reported anew, and once.
 	h.replace("pipelines/default.yaml", "verify: [e2e]", "verify: [e2e, load]")

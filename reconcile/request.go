@@ -392,8 +392,12 @@ func (c *Clerk) takeBack(b *batch, k Key, on asked, r ReportRequest) *Rejection 
 	if on.candidate {
 		reruns, open = record.Candidate.Reruns, true
 	}
-	if open && slices.Contains(reruns, r.Policy) && c.resultOf(b, k, on, r.Policy) == nil {
+	x := c.resultOf(b, k, on, r.Policy)
+	switch {
+	case x == nil && open && slices.Contains(reruns, r.Policy):
 		return nil // it was taken back already
+	case x != nil && x.Result == ledger.Failure && on.gate.Report == nil:
+		return reject(Decided, "%s of %s in %s has failed, and that is decided", r.Policy, r.Version, k.Environment)
 	}
 	if err := b.add(k, e); err != nil {
 		return reject(Decided, "%v", err)

@@ -156,6 +156,7 @@ func TestProblemsAreToldWithTheirExitCodes(t *testing.T) {
 		{api.UnknownEnvironment, 404, exitFailed},
 		{api.UnknownService, 404, exitFailed},
 		{api.UnknownPolicy, 404, exitFailed},
+		{api.UnknownDeployment, 404, exitFailed},
 		{api.NotCurrent, 409, exitDifferent},
 		{api.Decided, 409, exitDifferent},
 		{api.PolicyNotUsed, 422, exitFailed},

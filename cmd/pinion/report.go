@@ -21,7 +21,7 @@ func newReportCommand(g *globals) *cobra.Command {
 		Short: "Tell the daemon the result of a check",
 		Long: `Tell the daemon the result of a check that a policy (report:) waits for. The RESULT
 is success or failure, and of one version: if another one runs by then, it is
-recorded and moves nothing. With --rerun it takes the place of the result that is
+recorded and moves nothing; of a version that was never there, nothing is recorded. With --rerun it takes the place of the result that is
 there; without a RESULT, --rerun takes that one back, so that the check is made
 once more.
 
