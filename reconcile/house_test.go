@@ -73,11 +73,16 @@ func (h *house) lastSettled() string {
 	return h.settledAt
 }
 
+// houseOn is a house on a remote that is there, or will be.
+func houseOn(t testing.TB, remote, clone string) *house {
+	return &house{TB: t, remote: remote, clone: clone, phases: map[string]reconcile.Phase{},
+		healthy: map[string]time.Time{}, blind: map[string]bool{}, told: map[string]reconcile.Sighting{}}
+}
+
 func newRepository(t testing.TB, archive string) *house {
 	t.Helper()
 	dir := t.TempDir()
-	h := &house{TB: t, remote: filepath.Join(dir, "remote.git"), clone: filepath.Join(dir, "clone"), phases: map[string]reconcile.Phase{},
-		healthy: map[string]time.Time{}, blind: map[string]bool{}, told: map[string]reconcile.Sighting{}}
+	h := houseOn(t, filepath.Join(dir, "remote.git"), filepath.Join(dir, "clone"))
 	h.must(os.Mkdir(h.clone, 0o755))
 	h.git("init", "-q", "--bare", "--initial-branch=main", h.remote)
 	h.git("init", "-q", "--initial-branch=main")

@@ -56,7 +56,7 @@ func (alone) Fatal(args ...any) {
 // Its first line says where it takes in reports and approvals, each further
 // one is an event.
 func serveClerk(dir, remote string) {
-	h := &house{TB: alone{}, remote: remote, phases: map[string]reconcile.Phase{}}
+	h := houseOn(alone{}, remote, "")
 	// The hooks of the remote find out by these whom to kill.
 	os.Setenv("PINION_TEST_PID", strconv.Itoa(os.Getpid()))
 	mirror, err := gitstate.Open(context.Background(), gitstate.Options{URL: remote, Dir: dir, Poll: time.Second})
@@ -399,7 +399,7 @@ func (c *city) ask(ctx context.Context, wait *sync.WaitGroup, what, environment,
 			c.unknown++
 		case a.Recorded:
 			c.accepted = append(c.accepted, accepted{mark, environment, a.Receipt, strings.Contains(a.Receipt.Message, "already")})
-		case a.Code == reconcile.NotCurrent || a.Code == reconcile.Decided:
+		case a.Code == reconcile.NotCurrent || a.Code == reconcile.UnknownDeployment || a.Code == reconcile.Decided:
 			c.refused = append(c.refused, mark+": "+a.Message)
 		default:
 			c.Errorf("%s: %s: %s", mark, a.Code, a.Message)
