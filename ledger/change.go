@@ -67,7 +67,8 @@ type Change struct {
 	Before  string // the version that the subject begins with, "" if none
 	Reason  string // in words; the body
 	// Checks are the results that it is founded on, without their groups, their
-	// time and Output.
+	// time and Output. One policy may have several, each of another stage: they
+	// differ, and Reason says which is whose.
 	Checks []Check
 	// RequestedBy are for whom a command or the daemon wrote it, CoAuthors
 	// those who chose the release.
@@ -85,6 +86,7 @@ func (c Change) normal() Change {
 	for i := range c.Checks {
 		c.Checks[i].Groups = nil // the entries that it names have them
 	}
+	c.Checks = distinct(c.Checks)
 	c.RequestedBy = normalPersons(c.RequestedBy)
 	c.CoAuthors = normalPersons(c.CoAuthors)
 	c.Builds = slices.Clone(c.Builds)
@@ -92,6 +94,19 @@ func (c Change) normal() Change {
 		c.Builds[i] = c.Builds[i].normal()
 	}
 	return c
+}
+
+// distinct leaves out what is said already.
+func distinct(checks []Check) []Check {
+	var all []Check
+	for _, c := range checks {
+		if !slices.ContainsFunc(all, func(o Check) bool {
+			return o.Policy == c.Policy && o.Result == c.Result && o.By == c.By && o.URL == c.URL && o.Description == c.Description
+		}) {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // valid tells whether a change says all that one of its kind has to.

@@ -3,6 +3,7 @@ package ledger
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,10 +71,53 @@ Co-authored-by: Bob <bob@example.com>
 	}
 }
 
+// One policy may be asked for by several stages: a change says what it came to in
+// each of them.
+func TestChangeWithSeveralResultsOfAPolicy(t *testing.T) {
+	result := func(url, description string) Check {
+		return Check{Policy: "e2e", Result: Success, By: "ci", URL: url, Description: description}
+	}
+	c := Change{
+		Kind: ChangePromoted, Environment: "production", Service: "web", Before: "1.4.1", From: []string{"qa@" + commit("c"), "staging@" + commit("d")},
+		Release: Release{[]Pin{{"web", "ghcr.io/acme/web:1.4.2"}}, ""},
+		Reason:  "Verified in qa: rollout complete, e2e passed (ci, https://ci.example/1). Verified in staging: rollout complete, e2e passed (ci, https://ci.example/2).",
+		Checks:  []Check{result("https://ci.example/1", ""), result("https://ci.example/2", "41 of 41"), {Policy: "soak", Result: Success, By: "pinion", Description: "soaked 30m"}},
+	}
+	got, ok := ParseChange(c.Message())
+	if diff := cmp.Diff(c, got); !ok || diff != "" {
+		t.Fatal(ok, diff)
+	}
+	for _, line := range []string{"- e2e 2: 41 of 41", "Pinion-Check: e2e success ci https://ci.example/1", "Pinion-Check: e2e success ci https://ci.example/2"} {
+		if !strings.Contains(c.Message(), "\n"+line+"\n") {
+			t.Errorf("%q is not in\n%s", line, c.Message())
+		}
+	}
+	// What is the same is said once, also where it was written twice.
+	once := c.Message()
+	twice := c
+	twice.Checks = append(slices.Clone(c.Checks), c.Checks[2])
+	if diff := cmp.Diff(once, twice.Message()); diff != "" {
+		t.Error(diff)
+	}
+	got, ok = ParseChange(once + "Pinion-Check: e2e success ci https://ci.example/1\n")
+	if !ok || len(got.Checks) != 3 {
+		t.Error(ok, got.Checks)
+	}
+	// In a ledger a deployment has one result of each.
+	e := pinned("a", "1.4.2")
+	e.Event, e.Cause, e.Checks = EventVerified, "", c.Checks
+	if _, err := ParseMessage(e.Message(), e.Time); err == nil || !strings.Contains(err.Error(), "e2e: there are two results") {
+		t.Error(err)
+	}
+}
+
 func randomChange(rnd *rand.Rand) Change {
 	c := Change{
 		Kind: pick(rnd, ChangePromoted, ChangeRolledBack, ChangePinned, ChangeHeld, ChangeReleased), Policy: pick(rnd, odd...), Before: pick(rnd, odd...), Reason: pick(rnd, odd...),
 		Checks: randomChecks(rnd, rnd.IntN(4)), From: []string{pick(rnd, odd...)}, RequestedBy: []Person{randomPerson(rnd)}, CoAuthors: []Person{randomPerson(rnd)},
+	}
+	if rnd.IntN(2) == 0 {
+		c.Checks = append(c.Checks, randomChecks(rnd, rnd.IntN(4))...) // of another stage
 	}
 	if c.Kind.hold() {
 		c.Hold, c.Summary = "inc-431", pick(rnd, odd...)

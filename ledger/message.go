@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,6 +95,9 @@ func (e Entry) valid() error {
 	if err := validChecks(e.Checks); err != nil {
 		return wrong("%w", err)
 	}
+	if p, twice := repeated(e.Checks); twice {
+		return wrong("%s: there are two results", p)
+	}
 	switch {
 	case e.Event == EventCheck && len(e.Checks) != 1:
 		return wrong("it has %d results, not 1", len(e.Checks))
@@ -135,19 +139,27 @@ func (r Release) valid() error {
 }
 
 func validChecks(checks []Check) error {
-	seen := map[desired.PolicyName]bool{}
 	for _, c := range checks {
 		switch {
 		case !isLabel(string(c.Policy)):
 			return fmt.Errorf("%q is not the name of a policy", c.Policy)
 		case c.Result != Success && c.Result != Failure:
 			return fmt.Errorf("%s: there is no result %q: there is %s and %s", c.Policy, c.Result, Success, Failure)
-		case seen[c.Policy]:
-			return fmt.Errorf("%s: there are two results", c.Policy)
+		}
+	}
+	return nil
+}
+
+// repeated returns a policy of which there is more than one result.
+func repeated(checks []Check) (desired.PolicyName, bool) {
+	seen := map[desired.PolicyName]bool{}
+	for _, c := range checks {
+		if seen[c.Policy] {
+			return c.Policy, true
 		}
 		seen[c.Policy] = true
 	}
-	return nil
+	return "", false
 }
 
 // isLabel tells whether s is a name as package desired has them.
@@ -224,15 +236,22 @@ func (e Entry) Message() string {
 func (e Entry) notes() []note {
 	notes := notesOf(e.Checks)
 	if e.Approval != nil {
-		notes = append(notes, note{policy: e.Approval.Policy, description: e.Approval.Comment})
+		notes = append(notes, note{label: string(e.Approval.Policy), description: e.Approval.Comment})
 	}
 	return notes
 }
 
+// notesOf are the notes of checks. Of several results of one policy, the second
+// one's is called "e2e 2", as no policy can be.
 func notesOf(checks []Check) []note {
 	var notes []note
+	of := map[desired.PolicyName]int{}
 	for _, c := range checks {
-		notes = append(notes, note{c.Policy, c.Description, c.Output})
+		label := string(c.Policy)
+		if of[c.Policy]++; of[c.Policy] > 1 {
+			label += " " + strconv.Itoa(of[c.Policy])
+		}
+		notes = append(notes, note{label, c.Description, c.Output})
 	}
 	return notes
 }

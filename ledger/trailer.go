@@ -29,7 +29,7 @@ type trailer struct{ key, value string }
 
 // note is what a check or an approval has to say in the body.
 type note struct {
-	policy              desired.PolicyName
+	label               string // the policy's name
 	description, output string
 }
 
@@ -53,10 +53,10 @@ func assemble(subject, text string, notes []note, trailers []trailer) string {
 	}
 	for _, n := range notes {
 		if n.description != "" {
-			fmt.Fprintf(&b, "- %s: %s\n\n", n.policy, n.description)
+			fmt.Fprintf(&b, "- %s: %s\n\n", n.label, n.description)
 		}
 		if n.output != "" {
-			fmt.Fprintf(&b, "Output of %s:\n", n.policy)
+			fmt.Fprintf(&b, "Output of %s:\n", n.label)
 			for l := range strings.SplitSeq(n.output, "\n") {
 				if l != "" {
 					b.WriteString(indent)
@@ -85,7 +85,7 @@ func special(notes []note) func(string) bool {
 			return true
 		}
 		return slices.ContainsFunc(notes, func(n note) bool {
-			return strings.HasPrefix(l, "- "+string(n.policy)+": ") || l == "Output of "+string(n.policy)+":"
+			return strings.HasPrefix(l, "- "+n.label+": ") || l == "Output of "+n.label+":"
 		})
 	}
 }
@@ -139,10 +139,10 @@ func readBody(body []string, notes []note) (text string) {
 		l := body[i]
 		i++
 		for n := range notes {
-			if d, ok := strings.CutPrefix(l, "- "+string(notes[n].policy)+": "); ok {
+			if d, ok := strings.CutPrefix(l, "- "+notes[n].label+": "); ok {
 				notes[n].description = d
 			}
-			if l != "Output of "+string(notes[n].policy)+":" {
+			if l != "Output of "+notes[n].label+":" {
 				continue
 			}
 			var output []string
