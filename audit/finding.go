@@ -112,6 +112,18 @@ type Commit struct {
 	// has made the commits there that matter.
 	Merged   string
 	MergedBy []ledger.Person
+	// ByPullRequest: the stage that its message names was entered by pull requests
+	// at its first parent. It is asked of a claim that is [ledger.Change.Open].
+	ByPullRequest bool
+}
+
+// Claim returns what the commit claims to do, as a daemon takes it.
+func (c Commit) Claim() (ledger.Change, bool) {
+	change, claimed := ledger.Claim(c.Message, c.Merged)
+	if change.Open() && !c.ByPullRequest {
+		return ledger.Change{}, false
+	}
+	return change, claimed
 }
 
 func short(id string) string { return id[:min(12, len(id))] }

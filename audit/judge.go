@@ -80,7 +80,14 @@ func Pinned(c Commit, s Step, made Commit) []Finding {
 		found = append(found, entryFinding(c, e, Error, RuleDeployment, putIn, fmt.Sprintf(format, args...)))
 	}
 	commit := short(e.Commit)
-	change, claimed := ledger.Claim(made.Message, made.Merged)
+	change, claimed := made.Claim()
+	// Before, a daemon took its own message for no claim if it had several results
+	// of one policy.
+	if e.Cause != ledger.CauseOf(s.Before, e.Release, change, claimed) && change.Repeats() && e.Cause == ledger.CauseOf(s.Before, e.Release, ledger.Change{}, false) {
+		change, claimed = ledger.Change{}, false
+		found = append(found, entryFinding(c, e, Warning, RuleDeployment, "it was recorded by an older version of Pinion",
+			fmt.Sprintf("it says that the cause is a %s, and does not know the promotion, which names several results of one policy", e.Cause)))
+	}
 	actor, authors := ledger.AuthorsOf(made.Author, made.Committer, made.Message, made.MergedBy, claimed, c.Committer)
 	want := ledger.Entry{Actor: actor, Authors: authors}.Normal()
 	if e.Actor != want.Actor {
@@ -191,9 +198,12 @@ func describe(r ledger.Release) string {
 // Move is a commit of main that claims to be a promotion, a rollback, or what
 // somebody has asked the daemon for, and what was there when it was made.
 type Move struct {
-	Branch   string // main
-	Commit   Commit
-	Change   ledger.Change
+	Branch string // main
+	Commit Commit
+	Change ledger.Change
+	// Open: the message left it to the files what it brings, and Change says it by
+	// them.
+	Open     bool
 	ByDaemon bool
 	Changed  []string // the files that differ from those of the first parent
 	// Is is the environment's file after it, and Editor has the one before it;
@@ -252,6 +262,9 @@ func (m Move) diff(rule Rule) []Finding {
 // Promotion judges whether a promotion was allowed at its moment, and does what
 // it claims.
 func Promotion(m Move) ([]Finding, error) {
+	if m.Open && len(m.Change.Release.Pins) == 0 && m.Change.Release.Source == "" {
+		return []Finding{m.finding(Error, RulePromotion, imitation, "it claims to promote %s to %s, and changes nothing of it", m.Change.Service, m.Change.Environment)}, nil
+	}
 	if found := m.diff(RulePromotion); len(found) > 0 {
 		return found, nil
 	}
@@ -261,9 +274,13 @@ func Promotion(m Move) ([]Finding, error) {
 	if stage != nil {
 		after, head = stage.After, stage.ManifestsHead
 	}
-	found, seen, err := m.from(pipeline, after, head)
-	if err != nil {
-		return nil, err
+	var found []Finding
+	var seen map[desired.EnvironmentName]moment
+	if !m.Open { // what it rests on is for the ledger to know
+		var err error
+		if found, seen, err = m.from(pipeline, after, head); err != nil {
+			return nil, err
+		}
 	}
 	var ok bool
 	var decision policy.Decision
@@ -288,7 +305,7 @@ func Promotion(m Move) ([]Finding, error) {
 		found = append(found, m.finding(Error, RulePromotion, "somebody has written it past policy, or what it rests on was removed from a ledger",
 			"a promotion without its evidence: %s to %s at %s was not allowed: %s", describe(m.Change.Release), m.Change.Environment, m.Commit.Time.UTC().Format(time.RFC3339), why))
 	}
-	if want := m.pipeline(pipeline); ok && m.Change.Policy != want {
+	if want := m.pipeline(pipeline); ok && !m.Open && m.Change.Policy != want {
 		found = append(found, m.finding(Warning, RulePromotion, "it was judged by another pipeline than it was committed on", "it claims to follow %q, and it follows %q", m.Change.Policy, want))
 	}
 	return found, nil
@@ -421,8 +438,65 @@ func (m Move) admitted(after []desired.EnvironmentName, seen map[desired.Environ
 // same tells whether policy led to what the commit does.
 func (m Move) same(d policy.Decision) bool {
 	p := d.Promotion
-	return d.Move == policy.Promote && p != nil && p.Release.SamePins(m.Change.Release) &&
-		(p.Manifests && p.Release.Source == m.Change.Release.Source || !p.Manifests && m.Change.Release.Source == "")
+	if d.Move != policy.Promote || p == nil || !p.Release.SamePins(m.Change.Release) {
+		return false
+	}
+	source := m.Change.Release.Source
+	if m.Open && source == "" && p.Manifests && m.Pinned != nil {
+		source = m.Pinned.Source // which stays
+	}
+	return p.Manifests && p.Release.Source == source || !p.Manifests && source == ""
+}
+
+// Opened is a change that leaves it to the files what it brings, as they say it:
+// what they were and are. It brings nothing if they are the same.
+func Opened(change ledger.Change, was, is *desired.Deployment) ledger.Change {
+	if is == nil {
+		return change
+	}
+	x := ledger.ReleaseOf(is.Pins, is.Source)
+	if was != nil {
+		same := ledger.ReleaseOf(was.Pins, was.Source)
+		switch {
+		case x.Equal(same):
+			return change
+		case x.Source == same.Source:
+			x.Source = ""
+		}
+	}
+	change.Release = x
+	return change
+}
+
+const imitation = "somebody has written a message like one of the daemon's"
+
+// Imitation is about a commit whose message has the look of a promotion or a
+// tracked version, and is none.
+func Imitation(branch string, c Commit, like ledger.Change) Finding {
+	what := "a promotion"
+	if like.Kind == ledger.ChangeTracked {
+		what = "a tracked version"
+	}
+	return Finding{Severity: Error, Rule: ruleOf(like), Branch: branch, Commit: c.ID, Time: c.Time, Environment: like.Environment, Service: like.Service,
+		Message: fmt.Sprintf("its message has the look of %s, and it is none: %s has changed what it changes", what, someone(c.Author)), Meaning: imitation}
+}
+
+// Brought is about a merge that is no promotion, and brings a commit that claims to
+// be one, and what that one claims to move; found says why it is none.
+func Brought(branch string, merge Commit, commit string, like ledger.Change, found []Finding) Finding {
+	why := "its message is not one of Pinion's"
+	if i := slices.IndexFunc(found, func(f Finding) bool { return f.Severity == Error }); i >= 0 {
+		why = found[i].Message
+	}
+	return Finding{Severity: Error, Rule: ruleOf(like), Branch: branch, Commit: merge.ID, Time: merge.Time, Environment: like.Environment, Service: like.Service,
+		Message: fmt.Sprintf("it merges commit %s, which has the look of a promotion, and brings none: %s", short(commit), why), Meaning: imitation}
+}
+
+func ruleOf(c ledger.Change) Rule {
+	if c.Kind == ledger.ChangeTracked {
+		return RuleTracked
+	}
+	return RulePromotion
 }
 
 // requested tells whether somebody has asked for it.

@@ -96,6 +96,12 @@ func (c Change) normal() Change {
 	return c
 }
 
+// Repeats tells whether it has several results of one policy.
+func (c Change) Repeats() bool {
+	_, twice := repeated(c.Checks)
+	return twice
+}
+
 // distinct leaves out what is said already.
 func distinct(checks []Check) []Check {
 	var all []Check

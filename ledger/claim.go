@@ -20,7 +20,8 @@ var promotionSubject = sync.OnceValue(func() *regexp.Regexp {
 // is no merge. A pull request that is merged in a forge's page has a message of
 // the forge's: a merge claims what the commit does that it merges, and a squash
 // that has kept nothing but the subject claims to bring what was offered. Then
-// the Change has no Release.
+// the Change is [Change.Open], and counts only where the stage is entered by pull
+// requests: nobody else has a reason to write so.
 func Claim(message, merged string) (Change, bool) {
 	if c, ok := ParseChange(message); ok {
 		return c, true
@@ -38,6 +39,56 @@ func Claim(message, merged string) (Change, bool) {
 // Open tells whether the change leaves it to the commit's diff and to the offer
 // what it brings.
 func (c Change) Open() bool { return c.Kind == ChangePromoted && c.Release.isZero() }
+
+// look is a trailer of ours, or what is nearly one.
+var look = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)^pinion-(event|environment|service)[ \t]*:[ \t]*(\S*)$`)
+})
+
+// Imitates tells whether a message has the look of a promotion or a tracked
+// version, whether or not it has the form of one: by its subject or by any line
+// of it. Where it says so, the Change is about an environment and a service; it
+// is [Change.Open].
+func Imitates(message string) (Change, bool) {
+	var c Change
+	i := 0
+	for l := range strings.Lines(strings.ReplaceAll(message, "\r", "\n")) {
+		l = strings.TrimSpace(l)
+		if i++; i == 1 {
+			if m := imitation().FindStringSubmatch(l); m != nil {
+				c.Kind = ChangePromoted
+				if strings.EqualFold(m[1], ChangeTracked.word()) {
+					c.Kind = ChangeTracked
+				}
+				c.Environment, c.Service = desired.EnvironmentName(m[2]), desired.ServiceName(m[3])
+			}
+		}
+		m := look().FindStringSubmatch(l)
+		if m == nil {
+			continue
+		}
+		switch value := strings.ToLower(m[2]); strings.ToLower(m[1]) {
+		case "event":
+			if k := ChangeKind(value); k == ChangePromoted || k == ChangeTracked && c.Kind == "" {
+				c.Kind = k
+			}
+		case "environment":
+			if c.Environment == "" && isLabel(value) {
+				c.Environment = desired.EnvironmentName(value)
+			}
+		case "service":
+			if c.Service == "" && isLabel(value) {
+				c.Service = desired.ServiceName(value)
+			}
+		}
+	}
+	return c, c.Kind != ""
+}
+
+// imitation is a subject as [Change.Subject] writes it, or nearly.
+var imitation = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)^(promote|track)\(\s*([a-z0-9-]{1,63})\s*\)\s*:\s*([a-z0-9-]{1,63})\b`)
+})
 
 // bringsOffer tells whether the next release is the one that waits.
 func (c Change) bringsOffer(r Record, next Release) bool {

@@ -37,3 +37,36 @@ func TestClaim(t *testing.T) {
 		})
 	}
 }
+
+func TestImitates(t *testing.T) {
+	message := Change{Kind: ChangePromoted, Environment: "production", Service: "web", Before: "1.4.1", From: []string{"staging@aaaa"}, Reason: "Verified.",
+		Release: Release{Pins: []Pin{{Artifact: "web", Image: "r.example/web:1.4.2"}}}}.Message()
+	subject, rest, _ := strings.Cut(message, "\n")
+	for _, tt := range []struct {
+		name, message string
+		env, svc      string // "-": it does not
+	}{
+		{"all of it", message, "production", "web"},
+		{"the subject", subject, "production", "web"},
+		{"the subject, of a squash", subject + " (#5)", "production", "web"},
+		{"the subject, nearly", "Promote( production ) : web 1.4.2", "production", "web"},
+		{"a tracked version", "track(dev): web 1.4.1 → 1.4.2", "dev", "web"},
+		{"without its pins", strings.Replace(message, "Pinion-Pin", "Pin", 1), "production", "web"},
+		{"trailers under another subject", "a bump\n" + rest, "production", "web"},
+		{"an event that stands there twice", "a bump\n" + rest + "Pinion-Event: promoted\n", "production", "web"},
+		{"other ends of lines", strings.ReplaceAll("a bump\n"+rest, "\n", "\r\n"), "production", "web"},
+		{"no ends of lines that git knows", strings.ReplaceAll("a bump\n"+rest, "\n", "\r"), "production", "web"},
+		{"other letters", "a bump\n\nPINION-EVENT : Promoted", "", ""},
+		{"a person's own words", "web 1.4.2 to production", "-", ""},
+		{"a revert", "Revert \"" + subject + "\"\n\nThis reverts commit aaaa.", "-", ""},
+		{"a merge in a forge's page", "Merge pull request #5 from shop/pinion/promote/production/web\n\n" + subject, "-", ""},
+		{"words about it", "docs: how promote(production): works\n\nEach has a Pinion-Event: promoted.", "-", ""},
+		{"a rollback by a command", strings.NewReplacer("promote(", "rollback(", "promoted", "rolled-back").Replace(message), "-", ""},
+		{"an entry of a ledger", pinned("a", "1").Message(), "-", ""},
+	} {
+		c, ok := Imitates(tt.message)
+		if ok != (tt.env != "-") || ok && (string(c.Environment) != tt.env || string(c.Service) != tt.svc || c.Kind != ChangePromoted && c.Kind != ChangeTracked) {
+			t.Errorf("%s: %t, %+v", tt.name, ok, c)
+		}
+	}
+}

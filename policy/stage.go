@@ -41,3 +41,10 @@ func (r Rules) stage(env desired.EnvironmentName, svc desired.ServiceName) (p *d
 	}
 	return p, s, "", false
 }
+
+// ByPullRequest tells whether the stage of an environment is entered by pull
+// requests.
+func (r Rules) ByPullRequest(env desired.EnvironmentName, svc desired.ServiceName) bool {
+	_, s, _, _ := r.stage(env, svc)
+	return s != nil && s.ByPullRequest
+}

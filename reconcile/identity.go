@@ -9,6 +9,7 @@ import (
 	"github.com/pinion-cd/pinion/desired"
 	"github.com/pinion-cd/pinion/gitstate"
 	"github.com/pinion-cd/pinion/ledger"
+	"github.com/pinion-cd/pinion/policy"
 )
 
 // wanted is a deployment as git knows it: what the ledger's pinned entry says.
@@ -155,9 +156,32 @@ func (i identifier) describe(ctx context.Context, commit string, k Key, release 
 		message = second.Message
 	}
 	w.change, w.claimed = ledger.Claim(info.Message, message)
+	if w.change.Open() {
+		forge, err := i.byPullRequest(ctx, info, w.change)
+		if err != nil {
+			return wanted{}, err
+		}
+		if !forge {
+			w.change, w.claimed = ledger.Change{}, false
+		}
+	}
 	w.actor, w.authors = ledger.AuthorsOf(ledger.Person{Name: info.Author.Name, Email: info.Author.Email},
 		ledger.Person{Name: info.Committer.Name, Email: info.Committer.Email}, info.Message, merged, w.claimed, i.daemon)
 	return w, nil
+}
+
+// byPullRequest tells whether a commit came into being where its stage was
+// entered by pull requests, so that a forge may have written its message.
+func (i identifier) byPullRequest(ctx context.Context, info gitstate.CommitInfo, change ledger.Change) (bool, error) {
+	if len(info.Parents) == 0 {
+		return false, nil
+	}
+	c, err := i.reader.read(ctx, info.Parents[0])
+	if err != nil {
+		return false, err
+	}
+	rules := policy.Rules{Commit: c.ID, Repository: c.Repository}
+	return rules.ByPullRequest(change.Environment, change.Service), nil
 }
 
 // mostMerged bounds how many commits of a branch that was merged are asked for

@@ -251,6 +251,9 @@ type auditor struct {
 	line  []gitstate.CommitInfo
 	place map[string]int
 	since map[string]int // by branch, how many of its first commits are known
+	// sides are, of the merges of main, the commits that they bring and that have
+	// the look of promotions.
+	sides map[string][]gitstate.CommitInfo
 
 	shared  sharedRules
 	readers []*auditReader
@@ -262,6 +265,7 @@ type auditor struct {
 	stock      *audit.Stock // nil: there is no such branch
 	committed  map[committer][]committed
 	claims     map[string][]audit.Claim // by the commit of main
+	lost       map[string]bool          // commits that entries name, and that are beside main's line
 	daemons    []ledger.Person
 	entries    int
 	promotions int
@@ -289,7 +293,8 @@ type committed struct {
 
 func (g *globals) openAudit(ctx context.Context, args []string, f auditFlags) (*auditor, error) {
 	a := &auditor{g: g, flags: f, place: map[string]int{}, since: map[string]int{},
-		books: map[desired.EnvironmentName]*audit.Book{}, committed: map[committer][]committed{}, claims: map[string][]audit.Claim{}}
+		books: map[desired.EnvironmentName]*audit.Book{}, committed: map[committer][]committed{}, claims: map[string][]audit.Claim{},
+		sides: map[string][]gitstate.CommitInfo{}, lost: map[string]bool{}}
 	people, err := people("daemon", f.daemons)
 	if err != nil {
 		return nil, err
@@ -455,7 +460,43 @@ func (a *auditor) readLine(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w; `git fsck` tells what is missing", a.ledgers.mainName, err)
 	}
+	return a.readSides(ctx)
+}
+
+// readSides reads what the merges of main bring, each commit once.
+func (a *auditor) readSides(ctx context.Context) error {
+	read := map[string]bool{}
+	for at, merge := range slices.Backward(a.line) {
+		if len(merge.Parents) < 2 {
+			continue
+		}
+		for next := slices.Clone(merge.Parents[1:]); len(next) > 0; {
+			id := next[len(next)-1]
+			next = next[:len(next)-1]
+			if i, ok := a.place[id]; ok && i > at || read[id] {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			c, err := a.ledgers.archive.Info(ctx, id)
+			if err != nil {
+				return fmt.Errorf("read what %s merges: %w; `git fsck` tells what is missing", merge.ID, err)
+			}
+			read[id] = true
+			next = append(next, c.Parents...)
+			if _, ok := ledger.Imitates(c.Message); ok {
+				a.sides[merge.ID] = append(a.sides[merge.ID], c)
+			}
+		}
+	}
 	return nil
+}
+
+func (a *auditor) isLost(commit string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lost[commit]
 }
 
 // mainBranch is how findings name the main branch.
@@ -534,6 +575,16 @@ func (a *auditor) isDaemon(p ledger.Person) bool {
 		}
 		return d == p
 	})
+}
+
+// usesDaemon tells whether somebody has the daemon's name, or its address: who
+// reads a history tells the two apart by nothing else.
+func (a *auditor) usesDaemon(p ledger.Person) bool {
+	same := func(x, y string) bool {
+		x, y = strings.TrimSpace(x), strings.TrimSpace(y)
+		return x != "" && strings.EqualFold(x, y)
+	}
+	return slices.ContainsFunc(a.daemons, func(d ledger.Person) bool { return same(d.Name, p.Name) || same(d.Email, p.Email) })
 }
 
 // strangers finds out who the daemon is, and tells of entries by others.

@@ -38,12 +38,29 @@ func commitOf(c gitstate.CommitInfo) audit.Commit {
 // merge is a commit of main with the message of the one that it merges.
 func (r *auditReader) merge(ctx context.Context, info gitstate.CommitInfo) (audit.Commit, error) {
 	c := commitOf(info)
-	if len(c.Parents) < 2 {
-		return c, nil
+	if len(c.Parents) > 1 {
+		second, err := r.archive.Info(ctx, c.Parents[1])
+		if err != nil {
+			return c, err
+		}
+		c.Merged = second.Message
 	}
-	second, err := r.archive.Info(ctx, c.Parents[1])
-	c.Merged = second.Message
+	change, _ := ledger.Claim(c.Message, c.Merged)
+	var err error
+	if change.Open() {
+		c.ByPullRequest, err = r.byPullRequest(ctx, info, change)
+	}
 	return c, err
+}
+
+// byPullRequest tells whether the stage that a change names was entered by pull
+// requests where a commit of main began.
+func (r *auditReader) byPullRequest(ctx context.Context, info gitstate.CommitInfo, change ledger.Change) (bool, error) {
+	if len(info.Parents) == 0 {
+		return false, nil
+	}
+	rules, _, err := r.rulesAt(ctx, info.Parents[0])
+	return rules.ByPullRequest(change.Environment, change.Service), err
 }
 
 // replay verifies a ledger.
@@ -210,9 +227,17 @@ func (r *auditReader) pinned(ctx context.Context, c audit.Commit, s audit.Step) 
 		older, err := r.archive.IsAncestor(ctx, e.Commit, r.ledgers.MainTip())
 		switch {
 		case err == nil && older:
-			f.Severity = audit.Warning
+			r.mu.Lock()
+			r.lost[e.Commit] = true
+			r.mu.Unlock()
 			f.Message = fmt.Sprintf("commit %.12s, which asked for the deployment, is not on the line of first parents of %s", e.Commit, r.ledgers.mainName)
 			f.Meaning = "main was merged into another branch, which became main: what is beside the line is not judged"
+			switch e.Cause {
+			case ledger.CausePromotion, ledger.CauseTracking, ledger.CauseRollback:
+				f.Message = fmt.Sprintf("commit %.12s, a %s, is not on the line of first parents of %s any more, so it can't be judged", e.Commit, e.Cause, r.ledgers.mainName)
+			default:
+				f.Severity = audit.Warning
+			}
 		case err != nil && !errors.Is(err, gitstate.ErrNoCommit):
 			return err
 		}
@@ -282,23 +307,41 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	if err != nil {
 		return err
 	}
-	change, claimed := ledger.Claim(c.Message, c.Merged)
-	daemon := r.isDaemon(c.Committer)
+	change, claimed := c.Claim()
+	daemon := r.usesDaemon(c.Committer)
 	branch := r.mainBranch()
 	tell := func(severity audit.Severity, rule audit.Rule, env desired.EnvironmentName, svc desired.ServiceName, meaning, format string, args ...any) {
 		r.tell(audit.Finding{Severity: severity, Rule: rule, Branch: branch, Commit: c.ID, Time: c.Time, Environment: env, Service: svc, Message: fmt.Sprintf(format, args...), Meaning: meaning})
 	}
 	requested := daemon && claimed && len(change.RequestedBy) > 0
 	holds := requested && (change.Kind == ledger.ChangeHeld || change.Kind == ledger.ChangeReleased)
-	moves := claimed && !change.Open() && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeTracked || change.Kind == ledger.ChangeRolledBack && daemon) ||
+	moves := claimed && !(daemon && change.Open()) && (change.Kind == ledger.ChangePromoted || change.Kind == ledger.ChangeTracked || change.Kind == ledger.ChangeRolledBack && daemon) ||
 		requested && change.Kind == ledger.ChangePinned || holds
 	if daemon && !moves {
 		tell(audit.Error, audit.RuleDaemon, "", "", "somebody has used the daemon's name", "it was committed by %s, the daemon, and is neither a promotion nor a tracked version nor a rollback, nor what somebody has asked it for", c.Committer)
 	}
+	if !moves && !daemon {
+		like, found, err := r.imitated(ctx, at, c)
+		switch {
+		case err != nil:
+			return err
+		case len(found) > 0:
+			r.tell(found...)
+		case like:
+			return nil
+		}
+	}
 	if moves && r.only != "" && change.Environment != r.only || !moves && !r.flags.verbose {
 		return nil
 	}
-	if daemon && r.signers != nil {
+	// The account with which the daemon merges at a forge may have its name.
+	forge := moves && change.Kind == ledger.ChangePromoted && !r.isDaemon(c.Committer)
+	if forge {
+		if forge, err = r.byPullRequest(ctx, r.line[at], change); err != nil {
+			return err
+		}
+	}
+	if daemon && r.signers != nil && !forge {
 		if err := r.signature(ctx, branch, change.Environment, change.Service, c); err != nil {
 			return err
 		}
@@ -306,21 +349,25 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		r.checked++
 		r.mu.Unlock()
 	}
-	snap, err := r.archive.Snapshot(ctx, c.ID)
+	if !moves {
+		snap, parent, err := r.snapshots(ctx, at)
+		if err != nil {
+			return err
+		}
+		return r.pins(snap, parent, tell)
+	}
+	r.count(change, requested)
+	found, err := r.move(ctx, at, c, change, daemon)
 	if err != nil {
 		return err
 	}
-	var parent *gitstate.Snapshot
-	if at+1 < len(r.line) {
-		if parent, err = r.archive.Snapshot(ctx, r.line[at+1].ID); err != nil {
-			return err
-		}
-	}
-	if !moves {
-		return r.pins(snap, parent, tell)
-	}
-	m := audit.Move{Branch: branch, Commit: c, Change: change, ByDaemon: daemon, Past: r.past(ctx, change.Service)}
+	r.tell(found...)
+	return nil
+}
+
+func (r *auditReader) count(change ledger.Change, requested bool) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch change.Kind {
 	case ledger.ChangePromoted:
 		r.promotions++
@@ -332,49 +379,151 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 	if requested {
 		r.requests++
 	}
-	r.mu.Unlock()
-	if parent == nil {
-		tell(audit.Error, ruleOf(change), change.Environment, change.Service, "", "it is the first commit of %s, and claims to be a move", r.ledgers.mainName)
-		return nil
-	}
-	if m.Changed, err = snap.Changed(parent); err != nil {
-		return err
-	}
-	if holds {
-		if len(m.Changed) == 1 {
-			if m.Is, err = contentOf(snap, m.Changed[0]); err != nil {
-				return err
+}
+
+// imitated looks at a commit that is no move: whether its message, or that of a
+// commit which it merges, has the look of one nevertheless. It is one after all,
+// and then like says so, if what it does is what policy allowed: a forge may have
+// written the message anew.
+func (r *auditReader) imitated(ctx context.Context, at int, c audit.Commit) (like bool, found []audit.Finding, err error) {
+	if change, ok := ledger.Imitates(c.Message); ok {
+		forge := false
+		if change.Kind == ledger.ChangePromoted && change.Service != "" && change.Environment != "" {
+			if forge, err = r.byPullRequest(ctx, r.line[at], change); err != nil {
+				return false, nil, err
 			}
 		}
-		r.tell(audit.Hold(m)...)
-		return nil
+		if !forge {
+			return true, []audit.Finding{audit.Imitation(r.mainBranch(), c, change)}, nil
+		}
+		r.count(change, false)
+		found, err = r.move(ctx, at, c, change, false)
+		return true, found, err
+	}
+	for _, side := range r.sides[c.ID] {
+		change, claimed := ledger.Claim(side.Message, "")
+		if !claimed {
+			change, _ = ledger.Imitates(side.Message)
+		}
+		if r.isLost(side.ID) {
+			continue // told of the entry that names it
+		}
+		var wrong []audit.Finding
+		if change.Service != "" && change.Environment != "" {
+			moves, err := r.moves(ctx, at, change)
+			if err != nil {
+				return false, nil, err
+			}
+			if !moves {
+				continue // it was taken back there
+			}
+			forge := true
+			if change.Open() {
+				if forge, err = r.byPullRequest(ctx, r.line[at], change); err != nil {
+					return false, nil, err
+				}
+			}
+			if forge {
+				if wrong, err = r.move(ctx, at, c, change, false); err != nil {
+					return false, nil, err
+				}
+				if !wrongly(wrong) {
+					r.count(change, false)
+					return true, wrong, nil
+				}
+			}
+		}
+		found = append(found, audit.Brought(r.mainBranch(), c, side.ID, change, wrong))
+	}
+	return len(found) > 0, found, nil
+}
+
+// snapshots are a commit of main and its first parent; nil: it has none.
+func (r *auditReader) snapshots(ctx context.Context, at int) (snap, parent *gitstate.Snapshot, err error) {
+	if snap, err = r.archive.Snapshot(ctx, r.line[at].ID); err == nil && at+1 < len(r.line) {
+		parent, err = r.archive.Snapshot(ctx, r.line[at+1].ID)
+	}
+	return snap, parent, err
+}
+
+// moves tells whether a commit of main does anything to what a change is about.
+func (r *auditReader) moves(ctx context.Context, at int, change ledger.Change) (bool, error) {
+	snap, parent, err := r.snapshots(ctx, at)
+	if err != nil || parent == nil {
+		return true, err
+	}
+	rules, _, err := r.rulesAt(ctx, parent.Commit())
+	if err != nil {
+		return false, err
+	}
+	is, err := r.deployment(snap, rules.Repository, change.Environment, change.Service)
+	if err != nil {
+		return false, err
+	}
+	was, err := r.deployment(parent, rules.Repository, change.Environment, change.Service)
+	if err != nil || is == nil || was == nil {
+		return is != was, err
+	}
+	return !ledger.ReleaseOf(is.Pins, is.Source).Equal(ledger.ReleaseOf(was.Pins, was.Source)), nil
+}
+
+// move judges a commit of main by what it claims.
+func (r *auditReader) move(ctx context.Context, at int, c audit.Commit, change ledger.Change, daemon bool) ([]audit.Finding, error) {
+	branch := r.mainBranch()
+	wrong := func(meaning, format string, args ...any) []audit.Finding {
+		return []audit.Finding{{Severity: audit.Error, Rule: ruleOf(change), Branch: branch, Commit: c.ID, Time: c.Time, Environment: change.Environment, Service: change.Service, Message: fmt.Sprintf(format, args...), Meaning: meaning}}
+	}
+	snap, parent, err := r.snapshots(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	m := audit.Move{Branch: branch, Commit: c, Change: change, Open: change.Open(), ByDaemon: daemon, Past: r.past(ctx, change.Service)}
+	if parent == nil {
+		return wrong("somebody has written it by hand", "it is the first commit of %s, and claims to be a move", r.ledgers.mainName), nil
+	}
+	if m.Changed, err = snap.Changed(parent); err != nil {
+		return nil, err
+	}
+	if change.Kind == ledger.ChangeHeld || change.Kind == ledger.ChangeReleased {
+		if len(m.Changed) == 1 {
+			if m.Is, err = contentOf(snap, m.Changed[0]); err != nil {
+				return nil, err
+			}
+		}
+		return audit.Hold(m), nil
 	}
 	file := "environments/" + string(change.Environment) + ".yaml"
 	if m.Is, err = contentOf(snap, file); err != nil {
-		return err
+		return nil, err
 	}
-	var wrong error
-	if m.Editor, wrong, err = r.editor(parent, file); err != nil {
-		return err
+	var broken error
+	if m.Editor, broken, err = r.editor(parent, file); err != nil {
+		return nil, err
 	}
-	if wrong != nil {
-		tell(audit.Error, ruleOf(change), change.Environment, change.Service, "the file was broken, and somebody has changed it by hand", "what it claims can't be done to %s: %v", file, wrong)
-		return nil
+	if broken != nil {
+		return wrong("the file was broken, and somebody has changed it by hand", "what it claims can't be done to %s: %v", file, broken), nil
 	}
 	if m.Rules, m.Locations, err = r.rulesAt(ctx, parent.Commit()); err != nil {
-		return err
+		return nil, err
 	}
 	if m.Rules.AsksArtifacts(change.Environment, change.Service) {
 		if err := r.fetched(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if m.Pinned, err = r.deployment(parent, m.Rules.Repository, change.Environment, change.Service); err != nil {
-		return err
+		return nil, err
+	}
+	if m.Open {
+		is, err := r.deployment(snap, m.Rules.Repository, change.Environment, change.Service)
+		if err != nil {
+			return nil, err
+		}
+		m.Change = audit.Opened(change, m.Pinned, is)
 	}
 	if p, _, _ := m.Rules.Stage(change.Environment, change.Service); p != nil {
 		if m.Rules.PipelineBlob, err = idOf(parent, p.File); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	m.RulesOf = func(commit string) (policy.Rules, error) {
@@ -405,16 +554,15 @@ func (r *auditReader) judge(ctx context.Context, at int) error {
 		found, err = r.mergedLate(ctx, at, m, found)
 	}
 	if err = errors.Join(err, failure); err != nil {
-		return err
+		return nil, err
 	}
-	r.tell(found...)
 	if r.edited[file].id, err = idOf(snap, file); err != nil {
-		return err
+		return nil, err
 	}
 	if wrongly(found) {
 		delete(r.edited, file) // it may have something else in it
 	}
-	return nil
+	return found, nil
 }
 
 func wrongly(found []audit.Finding) bool {

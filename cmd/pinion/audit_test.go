@@ -776,6 +776,11 @@ func TestAudit(t *testing.T) {
 			auditOf(t, f.dir, args...).found(t, code, want...)
 		})
 	}
+	pinByDana := func(f *forger, version string) string {
+		name := "environments/staging.yaml"
+		text := regexp.MustCompile(`web:\d\S*`).ReplaceAllString(f.input("", "show", "main:"+name), "web:"+version)
+		return f.commit(forged{branch: "main", by: ledger.Person{Name: "Dana", Email: "dana@shop.example"}, message: "bump\n", files: map[string]string{name: text}})
+	}
 	both := func(f *forger) {
 		f.approved("alice", "release-managers")
 		f.approved("bob", "release-managers")
@@ -909,6 +914,159 @@ func TestAudit(t *testing.T) {
 		f.promotion(func(_ *forged, change *ledger.Change) { change.Policy = "default@" + strings.Repeat("7", 40) })
 		return []string{unsigned}
 	}, `warning promotion production: it claims to follow "default@7+"`)
+
+	// What has the look of a promotion, and none of its grounds.
+	mallory := ledger.Person{Name: "Mallory", Email: "mallory@shop.example"}
+	// claim commits the promotion with another message.
+	claim := func(f *forger, message func(string) string) string {
+		id := f.promotion(func(c *forged, _ *ledger.Change) { c.by = mallory })
+		text := f.git("log", "-1", "--format=%B", id) + "\n"
+		f.git("update-ref", "refs/heads/main", id+"^")
+		return f.commit(forged{branch: "main", by: mallory, message: message(text), files: map[string]string{
+			"environments/production.yaml": f.input("", "show", id+":environments/production.yaml")}})
+	}
+	title := func(message string) string {
+		subject, _, _ := strings.Cut(message, "\n")
+		return subject + "\n"
+	}
+	const none = `error promotion production: its message has the look of a promotion, and it is none: Mallory <mallory@shop.example> has changed what it changes`
+	for name, message := range map[string]func(string) string{
+		"its title alone":               title,
+		"its title, as a squash has it": func(m string) string { return strings.TrimSpace(title(m)) + " (#5)\n" },
+		"its trailers, without its pins": func(m string) string {
+			return regexp.MustCompile(`(?m)^Pinion-(Pin|Source): .*\n`).ReplaceAllString(m, "")
+		},
+		"its trailers under another title": func(m string) string {
+			return strings.Replace(m, "promote(production)", "a bump of", 1) + "Pinion-Event: promoted\n"
+		},
+		"its trailers with other lines": func(m string) string { return strings.ReplaceAll(m, "\n", "\r\n") },
+	} {
+		try("a commit with "+name, 1, func(f *forger) []string {
+			claim(f, message)
+			return []string{unsigned}
+		}, none)
+	}
+	byPullRequest := func(f *forger) {
+		pipeline := f.input("", "show", "main:pipelines/default.yaml")
+		f.commit(forged{branch: "main", by: ledger.Person{Name: "Dana", Email: "dana@shop.example"}, message: "by pull request\n", files: map[string]string{
+			"pipelines/default.yaml": strings.Replace(pipeline, "admit: [release, office-hours]\n", "admit: [release, office-hours]\n  by: pullRequest\n", 1)}})
+	}
+	try("a squash with the title of what was allowed", 0, func(f *forger) []string {
+		byPullRequest(f)
+		both(f)
+		claim(f, title)
+		return []string{unsigned}
+	})
+	try("a squash with the title of what was not", 1, func(f *forger) []string {
+		byPullRequest(f)
+		claim(f, title)
+		return []string{unsigned}
+	}, `error promotion production: a promotion without its evidence: .* release: 0 of 2 approvals`)
+	try("a squash with the title that does more", 1, func(f *forger) []string {
+		byPullRequest(f)
+		both(f)
+		id := claim(f, title)
+		f.git("update-ref", "refs/heads/main", id+"^")
+		f.commit(forged{branch: "main", by: mallory, message: title(f.git("log", "-1", "--format=%s", id)), files: map[string]string{
+			"environments/production.yaml": f.input("", "show", id+":environments/production.yaml"), "README": "more"}})
+		return []string{unsigned}
+	}, `error promotion production: it changes README besides what it claims`)
+	try("a squash with the title that promotes nothing", 1, func(f *forger) []string {
+		byPullRequest(f)
+		f.commit(forged{branch: "main", by: mallory, message: "promote(production): web 1.5.0 → 1.6.0\n", files: map[string]string{"README": "more"}})
+		return []string{unsigned}
+	}, `error promotion production: it claims to promote web to production, and changes nothing of it`)
+	// Merges.
+	side := func(f *forger, more bool) (base, tip string) {
+		base = f.tip("main")
+		tip = f.promotion(func(c *forged, _ *ledger.Change) { c.by = mallory })
+		if more {
+			tip = f.commit(forged{branch: "main", by: mallory, message: "docs\n", files: map[string]string{"README": "more"}})
+		}
+		f.git("update-ref", "refs/heads/main", base)
+		return base, tip
+	}
+	merged := func(f *forger, tip string, also ...string) {
+		files := map[string]string{"environments/production.yaml": f.input("", "show", tip+":environments/production.yaml")}
+		if text, err := exec.Command("git", "--git-dir="+f.dir, "show", tip+":README").Output(); err == nil {
+			files["README"] = string(text)
+		}
+		f.commit(forged{branch: "main", by: mallory, message: "Merge branch 'docs'\n", also: append(also, tip), files: files})
+	}
+	try("a merge of a promotion that was not allowed", 1, func(f *forger) []string {
+		_, tip := side(f, false)
+		merged(f, tip)
+		return []string{unsigned}
+	}, `error promotion production: a promotion without its evidence: .* release: 0 of 2 approvals`)
+	try("a merge with a promotion below", 1, func(f *forger) []string {
+		_, tip := side(f, true)
+		merged(f, tip)
+		return []string{unsigned}
+	}, `error promotion production: it merges commit [0-9a-f]{12}, which has the look of a promotion, and brings none: it changes README besides what it claims`)
+	try("a merge of three with a promotion", 1, func(f *forger) []string {
+		_, tip := side(f, false)
+		other := f.commit(forged{branch: "main", by: mallory, message: "docs\n"})
+		f.git("update-ref", "refs/heads/main", other+"^")
+		merged(f, tip, other)
+		return []string{unsigned}
+	}, `error promotion production: it merges commit [0-9a-f]{12}, which has the look of a promotion, and brings none: a promotion without its evidence: .* 0 of 2 approvals`)
+	try("a merge of what was allowed and main beside it", 0, func(f *forger) []string {
+		both(f)
+		base, tip := side(f, false)
+		f.commit(forged{branch: "main", by: mallory, message: "docs\n", files: map[string]string{"README": "more"}})
+		main := f.tip("main")
+		f.git("update-ref", "refs/heads/main", tip)
+		updated := f.commit(forged{branch: "main", by: mallory, message: "Merge branch 'main'\n", also: []string{main}, files: map[string]string{"README": "more"}})
+		f.git("update-ref", "refs/heads/main", main)
+		_ = base
+		merged(f, updated)
+		return []string{unsigned}
+	})
+	try("a merge with a promotion that was taken back there", 0, func(f *forger) []string {
+		base, tip := side(f, false)
+		f.git("update-ref", "refs/heads/main", tip)
+		back := f.commit(forged{branch: "main", by: mallory, message: "Revert\n", files: map[string]string{"environments/production.yaml": f.input("", "show", base+":environments/production.yaml")}})
+		f.git("update-ref", "refs/heads/main", base)
+		merged(f, back)
+		return []string{unsigned}
+	})
+	try("main beside its line", 1, func(f *forger) []string {
+		tip := f.tip("main")
+		old := f.git("rev-list", "--first-parent", "--max-parents=0", "main")
+		f.git("update-ref", "refs/heads/main", old)
+		tree := map[string]string{}
+		for _, name := range strings.Fields(f.git("diff", "--name-only", old, tip)) {
+			tree[name] = f.input("", "show", tip+":"+name)
+		}
+		f.commit(forged{branch: "main", by: mallory, message: "Merge branch 'main'\n", also: []string{tip}, files: tree})
+		return []string{unsigned}
+	}, slices.Concat(slices.Repeat([]string{`error deployment \S+: commit [0-9a-f]{12}, a (promotion|rollback), is not on the line of first parents of HEAD any more, so it can't be judged`}, 15),
+		[]string{`error promotion staging: it changes environments/dev.yaml, .* besides what it claims`},
+		slices.Repeat([]string{`warning deployment \S+: commit [0-9a-f]{12}, which asked for the deployment, is not on the line of first parents of HEAD`}, 7))...)
+	try("a person's work beside main's line", 0, func(f *forger) []string {
+		tip := pinByDana(f, "1.7.0")
+		f.git("update-ref", "refs/heads/main", tip+"^")
+		f.entry("staging", func(e *ledger.Entry) {
+			e.Event, e.Commit, e.Deployment, e.Cause, e.Manifests = ledger.EventPinned, tip, "", ledger.CausePin, ""
+			e.Release.Pins = []ledger.Pin{{Artifact: "web", Image: "registry.example/web:1.7.0"}}
+			e.Actor, e.Authors = ledger.Person{Name: "Dana", Email: "dana@shop.example"}, []ledger.Person{{Name: "Dana", Email: "dana@shop.example"}}
+		})
+		f.commit(forged{branch: "main", by: mallory, message: "docs\n", files: map[string]string{"README": "more"}})
+		f.commit(forged{branch: "main", by: mallory, message: "Merge branch 'main'\n", also: []string{tip}, files: map[string]string{"environments/staging.yaml": f.input("", "show", tip+":environments/staging.yaml")}})
+		return []string{unsigned}
+	}, `warning deployment staging: commit [0-9a-f]{12}, which asked for the deployment, is not on the line of first parents of HEAD`)
+	for _, by := range []ledger.Person{{Name: "pinion", Email: "pinion@shop.example"}, {Name: "Mallory", Email: "Pinion@Shop.example"}, {Name: "Pinion", Email: "mallory@shop.example"}} {
+		try("the daemon's name under a pin, as "+by.String(), 1, func(f *forger) []string {
+			name := "environments/production.yaml"
+			f.commit(forged{branch: "main", by: by, message: "a bump\n", files: map[string]string{name: strings.Replace(f.input("", "show", "main:"+name), "web:1.5.0", "web:9.9.9", 1)}})
+			return []string{unsigned}
+		}, `error daemon : it was committed by `+by.String()+`, the daemon, and is neither`)
+		try("a promotion by "+by.String(), 1, func(f *forger) []string {
+			both(f)
+			f.promotion(func(c *forged, _ *ledger.Change) { c.by = by })
+			return []string{signers}
+		}, `error signature production: the commit is not signed; sign with git commit -S \+1`, `error signature production: the commit is not signed`)
+	}
 	try("the daemon's name under a pin", 1, func(f *forger) []string {
 		name := "environments/production.yaml"
 		f.commit(forged{branch: "main", message: "a bump\n", files: map[string]string{name: strings.Replace(f.input("", "show", "main:"+name), "web:1.5.0", "web:9.9.9", 1)}})
@@ -973,11 +1131,7 @@ func TestAudit(t *testing.T) {
 
 	// Entries put in.
 	dana := ledger.Person{Name: "Dana", Email: "dana@shop.example"}
-	pin := func(f *forger, version string) string {
-		name := "environments/staging.yaml"
-		text := regexp.MustCompile(`web:\d\S*`).ReplaceAllString(f.input("", "show", "main:"+name), "web:"+version)
-		return f.commit(forged{branch: "main", by: dana, message: "bump\n", files: map[string]string{name: text}})
-	}
+	pin := pinByDana
 	pinned := func(f *forger, commit, version string, edit func(*ledger.Entry)) {
 		f.entry("staging", func(e *ledger.Entry) {
 			e.Event, e.Commit, e.Deployment, e.Cause, e.Manifests = ledger.EventPinned, commit, "", ledger.CausePin, ""
