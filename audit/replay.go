@@ -19,6 +19,9 @@ type Files struct {
 	Changed []string // that differ from those of its first parent, sorted
 	// ID returns the git object id of a file, and "" if there is none.
 	ID func(name string) (string, error)
+	// Odd tells whether what is there under a name is a link, or anything else than
+	// a plain file.
+	Odd func(name string) (bool, error)
 	// Read returns a file. It is asked for only where something is wrong.
 	Read func(name string) ([]byte, error)
 }
@@ -121,7 +124,13 @@ func (s *step) entry(n int) (Step, error) {
 func (s *step) others(e ledger.Entry) error {
 	var strange []string
 	for _, name := range s.files.Changed {
+		odd, err := s.files.Odd(name)
+		if err != nil {
+			return err
+		}
 		switch {
+		case odd:
+			s.tell(Error, RuleFiles, e.Service, "somebody has edited the tree", "%s is no plain file: it is a link, or it has another mode", name)
 		case name == ledger.RecordFile(e.Service):
 		case name == ledger.ManifestsFile(e.Service) && e.Event == ledger.EventStarted:
 		default:

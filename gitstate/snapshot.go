@@ -80,7 +80,7 @@ func (s *Snapshot) find(op, name string) (entry, error) {
 		switch at.mode {
 		case modeDir:
 		case modeSymlink, modeSubmodule:
-			return fail(fmt.Errorf("%s is a %s, which is not followed", at.name, kind(at)))
+			return fail(&KindError{fmt.Sprintf("%s is a %s, which is not followed", at.name, kind(at))})
 		default:
 			return fail(fs.ErrNotExist)
 		}
@@ -95,6 +95,20 @@ func (s *Snapshot) find(op, name string) (entry, error) {
 		at = next
 	}
 	return at, nil
+}
+
+// KindError says that a name stands for something else than what is asked of it:
+// a link, a submodule, or a folder for a file. Whoever made the commit can mend
+// it, and nobody else.
+type KindError struct{ reason string }
+
+func (e *KindError) Error() string { return e.reason }
+
+// Plain tells whether a name is that of a file which is no link and can't be run,
+// as Pinion writes them.
+func (s *Snapshot) Plain(name string) (bool, error) {
+	e, err := s.find("identify", name)
+	return e.mode == modeFile, err
 }
 
 func kind(e entry) string {
@@ -141,7 +155,7 @@ func (s *Snapshot) ReadFile(name string) ([]byte, error) {
 func (s *Snapshot) read(op, name string, e entry) ([]byte, error) {
 	fail := func(err error) ([]byte, error) { return nil, &fs.PathError{Op: op, Path: name, Err: err} }
 	if e.mode != modeFile && e.mode != modeExecutable {
-		return fail(fmt.Errorf("it is a %s, not a file", kind(e)))
+		return fail(&KindError{fmt.Sprintf("it is a %s, not a file", kind(e))})
 	}
 	size, err := s.store.size(e.id)
 	if err != nil {
@@ -164,7 +178,7 @@ func (s *Snapshot) ReadDir(name string) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	if e.mode != modeDir {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fmt.Errorf("it is a %s, not a folder", kind(e))}
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: &KindError{fmt.Sprintf("it is a %s, not a folder", kind(e))}}
 	}
 	t, err := s.store.tree(e.id)
 	if err != nil {

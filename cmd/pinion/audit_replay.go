@@ -136,7 +136,10 @@ func (r *auditReader) forward(ctx context.Context, tip string, next func(audit.C
 		if err != nil {
 			return err
 		}
-		files := audit.Files{ID: func(name string) (string, error) { return idOf(snap, name) }, Read: snap.ReadFile}
+		files := audit.Files{ID: func(name string) (string, error) { return idOf(snap, name) }, Read: snap.ReadFile, Odd: func(name string) (bool, error) {
+			plain, err := snap.Plain(name)
+			return !plain && err == nil, known(err)
+		}}
 		if files.Changed, err = changed(snap, before); err != nil {
 			return err
 		}
@@ -164,12 +167,19 @@ func changed(snap, before *gitstate.Snapshot) ([]string, error) {
 	return all, err
 }
 
+// known leaves an error out that says what is there, and not that one could not
+// look.
+func known(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*gitstate.KindError)) {
+		return nil
+	}
+	return err
+}
+
+// idOf returns the id of a file or a folder, "" if there is none.
 func idOf(snap *gitstate.Snapshot, name string) (string, error) {
 	id, err := snap.ID(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return id, err
+	return id, known(err)
 }
 
 // signature tells what is wrong with a commit's signature.
@@ -493,6 +503,11 @@ func (r *auditReader) move(ctx context.Context, at int, c audit.Commit, change l
 		return audit.Hold(m), nil
 	}
 	file := "environments/" + string(change.Environment) + ".yaml"
+	for _, s := range []*gitstate.Snapshot{snap, parent} {
+		if _, err := s.ReadFile(file); errors.As(err, new(*gitstate.KindError)) {
+			return wrong("somebody has put something else into its place", "what it claims can't be told by %s: %v", file, err), nil
+		}
+	}
 	if m.Is, err = contentOf(snap, file); err != nil {
 		return nil, err
 	}
@@ -650,12 +665,10 @@ func (r *auditReader) editor(snap *gitstate.Snapshot, file string) (ed *desired.
 	return ed, wrong, nil
 }
 
+// contentOf reads a file; nil: there is none, but maybe something else.
 func contentOf(snap *gitstate.Snapshot, name string) ([]byte, error) {
 	data, err := snap.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return data, err
+	return data, known(err)
 }
 
 // pins notes which versions a person has changed.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"slices"
 	"strings"
@@ -47,7 +46,7 @@ func (r *auditReader) rulesAt(ctx context.Context, commit string) (policy.Rules,
 		key.WriteString(id + " ")
 	}
 	entries, err := fs.ReadDir(snap, "environments")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if known(err) != nil {
 		return policy.Rules{}, nil, err
 	}
 	for _, e := range entries {

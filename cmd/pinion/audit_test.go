@@ -553,6 +553,9 @@ type forged struct {
 	sign    *gitstate.Signer
 }
 
+// odd is a text of a file that stands there in another mode.
+func odd(mode, text string) string { return "\x00" + mode + "\x00" + text }
+
 // commit makes a commit, and moves its branch to it.
 func (f *forger) commit(c forged) string {
 	f.Helper()
@@ -565,7 +568,15 @@ func (f *forger) commit(c forged) string {
 			f.input("0 "+strings.Repeat("0", 40)+"\t"+name+"\n", "update-index", "--index-info")
 			continue
 		}
-		f.git("update-index", "--add", "--cacheinfo", "100644,"+strings.TrimSpace(f.input(text, "hash-object", "-w", "--stdin"))+","+name)
+		mode := "100644"
+		if rest, ok := strings.CutPrefix(text, "\x00"); ok {
+			mode, text, _ = strings.Cut(rest, "\x00")
+		}
+		id := strings.TrimSpace(f.input(text, "hash-object", "-w", "--stdin"))
+		if mode == "160000" {
+			id = f.tip("main")
+		}
+		f.git("update-index", "--add", "--replace", "--cacheinfo", mode+","+id+","+name)
 	}
 	if c.by == (ledger.Person{}) {
 		c.by = pinionItself
@@ -639,16 +650,33 @@ func (f *forger) approved(by string, groups ...string) {
 	})
 }
 
+// pipeline is the id of the newest pipeline file that can be read.
+func (f *forger) pipeline() string {
+	f.Helper()
+	for _, id := range strings.Fields(f.git("rev-list", "--first-parent", "main")) {
+		if out, err := exec.Command("git", "--git-dir="+f.dir, "rev-parse", "-q", "--verify", id+":pipelines/default.yaml").Output(); err == nil {
+			return strings.TrimSpace(string(out))
+		}
+	}
+	return ""
+}
+
 // promotion writes 1.6.0 to production, as the daemon would.
 func (f *forger) promotion(edit func(*forged, *ledger.Change)) string {
 	f.Helper()
+	was := func(name string) string { // also where somebody has put something else
+		if out, err := exec.Command("git", "--git-dir="+f.dir, "cat-file", "blob", "main:"+name).Output(); err == nil && bytes.Contains(out, []byte("web:1.5.0")) {
+			return string(out)
+		}
+		return f.input("", "show", f.git("log", "-1", "--format=%H", "--grep=web 1.2.0 → 1.5.0", "main")+":"+name)
+	}
 	release := f.record(f.tip("ledger/staging"), "staging").Deployment.Release
 	c := forged{branch: "main", files: map[string]string{}}
 	change := ledger.Change{Kind: ledger.ChangePromoted, Environment: "production", Service: "web", Release: release, Before: "1.5.0",
-		From: []string{"staging@" + f.tip("ledger/staging")}, Policy: "default@" + f.git("rev-parse", "main:pipelines/default.yaml"),
+		From: []string{"staging@" + f.tip("ledger/staging")}, Policy: "default@" + f.pipeline(),
 		Reason: "Verified in staging.", CoAuthors: []ledger.Person{{Name: "Dana", Email: "dana@shop.example"}}}
 	name := "environments/production.yaml"
-	ed, err := desired.NewEditor(name, []byte(f.input("", "show", "main:"+name)))
+	ed, err := desired.NewEditor(name, []byte(was(name)))
 	f.o.must(err)
 	data, err := ed.Apply(desired.Edit{Service: "web", Pins: []desired.PinEdit{{Artifact: "web", Reference: release.Pins[0].Image}}, Manifests: release.Source})
 	f.o.must(err)
@@ -976,6 +1004,68 @@ func TestAudit(t *testing.T) {
 		f.commit(forged{branch: "main", by: mallory, message: "promote(production): web 1.5.0 → 1.6.0\n", files: map[string]string{"README": "more"}})
 		return []string{unsigned}
 	}, `error promotion production: it claims to promote web to production, and changes nothing of it`)
+	try("a promotion that an older daemon could not read", 0, func(f *forger) []string {
+		both(f)
+		release := f.record(f.tip("ledger/staging"), "staging").Deployment.Release
+		var message string
+		id := f.promotion(func(_ *forged, change *ledger.Change) {
+			change.Checks = []ledger.Check{{Policy: "e2e", Result: ledger.Success, By: "ci", URL: "https://ci.shop.example/1"}, {Policy: "e2e", Result: ledger.Success, By: "ci", URL: "https://ci.shop.example/2"}}
+			message = change.Message()
+		})
+		f.entry("production", func(e *ledger.Entry) {
+			e.Event, e.Commit, e.Deployment, e.Cause, e.Manifests = ledger.EventPinned, id, "", ledger.CausePin, ""
+			e.Release = release
+			e.Actor, e.Authors = ledger.AuthorsOf(pinionItself, pinionItself, message, nil, false, pinionItself)
+		})
+		return []string{unsigned}
+	}, `warning deployment production: it says that the cause is a pin, and does not know the promotion, which names several results of one policy`)
+	// Files that are none.
+	for name, text := range map[string]string{"symbolic link": odd("120000", "dev.yaml"), "submodule": odd("160000", "")} {
+		for _, file := range []string{"environments/production.yaml", "environments", "pipelines", "pipelines/default.yaml", "policies/release.yaml", "services/web/service.yaml", "services/web", "holds"} {
+			t.Run("a "+name+" in the place of "+strings.ReplaceAll(file, "/", " "), func(t *testing.T) {
+				t.Parallel()
+				f := o.forger(t)
+				both(f)
+				before := f.tip("main")
+				f.commit(forged{branch: "main", by: mallory, message: "a link\n", files: map[string]string{file: text}})
+				if file != "environments" {
+					f.promotion(func(c *forged, _ *ledger.Change) { c.onto = f.tip("main") })
+				}
+				back := f.git("-c", "user.name=Dana", "-c", "user.email=dana@shop.example", "commit-tree", "-p", f.tip("main"), "-m", "no link", before+"^{tree}")
+				f.git("update-ref", "refs/heads/main", back)
+				if v := auditOf(t, f.dir, unsigned, "-v"); v.code == 2 || !strings.Contains(v.stderr, "3 ledgers, 121 entries") {
+					t.Errorf("exit code %d, and\n%s", v.code, v.text())
+				}
+			})
+		}
+		try("a promotion to a "+name, 1, func(f *forger) []string {
+			both(f)
+			f.promotion(func(c *forged, _ *ledger.Change) { c.files["environments/production.yaml"] = text })
+			return []string{unsigned}
+		}, `error promotion production: what it claims can't be told by environments/production.yaml: .*it is a `+name)
+		try("a promotion from a "+name, 1, func(f *forger) []string {
+			both(f)
+			id := f.promotion(nil)
+			f.git("update-ref", "refs/heads/main", id+"^")
+			f.commit(forged{branch: "main", by: mallory, message: "a link\n", files: map[string]string{"environments/production.yaml": text}})
+			f.commit(forged{branch: "main", message: f.git("log", "-1", "--format=%B", id) + "\n", files: map[string]string{"environments/production.yaml": f.input("", "show", id+":environments/production.yaml")}})
+			return []string{unsigned}
+		}, `error promotion production: what it claims can't be told by environments/production.yaml: .*it is a `+name)
+	}
+	for name, mode := range map[string]string{"a symbolic link": "120000", "a program": "100755"} {
+		try("a record that is "+name, 1, func(f *forger) []string {
+			f.entry("dev", func(e *ledger.Entry) { e.Event = ledger.EventDrifted }, func(c *forged) {
+				c.files["web/deployment.yaml"] = odd(mode, c.files["web/deployment.yaml"])
+			})
+			return []string{unsigned}
+		}, `error files dev: web/deployment.yaml is no plain file`)
+	}
+	try("a ledger's folder that is a symbolic link", 1, func(f *forger) []string {
+		f.entry("dev", func(e *ledger.Entry) { e.Event = ledger.EventDrifted }, func(c *forged) {
+			c.files = map[string]string{"web": odd("120000", "elsewhere")}
+		})
+		return []string{unsigned}
+	}, `error files dev: web is no plain file`, `error files dev: it changes web/manifests.yaml`, `error tree dev: web/deployment.yaml is not what the entries lead to: is not there`)
 	// Merges.
 	side := func(f *forger, more bool) (base, tip string) {
 		base = f.tip("main")
