@@ -47,6 +47,7 @@ const (
 	RuleRewritten  Rule = "rewritten"  // a branch has only grown since it was last known
 	RuleDeployment Rule = "deployment" // what is pinned was asked for, by whom the entry says
 	RuleVerified   Rule = "verified"   // what is verified has passed its stage's policies
+	RuleFailed     Rule = "failed"     // what has failed has failed a policy, as far as the daemon does not say so of a rollout
 	RulePromotion  Rule = "promotion"  // a promotion was allowed at its moment
 	RuleTracked    Rule = "tracked"    // a version that was brought to a first stage was known and allowed at its moment
 	RuleRollback   Rule = "rollback"   // a rollback leads to what was verified there

@@ -52,6 +52,51 @@ func Verified(c Commit, s Step, by Grounds) []Finding {
 		fmt.Sprintf("%s was not verified by the policies of its commit %s: %s", s.Entry.Deployment, short(s.Before.Deployment.Commit), open(j.Verdicts, j.Reason)))}
 }
 
+// within is by how much later than it says an entry may have been judged: its time
+// is cut to a second, and a timeout may end in one.
+const within = time.Second - 1
+
+// Failed judges an entry that says that a deployment has failed its verification,
+// as Verified does. That a rollout has failed is the word of the daemon; how
+// healthy something was, too, so whatever waits for that counts as waiting still.
+func Failed(c Commit, s Step, by Grounds) []Finding {
+	if s.Before.Deployment.State != ledger.StateCompleted {
+		return nil
+	}
+	var j policy.Judgement
+	for shelf := range shelves(by.Rules, s.Entry, by.Shelves) {
+		x := policy.Verify(policy.Verification{Now: s.Entry.Time.Add(within), Record: s.Before, Rules: by.Rules, Locations: by.Locations, Shelf: shelf})
+		if x.State == ledger.StateFailed {
+			return nil
+		}
+		if j.Reason == "" {
+			j = x
+		}
+	}
+	return []Finding{entryFinding(c, s.Entry, Error, RuleFailed, "the entry was put in by hand, or what it rests on was removed",
+		fmt.Sprintf("%s had not failed by the policies of its commit %s: %s", s.Entry.Deployment, short(s.Before.Deployment.Commit), open(j.Verdicts, j.Reason)))}
+}
+
+// Dismissed tells whether a candidate had failed a gate by some rules, as an entry
+// says, and what had not failed.
+func Dismissed(s Step, by Grounds) (bool, string) {
+	e := s.Entry
+	verdicts := policy.Gates(policy.Admission{Now: e.Time.Add(within), Service: e.Service, Environment: e.Environment, Rules: by.Rules, Target: s.Before, Locations: by.Locations})
+	for _, v := range verdicts {
+		if v.Outcome == policy.Failed {
+			return true, ""
+		}
+	}
+	return false, open(verdicts, "none of them asks for anything")
+}
+
+// NotDismissed is about an entry that says that a candidate has failed, and no rules
+// of main by which it had.
+func NotDismissed(c Commit, s Step, why string) Finding {
+	return entryFinding(c, s.Entry, Error, RuleFailed, "the entry was put in by hand, or what it rests on was removed",
+		fmt.Sprintf("%s had not failed a gate of %s: %s", describe(s.Entry.Release), s.Entry.Environment, why))
+}
+
 func entryFinding(c Commit, e ledger.Entry, severity Severity, rule Rule, meaning, message string) Finding {
 	return Finding{Severity: severity, Rule: rule, Branch: ledger.Branch(e.Environment), Commit: c.ID, Time: c.Time,
 		Environment: e.Environment, Service: e.Service, Message: message, Meaning: meaning}

@@ -103,6 +103,22 @@ func (w *work) none(why string, certain bool) {
 	w.void(why, certain)
 }
 
+// Gates judges the gates of a stage for the candidate that is recorded, by the
+// record and the rules alone: whether it would be the candidate still is not asked.
+// What depends on more, as a soak does, is pending.
+func Gates(a Admission) []Verdict {
+	w := &work{Admission: a, decision: Decision{Move: Stay}}
+	if _, why, _ := w.place(); why != "" || a.Target.Candidate == nil {
+		return nil
+	}
+	b := w.bench(a.Target.Candidate, []proof{{}})
+	verdicts := make([]Verdict, 0, len(w.stage.Admit))
+	for _, name := range w.stage.Admit {
+		verdicts = append(verdicts, b.judge(name))
+	}
+	return verdicts
+}
+
 // place finds the stage and looks whether it and those before it can be used.
 // Gone says that it is certain that nothing is to enter it.
 func (w *work) place() (gone bool, why, needs string) {

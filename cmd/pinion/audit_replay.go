@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -210,6 +211,14 @@ func (r *auditReader) entry(ctx context.Context, c audit.Commit, s audit.Step) e
 	switch s.Entry.Event {
 	case ledger.EventPinned:
 		return r.pinned(ctx, c, s)
+	case ledger.EventFailed:
+		if s.Entry.Candidate {
+			return r.dismissed(ctx, c, s)
+		}
+		if s.Before.Deployment.State != ledger.StateCompleted {
+			return nil // the rollout has failed
+		}
+		fallthrough
 	case ledger.EventVerified:
 		commit := s.Before.Deployment.Commit
 		if _, ok := r.place[commit]; !ok {
@@ -222,8 +231,41 @@ func (r *auditReader) entry(ctx context.Context, c audit.Commit, s audit.Step) e
 		if err != nil {
 			return err
 		}
-		r.tell(audit.Verified(c, s, audit.Grounds{Rules: rules, Locations: zones, Shelves: r.around})...)
+		judge := audit.Verified
+		if s.Entry.Event == ledger.EventFailed {
+			judge = audit.Failed
+		}
+		r.tell(judge(c, s, audit.Grounds{Rules: rules, Locations: zones, Shelves: r.around})...)
 	}
+	return nil
+}
+
+// dismissed judges an entry that says that what waited has failed a gate. Which
+// commit of main that was judged by is not recorded, and times do not tell where
+// main was; so any of them will do, the probable one first.
+func (r *auditReader) dismissed(ctx context.Context, c audit.Commit, s audit.Step) error {
+	why, read := "", map[*desired.Repository]bool{}
+	likely := slices.IndexFunc(r.line, func(x gitstate.CommitInfo) bool { return !x.Committer.Time.After(c.Time) })
+	for i := range r.line {
+		at := (max(likely, 0) + i) % len(r.line)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rules, zones, err := r.rulesAt(ctx, r.line[at].ID)
+		if err != nil {
+			return err
+		}
+		if read[rules.Repository] {
+			continue
+		}
+		read[rules.Repository] = true
+		failed, not := audit.Dismissed(s, audit.Grounds{Rules: rules, Locations: zones})
+		if failed {
+			return nil
+		}
+		why = cmp.Or(why, not)
+	}
+	r.tell(audit.NotDismissed(c, s, why))
 	return nil
 }
 

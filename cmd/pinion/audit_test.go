@@ -1255,6 +1255,43 @@ func TestAudit(t *testing.T) {
 		})
 		return []string{unsigned}
 	}, `error verified staging: web-[0-9a-f]{12} was not verified by the policies of its commit [0-9a-f]{12}: e2e: waits for a report by ci`)
+	try("failed without a reason", 1, func(f *forger) []string {
+		rolledOut(f)
+		event(f, "staging", ledger.EventFailed, func(e *ledger.Entry) { e.Reason = "It is not good." })
+		return []string{unsigned}
+	}, `error failed staging: web-[0-9a-f]{12} had not failed by the policies of its commit [0-9a-f]{12}: e2e: waits for a report by ci`)
+	try("failed by a result that nobody has reported", 1, func(f *forger) []string {
+		rolledOut(f)
+		event(f, "staging", ledger.EventFailed, func(e *ledger.Entry) {
+			e.Checks = []ledger.Check{{Policy: "e2e", Result: ledger.Failure, By: "ci"}}
+		})
+		return []string{unsigned}
+	}, `error failed staging: .*: e2e: waits for a report by ci`)
+	try("failed by a report", 0, func(f *forger) []string {
+		rolledOut(f)
+		event(f, "staging", ledger.EventCheck, func(e *ledger.Entry) {
+			e.Checks = []ledger.Check{{Policy: "e2e", Result: ledger.Failure, By: "ci"}}
+		})
+		event(f, "staging", ledger.EventFailed, nil)
+		return []string{unsigned}
+	})
+	waited := func(f *forger, timeout string) []string {
+		if timeout != "" {
+			f.commit(forged{branch: "main", by: dana, message: "in time\n", files: map[string]string{
+				"policies/release.yaml": f.input("", "show", "main:policies/release.yaml") + "timeout: " + timeout + "\n"}})
+		}
+		f.now = f.now.Add(2 * time.Hour)
+		f.entry("production", func(e *ledger.Entry) {
+			f.candidate(e)
+			e.Event, e.Reason = ledger.EventFailed, "It was not good enough."
+		})
+		return []string{unsigned}
+	}
+	try("a candidate that failed without a reason", 1, func(f *forger) []string { return waited(f, "") },
+		`error failed production: registry.example/web:1.6.0, .* had not failed a gate of production: release: 0 of 2 approvals`)
+	try("a candidate that failed before its time", 1, func(f *forger) []string { return waited(f, "3h") },
+		`error failed production: registry.example/web:1.6.0, .* had not failed a gate of production: release: 0 of 2 approvals`)
+	try("a candidate that nobody has approved in time", 0, func(f *forger) []string { return waited(f, "1h") })
 	try("verified before its time", 1, func(f *forger) []string {
 		rolledOut(f)
 		event(f, "staging", ledger.EventCheck, func(e *ledger.Entry) {
