@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -98,4 +101,32 @@ func TestAuditPolicyOfVerifyAndAdmit(t *testing.T) {
 	o.later(31 * time.Minute)
 	o.is("production", "1.1.0", ledger.StateVerified)
 	o.sharing("1.1.0", "soaked 30m", "Pinion-Check: soak success pinion")
+}
+
+// A person's commit with a promotion's title is a person's pin: no forge writes
+// titles where nothing is entered by pull requests.
+func TestAuditTitleOfAPromotion(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, gatedShop)
+	o.open()
+	o.is("staging", "1.0.0", ledger.StateCompleted)
+	o.report("1.0.0", ledger.Success)
+	o.later(31 * time.Minute)
+	o.is("production", "1.0.0", ledger.StateVerified)
+	o.bump("1.0.0", "1.1.0")
+	o.offered("production", "1.1.0")
+	o.change("promote(production): web 1.0.0 → 1.1.0", func() {
+		name := filepath.Join(o.clone, "environments/production.yaml")
+		data, err := os.ReadFile(name)
+		o.must(err)
+		o.must(os.WriteFile(name, bytes.ReplaceAll(data, []byte("web:1.0.0"), []byte("web:1.1.0")), 0o644))
+	})
+	o.is("production", "1.1.0", ledger.StateVerified)
+	o.stop()
+	entry := o.git("--git-dir="+o.remote, "log", "-1", "--format=%B", "--grep=^pinned(production): web 1.0.0 → 1.1.0", "ledger/production")
+	if !strings.Contains(entry, "Pinion-Cause: pin\n") || strings.Contains(entry, "Pinion-From") || !strings.Contains(entry, "Pinion-Actor: Dana <dana@shop.example>") {
+		t.Errorf("it is recorded as\n%s", entry)
+	}
+	auditOf(t, o.remote, "--no-signatures").found(t, 1,
+		`error promotion production: its message has the look of a promotion, and it is none: Dana <dana@shop.example> has changed what it changes`)
 }

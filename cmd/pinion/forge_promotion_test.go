@@ -278,8 +278,10 @@ func TestPromotionByPullRequest(t *testing.T) {
 		return ""
 	})
 	d.stop()
-	if out, errs, code := w.pinion("audit"); code != 0 {
-		t.Errorf("the audit: %s%s", out, errs)
+	// The audit tells of what was merged before policy let it, and of nothing else.
+	out, errs, code := w.pinion("audit")
+	if code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, "a promotion without its evidence: registry.example/web:1.5.0 to production") || !strings.Contains(out, "release: 0 of 1 approval") {
+		t.Errorf("the audit ends with %d: %s%s", code, out, errs)
 	}
 }
 
