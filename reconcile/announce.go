@@ -102,7 +102,7 @@ func announcement(ev Event, env *desired.Environment) cluster.Announcement {
 	}
 	return cluster.Announcement{
 		Namespace:   env.Namespace,
-		Name:        fmt.Sprintf("pinion.%s.%s", e.Service, short(ev.Commit)),
+		Name:        fmt.Sprintf("pinion.%s.%s", e.Service, short(ev.Recorded)),
 		Environment: env.Name,
 		Time:        e.Time,
 		Reason:      strings.ToUpper(string(e.Event[:1])) + string(e.Event[1:]),
