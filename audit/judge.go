@@ -522,7 +522,7 @@ func Imitation(branch string, c Commit, like ledger.Change) Finding {
 	if like.Kind == ledger.ChangeTracked {
 		what = "a tracked version"
 	}
-	return Finding{Severity: Error, Rule: ruleOf(like), Branch: branch, Commit: c.ID, Time: c.Time, Environment: like.Environment, Service: like.Service,
+	return Finding{Severity: Error, Rule: RuleOf(like), Branch: branch, Commit: c.ID, Time: c.Time, Environment: like.Environment, Service: like.Service,
 		Message: fmt.Sprintf("its message has the look of %s, and it is none: %s has changed what it changes", what, someone(c.Author)), Meaning: imitation}
 }
 
@@ -533,13 +533,19 @@ func Brought(branch string, merge Commit, commit string, like ledger.Change, fou
 	if i := slices.IndexFunc(found, func(f Finding) bool { return f.Severity == Error }); i >= 0 {
 		why = found[i].Message
 	}
-	return Finding{Severity: Error, Rule: ruleOf(like), Branch: branch, Commit: merge.ID, Time: merge.Time, Environment: like.Environment, Service: like.Service,
+	return Finding{Severity: Error, Rule: RuleOf(like), Branch: branch, Commit: merge.ID, Time: merge.Time, Environment: like.Environment, Service: like.Service,
 		Message: fmt.Sprintf("it merges commit %s, which has the look of a promotion, and brings none: %s", short(commit), why), Meaning: imitation}
 }
 
-func ruleOf(c ledger.Change) Rule {
-	if c.Kind == ledger.ChangeTracked {
+// RuleOf is the rule that a change of main is judged by.
+func RuleOf(c ledger.Change) Rule {
+	switch c.Kind {
+	case ledger.ChangeRolledBack:
+		return RuleRollback
+	case ledger.ChangeTracked:
 		return RuleTracked
+	case ledger.ChangePinned, ledger.ChangeHeld, ledger.ChangeReleased:
+		return RuleRequest
 	}
 	return RulePromotion
 }
